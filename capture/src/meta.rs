@@ -1,0 +1,39 @@
+//! `meta.json`: what a capture is, who made it and how it ended.
+
+use serde::{Deserialize, Serialize};
+
+/// Written when the recording starts, and again (atomically) when it ends. A capture whose
+/// `ended_mono_ns` is null was cut off.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Meta {
+    pub schema_major: u32,
+    pub schema_minor: u32,
+    pub host: String,
+    pub kernel: String,
+    pub boot_id: String,
+    pub probe_version: String,
+    pub command_line: Vec<String>,
+    /// `ebpf` or `sock_diag`.
+    pub backend: String,
+    /// Hooks in use, e.g. `tp_btf/inet_sock_set_state`.
+    pub hooks: Vec<String>,
+    /// What is missing or was lost, in words; empty if nothing.
+    pub degraded: Vec<String>,
+    pub started_mono_ns: i64,
+    pub started_unix_ns: i64,
+    pub ended_mono_ns: Option<i64>,
+    /// What was recorded: the filters of the command line.
+    pub selection: Selection,
+}
+
+/// The population of interest; empty lists mean "all".
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Selection {
+    pub ports: Vec<u16>,
+    /// Ports whose every connection counts as a WebSocket attempt (`--websocket`).
+    #[serde(default)]
+    pub websocket_ports: Vec<u16>,
+    pub containers: Vec<String>,
+    pub roles: Vec<String>,
+    pub health_urls: Vec<String>,
+}

@@ -1,0 +1,116 @@
+//! One TCP connection as the kernel side knows it: the value of the connection map, and the record
+//! that is sent when the connection ends.
+
+/// Bits of [`Connection::flags`].
+pub mod flag {
+    /// Existed before the programs were attached; its early times are unknown.
+    pub const SEEDED: u32 = 1 << 0;
+    /// `sk->sk_socket` was seen set on a passive socket: a process has accepted it.
+    pub const ACCEPTED: u32 = 1 << 1;
+    /// `accepted_ns` is when that was noticed, not when it happened.
+    pub const ACCEPTED_UPPER_BOUND: u32 = 1 << 2;
+    /// A RST was received on the socket.
+    pub const RST_RECEIVED: u32 = 1 << 3;
+    /// The socket sent a RST.
+    pub const RST_SENT: u32 = 1 << 4;
+    /// The peer's FIN came before ours.
+    pub const REMOTE_FIN_FIRST: u32 = 1 << 5;
+    /// Our FIN went before the peer's.
+    pub const LOCAL_FIN_FIRST: u32 = 1 << 6;
+    /// Reached CLOSE while a process still held its descriptor.
+    pub const FD_HELD_AT_CLOSE: u32 = 1 << 7;
+    /// Record for a socket whose descriptor was closed after the connection had ended
+    /// (follows a record with `FD_HELD_AT_CLOSE`).
+    pub const RELEASED: u32 = 1 << 8;
+    /// The SYN-ACK went out at least twice.
+    pub const SYN_ACK_RETRANSMITTED: u32 = 1 << 9;
+    /// Answered `101` with the accept key that the request's key asks for.
+    pub const UPGRADED: u32 = 1 << 10;
+}
+
+/// What the first bytes said the connection is: index into [`crate::key::CountSlot::classes`].
+pub mod class {
+    /// Existed before, or bytes were missed.
+    pub const UNKNOWN: u8 = 0;
+    /// Nothing was sent yet.
+    pub const SILENT: u8 = 1;
+    /// An HTTP request, or a response other than `101`.
+    pub const HTTP: u8 = 2;
+    /// Answered `101 Switching Protocols`.
+    pub const UPGRADED: u8 = 3;
+    pub const TLS: u8 = 4;
+    pub const OTHER: u8 = 5;
+
+    pub const NAMES: [&str; 6] = ["unknown", "silent", "http", "upgraded", "tls", "other"];
+}
+
+/// One connection. Identity is (`cookie`, `generation`); the map's key is the socket's address.
+/// Addresses are IPv6 or v4-mapped IPv6, network order; ports are host order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// Socket cookie as `ss -e` prints it; 0 where the kernel has not made one.
+    pub cookie: u64,
+    /// cgroup2 id of the socket's own cgroup.
+    pub cgroup_id: u64,
+    /// cgroup2 id of the task that called `accept` or `connect`; 0 if not seen.
+    pub task_cgroup_id: u64,
+
+    pub first_seen_ns: u64,
+    pub syn_received_ns: u64,
+    pub syn_ack_sent_ns: u64,
+    pub established_ns: u64,
+    pub accepted_ns: u64,
+    pub request_ns: u64,
+    pub response_ns: u64,
+    pub upgraded_ns: u64,
+    pub first_frame_in_ns: u64,
+    pub first_frame_out_ns: u64,
+    pub left_established_ns: u64,
+    pub closed_ns: u64,
+
+    pub bytes_sent: u64,
+    pub bytes_received: u64,
+
+    pub local_address: [u8; 16],
+    pub remote_address: [u8; 16],
+    pub netns: u32,
+    /// Counts the connections that were made on one socket, from 0.
+    pub generation: u32,
+    /// Index of the counters this socket is counted in, [`Connection::NO_SLOT`] if not counted.
+    pub slot: u32,
+    /// [`flag`] bits.
+    pub flags: u32,
+    /// Task that called `accept` or `connect`; 0 if not seen.
+    pub pid: u32,
+    pub srtt_us: u32,
+    /// Retransmitted segments over the connection's life.
+    pub retransmits: u32,
+    /// `sk_err` at CLOSE, a positive errno.
+    pub error: u32,
+    pub comm: [u8; 16],
+
+    pub local_port: u16,
+    pub remote_port: u16,
+    /// Kernel state, [`crate::state`].
+    pub state: u8,
+    /// [`crate::state::role`]
+    pub role: u8,
+    /// `AF_INET` (2) or `AF_INET6` (10), as the socket was made.
+    pub family: u8,
+    /// [`class`]
+    pub class: u8,
+    pub http_status: u16,
+    pub close_code: u16,
+    pub pad: u32,
+}
+
+impl Connection {
+    pub const NO_SLOT: u32 = u32::MAX;
+}
+
+const _: () = assert!(size_of::<Connection>() == 232);
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding (asserted above), every bit pattern is valid.
+unsafe impl aya::Pod for Connection {}

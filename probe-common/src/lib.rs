@@ -1,0 +1,16 @@
+//! The ABI between `probe-ebpf` and `probe-user`.
+//!
+//! Everything here is `repr(C)`, has explicit padding and a size assertion, and is the same bytes on
+//! both sides. Times are nanoseconds of `CLOCK_MONOTONIC` (`bpf_ktime_get_ns`); 0 means "not seen".
+
+#![no_std]
+
+pub mod config;
+pub mod connection;
+pub mod key;
+pub mod loss;
+pub mod state;
+
+/// Layout version of every pinned map. A running agent's maps are taken over only at equality;
+/// otherwise the new agent loads fresh maps and seeds them.
+pub const ABI_VERSION: u32 = 1;

@@ -1,0 +1,33 @@
+//! Everything the kernel side could not do, counted where it happened. Counters only grow.
+
+/// Index into the statistics array.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stat {
+    /// Records submitted to the ring.
+    RecordsSubmitted = 0,
+    /// Records that found the ring full: detail lost, counts kept.
+    RecordsLost = 1,
+    /// Connections not counted because the connection map was full (`E2BIG`).
+    ConnectionMapFull = 2,
+    /// Connections not counted because inserting failed for another reason (`EBUSY`, `ENOMEM`).
+    ConnectionInsertFailed = 3,
+    /// Connections not counted because every counter slot was taken.
+    CountSlotsFull = 4,
+    /// Stale entries of a reused socket address that were taken out (a CLOSE had been missed).
+    StaleHealed = 5,
+    /// Entries taken out when the socket was destroyed without a CLOSE having been seen.
+    DestroyHealed = 6,
+    /// Counter slots given up to another CPU that made the same key first.
+    SlotsWasted = 7,
+    /// Sockets whose cgroup could not be read.
+    CgroupUnknown = 8,
+    /// Slots handed out so far (not a loss: how far readers must look).
+    SlotsUsed = 9,
+    /// Payload pieces that found the ring full: the HTTP side of those connections is unknown.
+    PayloadLost = 10,
+    /// Handshakes not followed because their map was full.
+    HandshakeMapFull = 11,
+}
+
+pub const STATS: usize = 16;
