@@ -20,7 +20,6 @@ pub struct Offsets {
     pub skc_net: u32,
     pub skc_cookie: u32,
     pub sk_protocol: u32,
-    /// 1 where `sk_protocol` is a bit field in the low byte's neighbour (5.4 and older): unsupported.
     pub sk_socket: u32,
     pub sk_err: u32,
     pub sk_cgrp: u32,
@@ -31,11 +30,13 @@ pub struct Offsets {
     /// `struct cgroup` → `kn`, `struct kernfs_node` → `id`
     pub cgroup_kn: u32,
     pub kernfs_id: u32,
+    /// `struct inet_sock` → `inet_sport`
+    pub inet_sport: u32,
     /// `struct inet_connection_sock` → `icsk_bind_hash`, `struct inet_bind_bucket` → `fastreuse`
     pub icsk_bind_hash: u32,
     pub tb_fastreuse: u32,
     /// `struct tcp_sock`
-    pub tp_bytes_acked: u32,
+    pub tp_bytes_sent: u32,
     pub tp_bytes_received: u32,
     pub tp_srtt_us: u32,
     pub tp_total_retrans: u32,
@@ -50,3 +51,38 @@ pub struct Offsets {
 #[cfg(feature = "user")]
 // SAFETY: repr(C), only u32 fields, every bit pattern is valid.
 unsafe impl aya::Pod for Offsets {}
+
+impl Offsets {
+    /// What the object file carries until userspace sets it: nothing is there.
+    pub const UNSET: Self = Self {
+        skc_family: ABSENT,
+        skc_state: ABSENT,
+        skc_num: ABSENT,
+        skc_dport: ABSENT,
+        skc_daddr: ABSENT,
+        skc_rcv_saddr: ABSENT,
+        skc_v6_daddr: ABSENT,
+        skc_v6_rcv_saddr: ABSENT,
+        skc_net: ABSENT,
+        skc_cookie: ABSENT,
+        sk_protocol: ABSENT,
+        sk_socket: ABSENT,
+        sk_err: ABSENT,
+        sk_cgrp: ABSENT,
+        sk_ack_backlog: ABSENT,
+        sk_max_ack_backlog: ABSENT,
+        net_inum: ABSENT,
+        cgroup_kn: ABSENT,
+        kernfs_id: ABSENT,
+        inet_sport: ABSENT,
+        icsk_bind_hash: ABSENT,
+        tb_fastreuse: ABSENT,
+        tp_bytes_sent: ABSENT,
+        tp_bytes_received: ABSENT,
+        tp_srtt_us: ABSENT,
+        tp_total_retrans: ABSENT,
+        accept_result_arg: ABSENT,
+        cookie_helper: 0,
+        cgroup_tagged: 0,
+    };
+}

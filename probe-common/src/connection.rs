@@ -1,5 +1,5 @@
 //! One TCP connection as the kernel side knows it: the value of the connection map, and the record
-//! that is sent when the connection ends.
+//! that is sent once, when the connection is over and no process holds its descriptor any more.
 
 /// Bits of [`Connection::flags`].
 pub mod flag {
@@ -19,13 +19,14 @@ pub mod flag {
     pub const LOCAL_FIN_FIRST: u32 = 1 << 6;
     /// Reached CLOSE while a process still held its descriptor.
     pub const FD_HELD_AT_CLOSE: u32 = 1 << 7;
-    /// Record for a socket whose descriptor was closed after the connection had ended
-    /// (follows a record with `FD_HELD_AT_CLOSE`).
-    pub const RELEASED: u32 = 1 << 8;
+    /// The socket was destroyed without a CLOSE having been seen; `closed_ns` is the destruction.
+    pub const CLOSE_MISSED: u32 = 1 << 8;
     /// The SYN-ACK went out at least twice.
     pub const SYN_ACK_RETRANSMITTED: u32 = 1 << 9;
     /// Answered `101` with the accept key that the request's key asks for.
     pub const UPGRADED: u32 = 1 << 10;
+    /// Not a connection but a listening socket.
+    pub const LISTENER: u32 = 1 << 11;
 }
 
 /// What the first bytes said the connection is: index into [`crate::key::CountSlot::classes`].
@@ -68,8 +69,12 @@ pub struct Connection {
     pub first_frame_out_ns: u64,
     pub left_established_ns: u64,
     pub closed_ns: u64,
+    /// When the process closed a descriptor that it still held at CLOSE.
+    pub released_ns: u64,
 
+    /// Payload, retransmissions included; as of CLOSE.
     pub bytes_sent: u64,
+    /// Payload (the peer's FIN may count as one byte); as of CLOSE.
     pub bytes_received: u64,
 
     pub local_address: [u8; 16],
@@ -109,7 +114,7 @@ impl Connection {
     pub const NO_SLOT: u32 = u32::MAX;
 }
 
-const _: () = assert!(size_of::<Connection>() == 232);
+const _: () = assert!(size_of::<Connection>() == 240);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding (asserted above), every bit pattern is valid.

@@ -18,16 +18,14 @@ pub enum Stat {
     StaleHealed = 5,
     /// Entries taken out when the socket was destroyed without a CLOSE having been seen.
     DestroyHealed = 6,
-    /// Counter slots given up to another CPU that made the same key first.
-    SlotsWasted = 7,
     /// Sockets whose cgroup could not be read.
-    CgroupUnknown = 8,
+    CgroupUnknown = 7,
     /// Slots handed out so far (not a loss: how far readers must look).
-    SlotsUsed = 9,
+    SlotsUsed = 8,
     /// Payload pieces that found the ring full: the HTTP side of those connections is unknown.
-    PayloadLost = 10,
+    PayloadLost = 9,
     /// Handshakes not followed because their map was full.
-    HandshakeMapFull = 11,
+    HandshakeMapFull = 10,
 }
 
 pub const STATS: usize = 16;

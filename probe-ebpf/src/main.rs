@@ -1,4 +1,24 @@
+//! The kernel side of groundtruth. One hook per file under [`hooks`]; [`sock`] alone reads kernel
+//! structs; [`maps`] holds every map; [`count`] alone changes counters; [`track`] brings a socket's
+//! stored state to what the kernel says.
+
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "BPF has atomic adds, but core::sync::atomic lacks them here")]
+
+mod count;
+mod hooks;
+mod maps;
+mod sock;
+mod track;
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel lends its tracing helpers only to GPL-compatible programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 4] = *b"GPL\0";

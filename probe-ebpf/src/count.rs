@@ -1,0 +1,139 @@
+//! The only place where counters change.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use probe_common::{
+    connection::Connection,
+    key::{CountKey, CountSlot},
+    loss::Stat,
+    state,
+};
+
+use crate::maps::{COUNTS, SLOT_OF, SLOT_OWNER, SLOTS, STATISTICS};
+
+/// How many indexes a CPU tries to claim when others claim at the same moment.
+const CLAIM_TRIES: u32 = 16;
+
+#[inline(always)]
+fn add(counter: *mut i64, n: i64) {
+    // SAFETY: `counter` points into a live array element, 8-aligned. The result is unused, so this
+    // is the plain atomic add that every kernel has.
+    unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::Relaxed }>(counter, n) };
+}
+
+/// Adds one to a loss or total.
+#[inline(always)]
+pub fn note(stat: Stat) {
+    if let Some(counter) = STATISTICS.get_ptr_mut(stat as u32) {
+        add(counter.cast(), 1);
+    }
+}
+
+/// The counters of `key`, made on first use. `None` (and a note) when there is no room.
+#[inline(always)]
+pub fn slot_of(key: &CountKey) -> Option<u32> {
+    // SAFETY: entries of SLOT_OF are never removed or changed.
+    if let Some(index) = unsafe { SLOT_OF.get(key) } {
+        return Some(*index);
+    }
+    make_slot(key)
+}
+
+#[inline(never)]
+fn make_slot(key: &CountKey) -> Option<u32> {
+    // SAFETY: reading a u64 of an array element; a stale value only costs a claim that fails.
+    let used = unsafe { STATISTICS.get_ptr(Stat::SlotsUsed as u32)?.read_volatile() } as u32;
+    for attempt in 0..CLAIM_TRIES {
+        let index = used + attempt;
+        if index >= SLOTS {
+            break;
+        }
+        if SLOT_OWNER.insert(index, key, u64::from(BPF_NOEXIST)).is_err() {
+            continue;
+        }
+        note(Stat::SlotsUsed);
+        if SLOT_OF.insert(key, index, u64::from(BPF_NOEXIST)).is_err() {
+            // Another CPU made the same key: its index counts, ours stays unused. SAFETY: as above.
+            return unsafe { SLOT_OF.get(key) }.copied();
+        }
+        let slot = COUNTS.get_ptr_mut(index)?;
+        // SAFETY: `index` is ours alone; readers look at the key only once `ready` is set, and the
+        // key's 16 bytes are written before.
+        unsafe {
+            let target = &raw mut (*slot).key;
+            (*target).cgroup_id = key.cgroup_id;
+            (*target).netns = key.netns;
+            (*target).port = key.port;
+            (*target).role = key.role;
+            (&raw mut (*target).ready).write_volatile(1);
+        }
+        return Some(index);
+    }
+    note(Stat::CountSlotsFull);
+    None
+}
+
+#[inline(always)]
+fn slot(index: u32) -> Option<*mut CountSlot> {
+    COUNTS.get_ptr_mut(index)
+}
+
+/// Adds `n` to the count of sockets of `state` (and class, while established) in `connection`'s slot.
+#[inline(always)]
+fn add_to_state(connection: &Connection, state: u8, n: i64) {
+    let Some(slot) = slot(connection.slot) else { return };
+    let index = u32::from(state.wrapping_sub(1));
+    if index >= state::STATES as u32 {
+        return;
+    }
+    // SAFETY: `index` is within `states` (checked), `class` within `classes` (checked below).
+    unsafe {
+        add((&raw mut (*slot).states).cast::<i64>().add(index as usize), n);
+        if state == state::ESTABLISHED {
+            let class = connection.class as usize;
+            if class < 6 {
+                add((&raw mut (*slot).classes).cast::<i64>().add(class), n);
+            }
+        }
+    }
+}
+
+/// Counts a socket that was not counted before, in its current state.
+#[inline(always)]
+pub fn enter(connection: &Connection) {
+    add_to_state(connection, connection.state, 1);
+}
+
+/// Takes a socket out of the count.
+#[inline(always)]
+pub fn leave(connection: &Connection) {
+    add_to_state(connection, connection.state, -1);
+}
+
+/// Counts a connection that became established.
+#[inline(always)]
+pub fn established(connection: &Connection) {
+    if let Some(slot) = slot(connection.slot) {
+        // SAFETY: a field of a live array element.
+        add(unsafe { (&raw mut (*slot).established_total).cast() }, 1);
+    }
+}
+
+/// Counts a connection that was accepted.
+#[inline(always)]
+pub fn accepted(connection: &Connection) {
+    if let Some(slot) = slot(connection.slot) {
+        // SAFETY: a field of a live array element.
+        add(unsafe { (&raw mut (*slot).accepted_total).cast() }, 1);
+    }
+}
+
+/// Counts a connection whose record was handed on or lost.
+#[inline(always)]
+pub fn closed(connection: &Connection) {
+    if let Some(slot) = slot(connection.slot) {
+        // SAFETY: a field of a live array element.
+        add(unsafe { (&raw mut (*slot).closed_total).cast() }, 1);
+    }
+}

@@ -1,0 +1,39 @@
+//! `fexit/inet_csk_accept`: the moment and the task of an accept. Needs function tracing; where that
+//! is locked, `sk_socket` at the socket's later events gives an upper bound instead.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::bpf_get_current_cgroup_id,
+    },
+    macros::fexit,
+    programs::FExitContext,
+};
+use probe_common::connection::flag;
+
+use crate::{
+    count,
+    maps::CONNECTIONS,
+    sock::{Sock, offset},
+};
+
+#[fexit(function = "inet_csk_accept")]
+pub fn accept(ctx: FExitContext) -> i32 {
+    // 6.10 put the arguments into a struct, which moved the result.
+    let child = if offset!(accept_result_arg) == 2 { ctx.arg(2) } else { ctx.arg(4) };
+    let sk = Sock::new(child);
+    let Some(connection) = CONNECTIONS.get_ptr_mut(sk.address()) else { return 0 };
+    // SAFETY: a live map value; the child is locked by accept while its socket is grafted.
+    let connection = unsafe { &mut *connection };
+    if connection.flags & flag::ACCEPTED == 0 {
+        connection.flags |= flag::ACCEPTED;
+        // SAFETY: a helper without arguments.
+        connection.accepted_ns = unsafe { bpf_ktime_get_ns() };
+        count::accepted(connection);
+    }
+    connection.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    connection.comm = bpf_get_current_comm().unwrap_or_default();
+    // SAFETY: a helper without arguments.
+    connection.task_cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    0
+}

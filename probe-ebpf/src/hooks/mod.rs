@@ -1,0 +1,7 @@
+//! One hook per file, named after the hook.
+
+mod inet_csk_accept;
+mod inet_sock_set_state;
+mod iter_tcp;
+mod tcp_destroy_sock;
+mod tcp_reset;

@@ -1,0 +1,49 @@
+//! Every map, with its capacity and why. None is an LRU and none expires: what is counted stays
+//! until the kernel says that it is over.
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    macros::map,
+    maps::{Array, HashMap, RingBuf},
+};
+use probe_common::{
+    connection::Connection,
+    key::{CountKey, CountSlot, ListenerKey},
+    loss::STATS,
+};
+
+/// Populations (cgroup × namespace × port × role) that can be counted; 192 B each, so 3 MiB.
+pub const SLOTS: u32 = 16_384;
+
+/// Socket address → what we know of it. Grows with the host's sockets (no preallocation); the
+/// capacity is set by userspace before load.
+#[map]
+pub static CONNECTIONS: HashMap<u64, Connection> =
+    HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
+
+/// Population → index of its counters. Entries are never removed, so an index never changes its
+/// meaning while programs or readers hold it.
+#[map]
+pub static SLOT_OF: HashMap<CountKey, u32> = HashMap::with_max_entries(SLOTS, BPF_F_NO_PREALLOC);
+
+/// Index → population: the insert that claims an index for one CPU (kernels before 5.12 have no
+/// fetching atomics to hand out numbers with).
+#[map]
+pub static SLOT_OWNER: HashMap<u32, CountKey> = HashMap::with_max_entries(SLOTS, BPF_F_NO_PREALLOC);
+
+/// The counters. Mapped into the agent, which reads them without a system call.
+#[map]
+pub static COUNTS: Array<CountSlot> = Array::with_max_entries(SLOTS, BPF_F_MMAPABLE);
+
+/// Losses and totals, index = `Stat`. Mapped as well.
+#[map]
+pub static STATISTICS: Array<u64> = Array::with_max_entries(STATS as u32, BPF_F_MMAPABLE);
+
+/// Connections that are over. 8 MiB hold 34,000 records: over a second at 25,000 closes a second.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Listeners that a seed pass met, to tell the role of connections that were there before.
+#[map]
+pub static LISTENERS: HashMap<ListenerKey, u8> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);

@@ -1,0 +1,172 @@
+//! The only file that reads kernel structs. Offsets come from the running kernel's BTF and are
+//! constants for the verifier, so what a kernel lacks is cut out of the program before it runs.
+
+use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_get_socket_cookie};
+use probe_common::{
+    config::{ABSENT, Offsets},
+    connection::Connection,
+};
+
+/// Set by userspace before load.
+#[unsafe(no_mangle)]
+pub(crate) static OFFSETS: Offsets = Offsets::UNSET;
+
+macro_rules! offset {
+    ($field:ident) => {
+        // SAFETY: reading our own static; volatile, since userspace replaces its value before load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::sock::OFFSETS.$field) }
+    };
+}
+pub(crate) use offset;
+
+pub const AF_INET: u8 = 2;
+const IPPROTO_TCP: u16 = 6;
+
+/// A `struct sock *` of the kernel, valid while the hook runs.
+#[derive(Clone, Copy)]
+pub struct Sock(*const u8);
+
+#[inline(always)]
+fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+    if offset == ABSENT {
+        return T::default();
+    }
+    // SAFETY: the helper checks the address; a fault yields an error, not a crash.
+    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }
+        .unwrap_or_default()
+}
+
+impl Sock {
+    pub fn new(pointer: *const core::ffi::c_void) -> Self {
+        Self(pointer.cast())
+    }
+
+    /// The address: key of the connection map.
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        read::<u16>(self.0, offset!(sk_protocol)) == IPPROTO_TCP
+    }
+
+    #[inline(always)]
+    pub fn state(self) -> u8 {
+        read(self.0, offset!(skc_state))
+    }
+
+    /// A process holds the socket: NULL until `accept`, set after, NULL again when orphaned.
+    #[inline(always)]
+    pub fn has_descriptor(self) -> bool {
+        read::<u64>(self.0, offset!(sk_socket)) != 0
+    }
+
+    #[inline(always)]
+    pub fn error(self) -> u32 {
+        read(self.0, offset!(sk_err))
+    }
+
+    /// The cookie, made now where the kernel lets tracing programs do that.
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        if offset!(cookie_helper) == 1 {
+            // SAFETY: in `tp_btf` and `fexit` programs the pointer still is the BTF pointer that
+            // the hook was given, which is what the verifier asks for.
+            unsafe { bpf_get_socket_cookie(self.0.cast_mut().cast()) }
+        } else {
+            self.stored_cookie()
+        }
+    }
+
+    /// The cookie if something has asked for one before, else 0.
+    #[inline(always)]
+    pub fn stored_cookie(self) -> u64 {
+        read(self.0, offset!(skc_cookie))
+    }
+
+    #[inline(always)]
+    pub fn local_port(self) -> u16 {
+        read(self.0, offset!(skc_num))
+    }
+
+    /// `inet_sport`, which survives CLOSE where `skc_num` is set back to 0.
+    #[inline(always)]
+    pub fn source_port(self) -> u16 {
+        u16::from_be(read(self.0, offset!(inet_sport)))
+    }
+
+    #[inline(always)]
+    pub fn remote_port(self) -> u16 {
+        u16::from_be(read(self.0, offset!(skc_dport)))
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        let net: u64 = read(self.0, offset!(skc_net));
+        read(net as *const u8, offset!(net_inum))
+    }
+
+    /// cgroup2 id of the socket's own cgroup, set at `socket()` and inherited from the listener; 0
+    /// where the kernel keeps none.
+    #[inline(always)]
+    pub fn cgroup_id(self) -> u64 {
+        let mut cgroup: u64 = read(self.0, offset!(sk_cgrp));
+        if offset!(cgroup_tagged) == 1 && cgroup & 3 != 0 {
+            // net_cls or net_prio is in use: the word holds their numbers, not a pointer.
+            cgroup = 0;
+        }
+        if cgroup == 0 {
+            return 0;
+        }
+        let node: u64 = read(cgroup as *const u8, offset!(cgroup_kn));
+        if node == 0 {
+            return 0;
+        }
+        read(node as *const u8, offset!(kernfs_id))
+    }
+
+    /// Writes family, addresses and ports.
+    #[inline(always)]
+    pub fn read_addresses(self, connection: &mut Connection) {
+        let family: u16 = read(self.0, offset!(skc_family));
+        connection.family = family as u8;
+        if connection.family == AF_INET {
+            map_v4(&mut connection.local_address, read(self.0, offset!(skc_rcv_saddr)));
+            map_v4(&mut connection.remote_address, read(self.0, offset!(skc_daddr)));
+        } else {
+            connection.local_address = read(self.0, offset!(skc_v6_rcv_saddr));
+            connection.remote_address = read(self.0, offset!(skc_v6_daddr));
+        }
+        connection.local_port = self.local_port();
+        connection.remote_port = self.remote_port();
+    }
+
+    /// Writes what the kernel measured over the connection's life.
+    #[inline(always)]
+    pub fn read_totals(self, connection: &mut Connection) {
+        connection.bytes_sent = read(self.0, offset!(tp_bytes_sent));
+        connection.bytes_received = read(self.0, offset!(tp_bytes_received));
+        connection.srtt_us = read::<u32>(self.0, offset!(tp_srtt_us)) >> 3;
+        connection.retransmits = read(self.0, offset!(tp_total_retrans));
+    }
+
+    /// The bind bucket was made by `connect` choosing an ephemeral port.
+    #[inline(always)]
+    pub fn bound_by_connect(self) -> bool {
+        let bucket: u64 = read(self.0, offset!(icsk_bind_hash));
+        bucket != 0 && read::<i8>(bucket as *const u8, offset!(tb_fastreuse)) == -1
+    }
+}
+
+#[inline(always)]
+fn map_v4(target: &mut [u8; 16], address: [u8; 4]) {
+    *target = [0; 16];
+    target[10] = 0xff;
+    target[11] = 0xff;
+    target[12] = address[0];
+    target[13] = address[1];
+    target[14] = address[2];
+    target[15] = address[3];
+}

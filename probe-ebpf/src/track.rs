@@ -1,0 +1,259 @@
+//! Brings what is stored of a socket to what the kernel says of it. Idempotent: running twice for
+//! one event, or not at all and then for the next, leaves the counters right (`docs/exactness.md`).
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{
+        bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
+        generated::bpf_get_current_cgroup_id,
+    },
+};
+use probe_common::{
+    connection::{Connection, class, flag},
+    key::CountKey,
+    loss::Stat,
+    state::{self, role},
+};
+
+use crate::{
+    count,
+    maps::{CONNECTIONS, RECORDS},
+    sock::Sock,
+};
+
+const E2BIG: i32 = -7;
+const EEXIST: i32 = -17;
+/// The consumer polls; waking it for each record would cost an interrupt.
+const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// A state change of `sk`, told by the kernel just before it stores the new state.
+#[inline(always)]
+pub fn state_change(sk: Sock, old: u8, new: u8) {
+    let key = sk.address();
+    let is_birth = (old == state::CLOSE && new != state::CLOSE)
+        || (old == state::SYN_RECV && new == state::ESTABLISHED);
+    let mut generation = 0;
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(&key) {
+        // SAFETY: a live map value; this socket's events are serialised by its lock, and a copy of
+        // this program that runs for the same event runs after, on the same CPU.
+        let connection = unsafe { &mut *connection };
+        if !is_birth || is_same_connection(sk, connection, old, new) {
+            bring_to(sk, connection, new);
+            return;
+        }
+        if connection.state == state::CLOSE && connection.cookie == sk.cookie() {
+            generation = connection.generation + 1;
+        } else {
+            count::note(Stat::StaleHealed);
+        }
+        end(connection);
+        count::leave(connection);
+        let _ = CONNECTIONS.remove(&key);
+    }
+    if new == state::CLOSE {
+        return;
+    }
+    begin(sk, old, new, generation);
+}
+
+/// An entry found at a birth is the same connection when this event was handled already (the second
+/// copy of the program), or when a simultaneous open passes through SYN_RECV.
+#[inline(always)]
+fn is_same_connection(sk: Sock, connection: &Connection, old: u8, new: u8) -> bool {
+    let continues = connection.state == new
+        || (connection.state == old && old == state::SYN_RECV && connection.role == role::ACTIVE);
+    continues && connection.cookie == sk.cookie()
+}
+
+/// The socket is destroyed: nobody holds it any more. Also the second chance for a missed CLOSE.
+#[inline(always)]
+pub fn destroyed(sk: Sock) {
+    let key = sk.address();
+    let Some(connection) = CONNECTIONS.get_ptr_mut(&key) else { return };
+    // SAFETY: a live map value; a socket that is being destroyed has no other events.
+    let connection = unsafe { &mut *connection };
+    let now = now();
+    if connection.state == state::CLOSE {
+        connection.released_ns = now;
+    } else {
+        count::note(Stat::DestroyHealed);
+        connection.flags |= flag::CLOSE_MISSED;
+        close(sk, connection, now);
+    }
+    end(connection);
+    count::leave(connection);
+    let _ = CONNECTIONS.remove(&key);
+}
+
+#[inline(always)]
+fn bring_to(sk: Sock, connection: &mut Connection, new: u8) {
+    if connection.state == new {
+        return;
+    }
+    let now = now();
+    note_accept(sk, connection, now);
+    match new {
+        state::ESTABLISHED => {
+            sk.read_addresses(connection);
+            connection.established_ns = now;
+            count::established(connection);
+        }
+        state::CLOSE_WAIT => note_first_fin(connection, flag::REMOTE_FIN_FIRST),
+        state::FIN_WAIT_1 => note_first_fin(connection, flag::LOCAL_FIN_FIRST),
+        state::CLOSE => {
+            close(sk, connection, now);
+            if !sk.has_descriptor() {
+                end(connection);
+                count::leave(connection);
+                let _ = CONNECTIONS.remove(sk.address());
+                return;
+            }
+            connection.flags |= flag::FD_HELD_AT_CLOSE;
+        }
+        _ => {}
+    }
+    count::leave(connection);
+    if connection.state == state::ESTABLISHED {
+        connection.left_established_ns = now;
+    }
+    connection.state = new;
+    count::enter(connection);
+}
+
+#[inline(always)]
+fn note_first_fin(connection: &mut Connection, whose: u32) {
+    if connection.flags & (flag::REMOTE_FIN_FIRST | flag::LOCAL_FIN_FIRST) == 0 {
+        connection.flags |= whose;
+    }
+}
+
+/// `sk_socket` set means that a process has accepted the socket, at the latest now.
+#[inline(always)]
+pub fn note_accept(sk: Sock, connection: &mut Connection, now: u64) {
+    if connection.role == role::PASSIVE
+        && connection.flags & flag::ACCEPTED == 0
+        && connection.state != state::LISTEN
+        && sk.has_descriptor()
+    {
+        connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
+        connection.accepted_ns = now;
+        count::accepted(connection);
+    }
+}
+
+/// What is read of a connection when it is over, before its ports and totals go away.
+#[inline(always)]
+fn close(sk: Sock, connection: &mut Connection, now: u64) {
+    connection.closed_ns = now;
+    if connection.state == state::ESTABLISHED {
+        connection.left_established_ns = now;
+    }
+    connection.error = sk.error();
+    sk.read_totals(connection);
+    if connection.local_port == 0 {
+        connection.local_port = sk.source_port();
+    }
+}
+
+/// Hands the record on, once per connection. Listeners are no connections.
+#[inline(always)]
+fn end(connection: &Connection) {
+    if connection.flags & flag::LISTENER != 0 {
+        return;
+    }
+    count::closed(connection);
+    match RECORDS.output::<Connection>(connection, BPF_RB_NO_WAKEUP) {
+        Ok(()) => count::note(Stat::RecordsSubmitted),
+        Err(_) => count::note(Stat::RecordsLost),
+    }
+}
+
+/// Starts to follow a socket at its first event.
+#[inline(always)]
+fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
+    // SAFETY: all-zero is a valid Connection.
+    let mut connection: Connection = unsafe { core::mem::zeroed() };
+    let now = now();
+    connection.cookie = sk.cookie();
+    connection.generation = generation;
+    connection.state = new;
+    connection.class = class::SILENT;
+    connection.first_seen_ns = now;
+    connection.role = match (old, new) {
+        (state::CLOSE, state::LISTEN) | (state::SYN_RECV, _) => role::PASSIVE,
+        (_, state::SYN_SENT) | (state::SYN_SENT, _) => role::ACTIVE,
+        _ => role::UNKNOWN,
+    };
+    if new == state::SYN_SENT {
+        // `connect` runs in the task that called it; no other state change is sure to.
+        connection.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        connection.comm = bpf_get_current_comm().unwrap_or_default();
+        // SAFETY: a helper without arguments.
+        connection.task_cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    }
+    match new {
+        state::ESTABLISHED => connection.established_ns = now,
+        state::LISTEN => connection.flags |= flag::LISTENER,
+        _ => {}
+    }
+    if follow(sk, &mut connection) && new == state::ESTABLISHED {
+        count::established(&connection);
+    }
+}
+
+/// Reads the rest of a new connection, finds its counters, and inserts it if it is absent.
+/// Returns whether it was inserted.
+#[inline(always)]
+pub fn follow(sk: Sock, connection: &mut Connection) -> bool {
+    sk.read_addresses(connection);
+    connection.netns = sk.netns();
+    connection.cgroup_id = sk.cgroup_id();
+    if connection.cgroup_id == 0 {
+        count::note(Stat::CgroupUnknown);
+    }
+    if connection.state == state::SYN_SENT {
+        // Not chosen yet, or left over from an earlier connection on this socket.
+        connection.local_port = 0;
+    }
+    let key = CountKey {
+        cgroup_id: connection.cgroup_id,
+        netns: connection.netns,
+        port: service_port(connection),
+        role: connection.role,
+        ready: 0,
+    };
+    connection.slot = count::slot_of(&key).unwrap_or(Connection::NO_SLOT);
+    match CONNECTIONS.insert(sk.address(), &*connection, u64::from(BPF_NOEXIST)) {
+        Ok(()) => {
+            count::enter(connection);
+            true
+        }
+        Err(EEXIST) => {
+            // The seed pass was faster on another CPU: bring its entry to this state.
+            if let Some(existing) = CONNECTIONS.get_ptr_mut(sk.address()) {
+                // SAFETY: as in `state_change`.
+                bring_to(sk, unsafe { &mut *existing }, connection.state);
+            }
+            false
+        }
+        Err(E2BIG) => {
+            count::note(Stat::ConnectionMapFull);
+            false
+        }
+        Err(_) => {
+            count::note(Stat::ConnectionInsertFailed);
+            false
+        }
+    }
+}
+
+#[inline(always)]
+fn service_port(connection: &Connection) -> u16 {
+    if connection.role == role::ACTIVE { connection.remote_port } else { connection.local_port }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}

@@ -1,0 +1,56 @@
+//! The three places counts can come from, behind one trait: our own programs in the kernel, a
+//! running agent, or (not exact) dumps of sock_diag.
+
+use probe_common::{connection::Connection, key::CountSlot};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::Receiver;
+
+/// How counts are obtained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backend {
+    Ebpf,
+    SockDiag,
+}
+
+/// What may be missing from the numbers of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exactness {
+    /// Speaks of counts: no loss, no drift since start.
+    pub exact: bool,
+    /// Speaks of events: no connection record was lost.
+    pub detail_complete: bool,
+    /// Why not, since when, in words; empty when both are true.
+    pub degraded: Vec<String>,
+}
+
+/// A batch of connections that ended (or were released), oldest first.
+pub type Ended = Vec<Connection>;
+
+/// Where counts come from. All calls are cheap enough to be made many times a second, except
+/// [`Source::connections`], and none for sock_diag.
+pub trait Source: Send + Sync {
+    fn backend(&self) -> Backend;
+
+    /// Hooks in use, e.g. `tp_btf/inet_sock_set_state`; empty for sock_diag.
+    fn hooks(&self) -> Vec<String>;
+
+    /// The counters now: every population with its key, including those that are all zero.
+    ///
+    /// # Errors
+    /// When the kernel or the agent cannot be asked.
+    fn slots(&self) -> anyhow::Result<Vec<CountSlot>>;
+
+    /// Every socket that is counted now.
+    ///
+    /// # Errors
+    /// As [`Source::slots`].
+    fn connections(&self) -> anyhow::Result<Vec<Connection>>;
+
+    /// # Errors
+    /// As [`Source::slots`].
+    fn exactness(&self) -> anyhow::Result<Exactness>;
+
+    /// The stream of ended connections from now on; `None` where there is none (sock_diag).
+    fn ended(&self) -> Option<Receiver<Ended>>;
+}
