@@ -1,1 +1,57 @@
-fn main() {}
+//! `cargo xtask`: what cargo alone cannot do — the kernel side's build, the demo, and every test
+//! with one summary.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod build_ebpf;
+mod command;
+mod demo;
+mod paths;
+mod setup;
+mod summary;
+mod test;
+
+/// Builds, shows and tests groundtruth.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    after_help = "Examples:\n  \
+        cargo xtask demo          1,000 clients, 45 of them leaked by the server, found again\n  \
+        cargo xtask test          every test; a summary of what was skipped and why\n  \
+        cargo xtask build-ebpf    the kernel programs alone"
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what the kernel side's build needs, if it is missing: rust-src and bpf-linker
+    Setup,
+    /// Build the kernel programs to <target dir>/bpf/probe-ebpf.o, which `probe` embeds
+    BuildEbpf,
+    /// Set up, build, and run the main job on real sockets, compared with what was really done
+    Demo(demo::Options),
+    /// Set up, build, and run all unit, integration and end-to-end tests
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup => setup::run(),
+        Task::BuildEbpf => build_ebpf::run(),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
