@@ -1,7 +1,12 @@
 //! The capture format: [`schema`], [`meta`], a [`writer`] that never buffers more than a batch, and a
 //! [`reader`] that reads a capture cut off by a crash up to its last whole batch.
 
+pub mod cell;
+mod compat;
 pub mod meta;
 pub mod reader;
 pub mod schema;
 pub mod writer;
+
+pub use reader::{Capture, ReadError};
+pub use writer::{CaptureWriter, WriteError};

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The file's name in the capture directory.
+pub const META_FILE: &str = "meta.json";
+
 /// Written when the recording starts, and again (atomically) when it ends. A capture whose
 /// `ended_mono_ns` is null was cut off.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,0 +1,332 @@
+//! Reads a capture, also one whose recorder was killed: each table up to its last whole message.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::reader::StreamReader;
+use arrow_ipc::writer::StreamWriter;
+use arrow_ipc::{MessageHeader, convert, root_as_message};
+use arrow_schema::{ArrowError, Schema};
+
+use crate::compat;
+use crate::meta::{META_FILE, Meta};
+use crate::schema::{Column, MAJOR, Table};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("cannot read {}: {source}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is no capture: expected the directory that `probe record -o` wrote, with a {META_FILE} in it",
+        .0.display()
+    )]
+    NoMeta(PathBuf),
+    #[error("{} is damaged: {source}", .path.display())]
+    Meta { path: PathBuf, source: serde_json::Error },
+    #[error(
+        "{} was recorded with capture format {major}.{minor}, this program reads {MAJOR}.x: use the analyzer of the version that recorded it",
+        .path.display()
+    )]
+    Version { path: PathBuf, major: u32, minor: u32 },
+    #[error("{} is missing: expected one {} table in the capture", .path.display(), .table.name())]
+    NoTable { path: PathBuf, table: Table },
+    #[error(
+        "{} is no {} table: expected an Arrow IPC stream, {found}",
+        .path.display(), .table.name()
+    )]
+    NotArrow { path: PathBuf, table: Table, found: String },
+    #[error("{}: column {column} is {found}, expected {expected}", .path.display())]
+    ColumnType { path: PathBuf, column: String, found: String, expected: String },
+    #[error("{}: {source}", .path.display())]
+    Batch { path: PathBuf, source: ArrowError },
+}
+
+/// An opened capture.
+#[derive(Clone, Debug)]
+pub struct Capture {
+    dir: PathBuf,
+    meta: Meta,
+}
+
+impl Capture {
+    /// Reads `meta.json`. Tables are looked at when they are asked for.
+    pub fn open(dir: &Path) -> Result<Self, ReadError> {
+        let path = dir.join(META_FILE);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
+                return Err(ReadError::Io { path: dir.to_path_buf(), source: error });
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Err(ReadError::NoMeta(dir.to_path_buf()));
+            }
+            Err(source) => return Err(ReadError::Io { path, source }),
+        };
+        // The version is looked at before the rest, which another version may write differently.
+        let version: Version = serde_json::from_slice(&text)
+            .map_err(|source| ReadError::Meta { path: path.clone(), source })?;
+        if version.schema_major != MAJOR {
+            return Err(ReadError::Version {
+                path: dir.to_path_buf(),
+                major: version.schema_major,
+                minor: version.schema_minor,
+            });
+        }
+        let meta = serde_json::from_slice(&text)
+            .map_err(|source| ReadError::Meta { path: path.clone(), source })?;
+        Ok(Self { dir: dir.to_path_buf(), meta })
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Finds the end of the last whole message of a table and checks its columns' types.
+    pub fn table(&self, table: Table) -> Result<TableFile, ReadError> {
+        TableFile::open(self.dir.join(table.file_name()), table)
+    }
+
+    /// Every row of a table, in the columns of this version: missing ones null, unknown ones left out.
+    pub fn batches(
+        &self,
+        table: Table,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, ReadError>> + use<>, ReadError> {
+        let file = self.table(table)?;
+        let path = file.path.clone();
+        let reader = StreamReader::try_new(BufReader::new(file.stream()?), None)
+            .map_err(|source| ReadError::Batch { path: path.clone(), source })?;
+        Ok(reader.map(move |batch| {
+            batch
+                .and_then(|batch| compat::conform(&batch, table))
+                .map_err(|source| ReadError::Batch { path: path.clone(), source })
+        }))
+    }
+}
+
+#[derive(serde::Deserialize)]
+struct Version {
+    schema_major: u32,
+    schema_minor: u32,
+}
+
+/// One table's file, measured.
+#[derive(Clone, Debug)]
+pub struct TableFile {
+    path: PathBuf,
+    table: Table,
+    /// Bytes of whole messages from the start.
+    length: u64,
+    rows: u64,
+    truncated_at: Option<u64>,
+    /// Columns in the file, `None` if it was cut off before its schema was whole.
+    schema: Option<Schema>,
+}
+
+impl TableFile {
+    fn open(path: PathBuf, table: Table) -> Result<Self, ReadError> {
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(ReadError::NoTable { path, table });
+            }
+            Err(source) => return Err(ReadError::Io { path, source }),
+        };
+        let mut found = Self { path, table, length: 0, rows: 0, truncated_at: None, schema: None };
+        found.walk(file)?;
+        found.check_types()?;
+        Ok(found)
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Where the last whole message ends, if the file goes on after it or lacks its end marker:
+    /// the recorder was killed, or is still at work.
+    #[must_use]
+    pub fn truncated_at(&self) -> Option<u64> {
+        self.truncated_at
+    }
+
+    /// Columns of this version that the file lacks: null in every row.
+    #[must_use]
+    pub fn missing_columns(&self) -> Vec<Column> {
+        let Some(schema) = &self.schema else { return Vec::new() };
+        let missing = |column: &&Column| schema.column_with_name(column.name).is_none();
+        self.table.columns().iter().filter(missing).copied().collect()
+    }
+
+    /// An Arrow IPC stream of the whole messages; without rows where not even the schema was whole.
+    pub fn stream(&self) -> Result<TableStream, ReadError> {
+        let io_failed = |source| ReadError::Io { path: self.path.clone(), source };
+        if self.schema.is_none() {
+            let empty = StreamWriter::try_new(Vec::new(), &self.table.schema())
+                .and_then(StreamWriter::into_inner)
+                .map_err(|source| ReadError::Batch { path: self.path.clone(), source })?;
+            return Ok(TableStream::Empty(Cursor::new(empty)));
+        }
+        let file = File::open(&self.path).map_err(io_failed)?;
+        Ok(TableStream::File { file, position: 0, length: self.length })
+    }
+
+    /// Steps from message to message: continuation marker, length of the metadata, metadata (a
+    /// flatbuffer that says how long the body is), body.
+    fn walk(&mut self, file: File) -> Result<(), ReadError> {
+        const CONTINUATION: [u8; 4] = [0xff; 4];
+        let io_failed = |source| ReadError::Io { path: self.path.clone(), source };
+        let size = file.metadata().map_err(io_failed)?.len();
+        let mut input = BufReader::new(file);
+        let mut metadata = Vec::new();
+        loop {
+            let left = size - self.length;
+            if left < 8 {
+                self.truncated_at = Some(self.length);
+                return Ok(());
+            }
+            let mut prefix = [0; 8];
+            input.read_exact(&mut prefix).map_err(io_failed)?;
+            if prefix[..4] != CONTINUATION {
+                return self.damaged("found no message there");
+            }
+            let metadata_length =
+                u64::from(u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]));
+            if metadata_length == 0 {
+                self.length += 8;
+                return Ok(());
+            }
+            if metadata_length > left - 8 {
+                self.truncated_at = Some(self.length);
+                return Ok(());
+            }
+            metadata.resize(metadata_length as usize, 0);
+            input.read_exact(&mut metadata).map_err(io_failed)?;
+            let Ok(message) = root_as_message(&metadata) else {
+                return self.damaged("found a message that cannot be read");
+            };
+            let body_length = message.bodyLength();
+            if body_length < 0 {
+                return self.damaged("found a message of negative length");
+            }
+            if body_length.unsigned_abs() > left - 8 - metadata_length {
+                self.truncated_at = Some(self.length);
+                return Ok(());
+            }
+            match message.header_type() {
+                MessageHeader::Schema if self.schema.is_none() => {
+                    let schema = message.header_as_schema().map(convert::try_fb_to_schema);
+                    let Some(Ok(schema)) = schema else {
+                        return self.damaged("found a schema that cannot be read");
+                    };
+                    self.schema = Some(schema);
+                }
+                MessageHeader::RecordBatch if self.schema.is_some() => {
+                    let rows = message.header_as_record_batch().map_or(0, |batch| batch.length());
+                    self.rows += rows.unsigned_abs();
+                }
+                _ => return self.damaged("found a message that a capture does not have"),
+            }
+            input.seek_relative(body_length).map_err(io_failed)?;
+            self.length += 8 + metadata_length + body_length.unsigned_abs();
+        }
+    }
+
+    /// Garbage after whole messages cuts the file off there (a crash of the host can leave it);
+    /// garbage from the start is no table at all.
+    fn damaged(&mut self, found: &str) -> Result<(), ReadError> {
+        if self.schema.is_none() {
+            return Err(ReadError::NotArrow {
+                path: self.path.clone(),
+                table: self.table,
+                found: found.to_owned(),
+            });
+        }
+        self.truncated_at = Some(self.length);
+        Ok(())
+    }
+
+    fn check_types(&self) -> Result<(), ReadError> {
+        let Some(schema) = &self.schema else { return Ok(()) };
+        if self.missing_columns().len() == self.table.columns().len() {
+            return Err(ReadError::NotArrow {
+                path: self.path.clone(),
+                table: self.table,
+                found: "found the columns of something else".to_owned(),
+            });
+        }
+        for column in self.table.columns() {
+            let expected = column.kind.data_type();
+            if let Some((_, field)) = schema.column_with_name(column.name)
+                && *field.data_type() != expected
+            {
+                return Err(ReadError::ColumnType {
+                    path: self.path.clone(),
+                    column: column.name.to_owned(),
+                    found: field.data_type().to_string(),
+                    expected: expected.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bytes of a table, ending at its last whole message. Any Arrow IPC stream reader takes them.
+#[derive(Debug)]
+pub enum TableStream {
+    File { file: File, position: u64, length: u64 },
+    Empty(Cursor<Vec<u8>>),
+}
+
+impl Read for TableStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            TableStream::File { file, position, length } => {
+                let left = usize::try_from(*length - *position).unwrap_or(usize::MAX);
+                let want = buffer.len().min(left);
+                let got = file.read(&mut buffer[..want])?;
+                *position += got as u64;
+                Ok(got)
+            }
+            TableStream::Empty(bytes) => bytes.read(buffer),
+        }
+    }
+}
+
+impl Seek for TableStream {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match self {
+            TableStream::File { file, position, length } => {
+                let target = match to {
+                    SeekFrom::Start(offset) => Some(offset),
+                    SeekFrom::Current(delta) => position.checked_add_signed(delta),
+                    SeekFrom::End(delta) => length.checked_add_signed(delta),
+                };
+                let target = target
+                    .filter(|target| *target <= *length)
+                    .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+                *position = file.seek(SeekFrom::Start(target))?;
+                Ok(*position)
+            }
+            TableStream::Empty(bytes) => bytes.seek(to),
+        }
+    }
+}

@@ -4,12 +4,18 @@
 //! stream). Times are nanoseconds; `_mono_ns` columns and the stage columns `_ns` are on the host's
 //! `CLOCK_MONOTONIC`; table `clock` maps them to Unix time. Null means "not seen" or "not known".
 //!
-//! Version rule: a reader takes every minor version of its own major version that is not newer in
-//! the columns it needs (added columns are null in older captures), and refuses another major.
+//! Version rule: a reader takes every minor version of its own major version (columns that an older
+//! capture lacks are null, columns that a newer one adds are passed over), and refuses another major.
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use arrow_array::ArrayRef;
+use arrow_array::builder::ArrayBuilder;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
+
+use crate::cell::{Cell, Comm};
 
 pub const MAJOR: u32 = 1;
 pub const MINOR: u32 = 0;
@@ -64,17 +70,17 @@ impl Table {
         format!("{}.arrows", self.name())
     }
 
-    /// Columns in file order: name, type, nullable.
+    /// Columns in file order.
     #[must_use]
-    pub fn columns(self) -> &'static [(&'static str, Kind, bool)] {
+    pub fn columns(self) -> &'static [Column] {
         match self {
-            Table::Connections => CONNECTIONS,
-            Table::Counts => COUNTS,
-            Table::Health => HEALTH,
-            Table::Kernel => KERNEL,
-            Table::Loss => LOSS,
-            Table::Clock => CLOCK,
-            Table::Containers => CONTAINERS,
+            Table::Connections => ConnectionRow::COLUMNS,
+            Table::Counts => CountRow::COLUMNS,
+            Table::Health => HealthRow::COLUMNS,
+            Table::Kernel => KernelRow::COLUMNS,
+            Table::Loss => LossRow::COLUMNS,
+            Table::Clock => ClockRow::COLUMNS,
+            Table::Containers => ContainerRow::COLUMNS,
         }
     }
 
@@ -83,10 +89,20 @@ impl Table {
         Arc::new(Schema::new(
             self.columns()
                 .iter()
-                .map(|&(name, kind, nullable)| Field::new(name, kind.data_type(), nullable))
+                .map(|column| Field::new(column.name, column.kind.data_type(), column.nullable))
                 .collect::<Vec<_>>(),
         ))
     }
+}
+
+/// One column of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub nullable: bool,
+    /// What it means, for people; empty where the name says it all.
+    pub meaning: &'static str,
 }
 
 /// The types in use. Few on purpose: every Arrow reader takes them.
@@ -112,159 +128,261 @@ impl Kind {
             Kind::Text => DataType::Utf8,
         }
     }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::I64 => "i64",
+            Kind::U64 => "u64",
+            Kind::U32 => "u32",
+            Kind::F64 => "f64",
+            Kind::Bool => "bool",
+            Kind::Text => "text",
+        }
+    }
 }
 
-use Kind::{Bool, F64, I64, Text, U32, U64};
+/// A row of one table, as the recorder gives it.
+pub trait Row {
+    const TABLE: Table;
+    const COLUMNS: &'static [Column];
+    /// One Arrow builder per column.
+    type Columns: Default;
 
-const CONNECTIONS: &[(&str, Kind, bool)] = &[
-    // Socket cookie as `ss -e` prints it; with `generation` the connection's identity.
-    ("cookie", U64, false),
-    // Which connection on this socket, from 0 (a socket can connect again).
-    ("generation", U32, false),
-    // Network namespace inode.
-    ("netns", U32, false),
-    // cgroup2 id of the socket; see table `containers`.
-    ("cgroup_id", U64, false),
-    // cgroup2 id, pid and name of the task that accepted or connected.
-    ("task_cgroup_id", U64, true),
-    ("pid", U32, true),
-    ("comm", Text, true),
-    // `passive`, `active`, `unknown`.
-    ("role", Text, false),
-    // 4 or 6; v4-mapped addresses are written as IPv4 with family 6.
-    ("family", U32, false),
-    ("local_address", Text, false),
-    ("local_port", U32, false),
-    ("remote_address", Text, false),
-    ("remote_port", U32, false),
-    // The service's port: local of a passive, remote of an active connection.
-    ("port", U32, false),
-    // Existed before the recording; its early stages are unknown.
-    ("seeded", Bool, false),
-    // Kernel state when the row was written: `close` for ended ones.
-    ("state", Text, false),
-    ("first_seen_ns", I64, false),
-    ("syn_received_ns", I64, true),
-    ("syn_ack_sent_ns", I64, true),
-    ("established_ns", I64, true),
-    ("accepted_ns", I64, true),
-    // `accepted_ns` is when the accept was noticed, not when it happened.
-    ("accepted_is_upper_bound", Bool, false),
-    // First byte of the client's request, of the server's answer.
-    ("request_ns", I64, true),
-    ("response_ns", I64, true),
-    ("upgraded_ns", I64, true),
-    ("first_frame_in_ns", I64, true),
-    ("first_frame_out_ns", I64, true),
-    // When the state stopped being ESTABLISHED, and when it became CLOSE.
-    ("left_established_ns", I64, true),
-    ("closed_ns", I64, true),
-    // After CLOSE with a held descriptor: when the process closed it at last.
-    ("released_ns", I64, true),
-    // `unknown`, `silent`, `http`, `upgraded`, `tls`, `other`.
-    ("class", Text, false),
-    // Handshake outcome; null until the connection can be judged.
-    ("outcome", Text, true),
-    ("http_status", U32, true),
-    ("http_reason", Text, true),
-    // WebSocket close code, where it was seen.
-    ("close_code", U32, true),
-    // Who ended it: `local`, `remote`, `timeout`, null while open.
-    ("closed_by", Text, true),
-    // How: `fin`, `rst`, `timeout`, `error`.
-    ("closed_how", Text, true),
-    // `sk_err` at CLOSE as errno name (`ECONNRESET`), null for none.
-    ("error", Text, true),
-    // A process held the descriptor when the connection was over.
-    ("fd_held_at_close", Bool, false),
-    ("bytes_sent", U64, true),
-    ("bytes_received", U64, true),
-    ("srtt_us", U32, true),
-    ("retransmits", U32, true),
-    // Of connections open when the recording ended: bytes not acknowledged, probes and
-    // retransmissions without an answer, and time since the peer was heard.
-    ("unacked_segments", U32, true),
-    ("unanswered_probes", U32, true),
-    ("last_heard_ms", U32, true),
-    // Links the two legs of one client behind a proxy; null where there is no second leg.
-    ("leg_id", U64, true),
-    ("leg_certain", Bool, true),
-];
+    fn append(&self, columns: &mut Self::Columns);
 
-const COUNTS: &[(&str, Kind, bool)] = &[
-    ("at_mono_ns", I64, false),
-    ("cgroup_id", U64, false),
-    ("netns", U32, false),
-    ("port", U32, false),
-    ("role", Text, false),
-    ("established", I64, false),
-    ("syn_sent", I64, false),
-    ("fin_wait_1", I64, false),
-    ("fin_wait_2", I64, false),
-    // Ended, but a process still holds the descriptor.
-    ("close", I64, false),
-    ("close_wait", I64, false),
-    ("last_ack", I64, false),
-    ("listen", I64, false),
-    ("closing", I64, false),
-    // Established ones by class.
-    ("class_unknown", I64, false),
-    ("class_silent", I64, false),
-    ("class_http", I64, false),
-    ("class_upgraded", I64, false),
-    ("class_tls", I64, false),
-    ("class_other", I64, false),
-    // Since the programs were attached.
-    ("established_total", U64, false),
-    ("accepted_total", U64, false),
-    ("closed_total", U64, false),
-];
+    /// Takes what was appended so far, as arrays in file order.
+    fn take(columns: &mut Self::Columns) -> Vec<ArrayRef>;
+}
 
-const HEALTH: &[(&str, Kind, bool)] = &[
-    ("url", Text, false),
-    ("start_mono_ns", I64, false),
-    ("end_mono_ns", I64, false),
-    // The poller's own connection, so that it can be left out by identity.
-    ("local_address", Text, true),
-    ("local_port", U32, true),
-    ("http_status", U32, true),
-    // Why there is no usable answer.
-    ("error", Text, true),
-    // The number of connections the server says it holds.
-    ("reported", I64, true),
-    // Every number (and true/false as 1/0) of the body: JSON object, path → number,
-    // e.g. {".checks.cpu.percentage": 12.5}
-    ("fields", Text, true),
-    // Lowest and highest kernel count of the watched population that the probe saw between start
-    // and end, its own poll left out.
-    ("kernel_min", I64, true),
-    ("kernel_max", I64, true),
-];
+/// Makes the row struct, its column list and its builders from one list, so that they cannot differ.
+/// A field's doc comment is also the column's meaning in `analyzer schema`.
+macro_rules! table {
+    (
+        $(#[$attribute:meta])*
+        $row:ident, $columns:ident, $table:ident {
+            $( $(#[doc = $meaning:literal])* $name:ident: $type:ty, )*
+        }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $row {
+            $( $(#[doc = $meaning])* pub $name: $type, )*
+        }
 
-const KERNEL: &[(&str, Kind, bool)] = &[
-    ("at_mono_ns", I64, false),
-    ("netns", U32, false),
-    // As in /proc/net/snmp and /proc/net/netstat, e.g. `CurrEstab`, `ListenOverflows`; `drift` is
-    // our established count minus the kernel's own.
-    ("name", Text, false),
-    ("value", F64, false),
-];
+        #[derive(Debug, Default)]
+        pub struct $columns {
+            $( $name: <$type as Cell>::Builder, )*
+        }
 
-const LOSS: &[(&str, Kind, bool)] = &[
-    ("from_mono_ns", I64, false),
-    ("to_mono_ns", I64, false),
-    ("reason", Text, false),
-    ("count", U64, false),
-];
+        impl Row for $row {
+            const TABLE: Table = Table::$table;
+            const COLUMNS: &'static [Column] = &[
+                $( Column {
+                    name: stringify!($name),
+                    kind: <$type as Cell>::KIND,
+                    nullable: <$type as Cell>::NULLABLE,
+                    meaning: concat!($($meaning),*),
+                }, )*
+            ];
+            type Columns = $columns;
 
-const CLOCK: &[(&str, Kind, bool)] = &[("mono_ns", I64, false), ("unix_ns", I64, false)];
+            fn append(&self, columns: &mut $columns) {
+                $( self.$name.append(&mut columns.$name); )*
+            }
 
-const CONTAINERS: &[(&str, Kind, bool)] = &[
-    ("cgroup_id", U64, false),
-    ("first_seen_mono_ns", I64, false),
-    ("path", Text, true),
-    // `docker`, `containerd`, `crio`, `podman`, `kubernetes`, `systemd`, `host`, `unknown`.
-    ("runtime", Text, false),
-    ("container_id", Text, true),
-    ("name", Text, false),
-];
+            fn take(columns: &mut $columns) -> Vec<ArrayRef> {
+                vec![ $( ArrayBuilder::finish(&mut columns.$name), )* ]
+            }
+        }
+    };
+}
+
+// `'static` is meant for lists of words, `Cow` for text from elsewhere; in both lists of fields
+// below the lifetime is that of the text.
+type Text = Cow<'static, str>;
+type Word = &'static str;
+
+table! {
+    /// A TCP connection, as seen from one end.
+    ConnectionRow, ConnectionColumns, Connections {
+        /// Socket cookie as `ss -e` prints it; with `generation` the connection's identity.
+        cookie: u64,
+        /// Which connection on this socket, from 0 (a socket can connect again).
+        generation: u32,
+        /// Network namespace inode.
+        netns: u32,
+        /// cgroup2 id of the socket; see table `containers`.
+        cgroup_id: u64,
+        /// cgroup2 id of the task that accepted or connected.
+        task_cgroup_id: Option<u64>,
+        /// The task that accepted or connected.
+        pid: Option<u32>,
+        /// Its name.
+        comm: Option<Comm>,
+        /// `passive`, `active`, `unknown`.
+        role: Word,
+        /// 4 or 6; v4-mapped addresses are written as IPv4 with family 6.
+        family: u32,
+        local_address: IpAddr,
+        local_port: u32,
+        remote_address: IpAddr,
+        remote_port: u32,
+        /// The service's port: local of a passive, remote of an active connection.
+        port: u32,
+        /// Existed before the recording; its early stages are unknown.
+        seeded: bool,
+        /// Kernel state when the row was written: `close` for ended ones.
+        state: Word,
+        first_seen_ns: i64,
+        syn_received_ns: Option<i64>,
+        syn_ack_sent_ns: Option<i64>,
+        established_ns: Option<i64>,
+        accepted_ns: Option<i64>,
+        /// `accepted_ns` is when the accept was noticed, not when it happened.
+        accepted_is_upper_bound: bool,
+        /// First byte of the client's request.
+        request_ns: Option<i64>,
+        /// First byte of the server's answer.
+        response_ns: Option<i64>,
+        upgraded_ns: Option<i64>,
+        first_frame_in_ns: Option<i64>,
+        first_frame_out_ns: Option<i64>,
+        /// When the state stopped being `established`.
+        left_established_ns: Option<i64>,
+        /// When the state became `close`.
+        closed_ns: Option<i64>,
+        /// After `close` with a held descriptor: when the process closed it at last.
+        released_ns: Option<i64>,
+        /// `unknown`, `silent`, `http`, `upgraded`, `tls`, `other`.
+        class: Word,
+        /// Handshake outcome; null until the connection can be judged.
+        outcome: Option<Text>,
+        http_status: Option<u32>,
+        http_reason: Option<Text>,
+        /// WebSocket close code, where it was seen.
+        close_code: Option<u32>,
+        /// Who ended it: `local`, `remote`, `timeout`; null while open.
+        closed_by: Option<Word>,
+        /// How: `fin`, `rst`, `timeout`, `error`.
+        closed_how: Option<Word>,
+        /// `sk_err` at `close` as errno name (`ECONNRESET`); null for none.
+        error: Option<Text>,
+        /// A process held the descriptor when the connection was over.
+        fd_held_at_close: bool,
+        bytes_sent: Option<u64>,
+        bytes_received: Option<u64>,
+        srtt_us: Option<u32>,
+        retransmits: Option<u32>,
+        /// Of connections open at the end of the recording: segments sent and not acknowledged.
+        unacked_segments: Option<u32>,
+        /// Likewise: keepalive and window probes, and retransmissions, without an answer.
+        unanswered_probes: Option<u32>,
+        /// Likewise: time since anything came from the peer.
+        last_heard_ms: Option<u32>,
+        /// Links the two legs of one client behind a proxy; null where there is no second leg.
+        leg_id: Option<u64>,
+        leg_certain: Option<bool>,
+    }
+}
+
+table! {
+    /// The kernel's counts of one population at one time.
+    CountRow, CountColumns, Counts {
+        at_mono_ns: i64,
+        cgroup_id: u64,
+        netns: u32,
+        /// The service's port.
+        port: u32,
+        role: Word,
+        established: i64,
+        syn_sent: i64,
+        fin_wait_1: i64,
+        fin_wait_2: i64,
+        /// Ended, but a process still holds the descriptor.
+        close: i64,
+        close_wait: i64,
+        last_ack: i64,
+        listen: i64,
+        closing: i64,
+        /// Established ones by class.
+        class_unknown: i64,
+        class_silent: i64,
+        class_http: i64,
+        class_upgraded: i64,
+        class_tls: i64,
+        class_other: i64,
+        /// Since the programs were attached.
+        established_total: u64,
+        accepted_total: u64,
+        closed_total: u64,
+    }
+}
+
+table! {
+    /// One health request and what the server said.
+    HealthRow, HealthColumns, Health {
+        url: Text,
+        start_mono_ns: i64,
+        end_mono_ns: i64,
+        /// The poller's own connection, so that it can be left out by identity.
+        local_address: Option<IpAddr>,
+        local_port: Option<u32>,
+        http_status: Option<u32>,
+        /// Why there is no usable answer.
+        error: Option<Text>,
+        /// The number of connections the server says it holds.
+        reported: Option<i64>,
+        /// Every number (and true/false as 1/0) of the body: JSON object, path to number,
+        /// e.g. `{".checks.cpu.percentage": 12.5}`.
+        fields: Option<Text>,
+        /// Lowest kernel count of the watched population that the probe saw between start and end,
+        /// its own poll left out.
+        kernel_min: Option<i64>,
+        /// Highest, likewise.
+        kernel_max: Option<i64>,
+    }
+}
+
+table! {
+    /// A counter of the kernel's own.
+    KernelRow, KernelColumns, Kernel {
+        at_mono_ns: i64,
+        netns: u32,
+        /// As in /proc/net/snmp and /proc/net/netstat, e.g. `CurrEstab`, `ListenOverflows`; `drift`
+        /// is our established count minus the kernel's own.
+        name: Text,
+        value: f64,
+    }
+}
+
+table! {
+    /// An interval in which something was lost.
+    LossRow, LossColumns, Loss {
+        from_mono_ns: i64,
+        to_mono_ns: i64,
+        reason: Text,
+        count: u64,
+    }
+}
+
+table! {
+    /// The same instant on two clocks.
+    ClockRow, ClockColumns, Clock {
+        mono_ns: i64,
+        unix_ns: i64,
+    }
+}
+
+table! {
+    /// What a cgroup is.
+    ContainerRow, ContainerColumns, Containers {
+        cgroup_id: u64,
+        first_seen_mono_ns: i64,
+        path: Option<Text>,
+        /// `docker`, `containerd`, `crio`, `podman`, `kubernetes`, `systemd`, `host`, `unknown`.
+        runtime: Text,
+        container_id: Option<Text>,
+        name: Text,
+    }
+}

@@ -1,0 +1,292 @@
+//! Writes a capture so that a `kill -9` or a full disk costs only what was not flushed: every flush
+//! appends one whole Arrow IPC message per table, in a single write.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use arrow_array::RecordBatch;
+use arrow_ipc::MetadataVersion;
+use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_schema::ArrowError;
+
+use crate::meta::{META_FILE, Meta};
+use crate::schema::{
+    ClockColumns, ClockRow, ConnectionColumns, ConnectionRow, ContainerColumns, ContainerRow,
+    CountColumns, CountRow, HealthColumns, HealthRow, KernelColumns, KernelRow, LossColumns,
+    LossRow, Row, Table,
+};
+
+/// Rows that are held in memory per table before they are written without being asked to.
+pub const BATCH_ROWS: usize = 8192;
+
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    #[error(
+        "{} is not empty: expected a new or empty directory for the capture; choose another, or remove it",
+        .0.display()
+    )]
+    NotEmpty(PathBuf),
+    #[error("cannot create {}: {source}", .path.display())]
+    Create { path: PathBuf, source: io::Error },
+    /// The file holds every batch before this one, and nothing of this one.
+    #[error(
+        "cannot write {}: {source}; the {kept_rows} rows written before are kept, {lost_rows} are lost",
+        .path.display()
+    )]
+    Write { path: PathBuf, kept_rows: u64, lost_rows: u64, source: io::Error },
+    /// Rows that the format does not take: a bug in the caller.
+    #[error("cannot encode rows for {}: {source}", .path.display())]
+    Encode { path: PathBuf, source: ArrowError },
+}
+
+impl WriteError {
+    /// No space left, or a quota reached.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let (WriteError::Create { source, .. } | WriteError::Write { source, .. }) = self else {
+            return false;
+        };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+/// An open capture. Dropping it loses the rows since the last flush, and leaves a capture that reads
+/// as one that was cut off.
+#[derive(Debug)]
+pub struct CaptureWriter {
+    dir: PathBuf,
+    connections: TableWriter<ConnectionColumns>,
+    counts: TableWriter<CountColumns>,
+    health: TableWriter<HealthColumns>,
+    kernel: TableWriter<KernelColumns>,
+    loss: TableWriter<LossColumns>,
+    clock: TableWriter<ClockColumns>,
+    containers: TableWriter<ContainerColumns>,
+}
+
+impl CaptureWriter {
+    /// Makes the directory (and those above it), its `meta.json` and an empty file per table.
+    ///
+    /// # Errors
+    /// Refuses a directory that has anything in it, so that no two recordings mix.
+    pub fn create(dir: &Path, meta: &Meta) -> Result<Self, WriteError> {
+        let failed = |source| WriteError::Create { path: dir.to_path_buf(), source };
+        fs::create_dir_all(dir).map_err(failed)?;
+        if fs::read_dir(dir).map_err(failed)?.next().is_some() {
+            return Err(WriteError::NotEmpty(dir.to_path_buf()));
+        }
+        let writer = Self {
+            dir: dir.to_path_buf(),
+            connections: TableWriter::create(dir, Table::Connections)?,
+            counts: TableWriter::create(dir, Table::Counts)?,
+            health: TableWriter::create(dir, Table::Health)?,
+            kernel: TableWriter::create(dir, Table::Kernel)?,
+            loss: TableWriter::create(dir, Table::Loss)?,
+            clock: TableWriter::create(dir, Table::Clock)?,
+            containers: TableWriter::create(dir, Table::Containers)?,
+        };
+        write_meta(dir, meta)?;
+        Ok(writer)
+    }
+
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn connections(&mut self, rows: &[ConnectionRow]) -> Result<(), WriteError> {
+        self.connections.append(rows)
+    }
+
+    pub fn counts(&mut self, rows: &[CountRow]) -> Result<(), WriteError> {
+        self.counts.append(rows)
+    }
+
+    pub fn health(&mut self, rows: &[HealthRow]) -> Result<(), WriteError> {
+        self.health.append(rows)
+    }
+
+    pub fn kernel(&mut self, rows: &[KernelRow]) -> Result<(), WriteError> {
+        self.kernel.append(rows)
+    }
+
+    pub fn loss(&mut self, rows: &[LossRow]) -> Result<(), WriteError> {
+        self.loss.append(rows)
+    }
+
+    pub fn clock(&mut self, rows: &[ClockRow]) -> Result<(), WriteError> {
+        self.clock.append(rows)
+    }
+
+    pub fn containers(&mut self, rows: &[ContainerRow]) -> Result<(), WriteError> {
+        self.containers.append(rows)
+    }
+
+    /// Hands every buffered row to the operating system. Call it once a second: what is flushed
+    /// survives the death of this process.
+    pub fn flush(&mut self) -> Result<(), WriteError> {
+        self.connections.flush::<ConnectionRow>()?;
+        self.counts.flush::<CountRow>()?;
+        self.health.flush::<HealthRow>()?;
+        self.kernel.flush::<KernelRow>()?;
+        self.loss.flush::<LossRow>()?;
+        self.clock.flush::<ClockRow>()?;
+        self.containers.flush::<ContainerRow>()
+    }
+
+    /// Flushes, ends every table and writes the final `meta.json`; all of it is on disk when this
+    /// returns.
+    pub fn finish(mut self, meta: &Meta) -> Result<Summary, WriteError> {
+        self.flush()?;
+        let mut summary = Summary::default();
+        summary.add(self.connections.finish()?);
+        summary.add(self.counts.finish()?);
+        summary.add(self.health.finish()?);
+        summary.add(self.kernel.finish()?);
+        summary.add(self.loss.finish()?);
+        summary.add(self.clock.finish()?);
+        summary.add(self.containers.finish()?);
+        write_meta(&self.dir, meta)?;
+        Ok(summary)
+    }
+}
+
+/// What a finished capture holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub rows: Vec<(Table, u64)>,
+    pub bytes: u64,
+}
+
+impl Summary {
+    fn add(&mut self, (table, rows, bytes): (Table, u64, u64)) {
+        self.rows.push((table, rows));
+        self.bytes += bytes;
+    }
+}
+
+struct TableWriter<C> {
+    table: Table,
+    path: PathBuf,
+    file: File,
+    columns: C,
+    buffered_rows: usize,
+    written_rows: u64,
+    /// Length of the file up to the last whole message.
+    written_bytes: u64,
+    /// Encodes into memory, so that a message reaches the file whole or not at all.
+    encoder: StreamWriter<Vec<u8>>,
+}
+
+impl<C> std::fmt::Debug for TableWriter<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TableWriter")
+            .field("path", &self.path)
+            .field("buffered_rows", &self.buffered_rows)
+            .field("written_rows", &self.written_rows)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C: Default> TableWriter<C> {
+    fn create(dir: &Path, table: Table) -> Result<Self, WriteError> {
+        let path = dir.join(table.file_name());
+        let file = File::create_new(&path)
+            .map_err(|source| WriteError::Create { path: path.clone(), source })?;
+        // Batches of one second are small: padding to the default 64 bytes would double them.
+        let encoder = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
+            .and_then(|options| {
+                StreamWriter::try_new_with_options(Vec::new(), &table.schema(), options)
+            })
+            .map_err(|source| WriteError::Encode { path: path.clone(), source })?;
+        let mut writer = Self {
+            table,
+            path,
+            file,
+            columns: C::default(),
+            buffered_rows: 0,
+            written_rows: 0,
+            written_bytes: 0,
+            encoder,
+        };
+        writer.write_out(0)?;
+        Ok(writer)
+    }
+
+    fn append<R: Row<Columns = C>>(&mut self, rows: &[R]) -> Result<(), WriteError> {
+        for row in rows {
+            row.append(&mut self.columns);
+            self.buffered_rows += 1;
+            if self.buffered_rows == BATCH_ROWS {
+                self.flush::<R>()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush<R: Row<Columns = C>>(&mut self) -> Result<(), WriteError> {
+        if self.buffered_rows == 0 {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut self.buffered_rows);
+        let arrays = R::take(&mut self.columns);
+        RecordBatch::try_new(self.table.schema(), arrays)
+            .and_then(|batch| self.encoder.write(&batch))
+            .map_err(|source| WriteError::Encode { path: self.path.clone(), source })?;
+        self.write_out(rows as u64)
+    }
+
+    fn finish(mut self) -> Result<(Table, u64, u64), WriteError> {
+        self.encoder
+            .finish()
+            .map_err(|source| WriteError::Encode { path: self.path.clone(), source })?;
+        self.write_out(0)?;
+        self.file.sync_all().map_err(|source| self.failed(0, source))?;
+        Ok((self.table, self.written_rows, self.written_bytes))
+    }
+
+    /// Moves what the encoder made into the file.
+    fn write_out(&mut self, rows: u64) -> Result<(), WriteError> {
+        let message = self.encoder.get_mut();
+        let result = self.file.write_all(message);
+        let length = message.len() as u64;
+        message.clear();
+        if let Err(source) = result {
+            // What reached the file of this message goes again: a file that ends with a whole message
+            // needs no repair. If even that fails, the reader stops at the last whole one.
+            let _ = self.file.set_len(self.written_bytes);
+            return Err(self.failed(rows, source));
+        }
+        self.written_rows += rows;
+        self.written_bytes += length;
+        Ok(())
+    }
+
+    fn failed(&self, lost_rows: u64, source: io::Error) -> WriteError {
+        WriteError::Write {
+            path: self.path.clone(),
+            kept_rows: self.written_rows,
+            lost_rows,
+            source,
+        }
+    }
+}
+
+/// Replaces `meta.json` in one step: a reader sees the old or the new one, never half of either.
+fn write_meta(dir: &Path, meta: &Meta) -> Result<(), WriteError> {
+    let path = dir.join(META_FILE);
+    let half = dir.join("meta.json.new");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&half)?;
+        let mut text = serde_json::to_vec_pretty(meta)?;
+        text.push(b'\n');
+        file.write_all(&text)?;
+        file.sync_all()?;
+        fs::rename(&half, &path)
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&half);
+        WriteError::Create { path: path.clone(), source }
+    })
+}
