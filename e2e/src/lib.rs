@@ -1,1 +1,14 @@
-//! Harness of the end-to-end tests.
+//! Harness of the end-to-end tests: starts the built binaries among real namespaces, containers and
+//! servers, and reads the truth from sources that are not ours (`ss`, `/proc/net/snmp`).
+//!
+//! A test begins with [`machine::require`], which keeps it alone on the machine and says `skipped`
+//! where it cannot run. Everything it starts is ended on drop, so also when an assertion fails.
+//! Harness functions panic with what they were doing: in a test that is the report.
+
+pub mod docker;
+pub mod machine;
+pub mod net;
+pub mod peer;
+pub mod probe;
+pub mod process;
+pub mod truth;

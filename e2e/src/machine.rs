@@ -1,0 +1,104 @@
+//! What a test needs of the machine, and the right to be alone on it.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::{docker, probe, process};
+
+/// Something that not every machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Root,
+    /// The kernel programs load and attach; implies root.
+    Bpf,
+    Docker,
+    /// A program on PATH.
+    Program(&'static str),
+}
+
+/// Held while a test runs: its sockets and the agent's socket are the machine's, so no two run at once.
+#[derive(Debug)]
+pub struct Machine {
+    _lock: File,
+}
+
+/// `None` means skipped: the reason is printed and, where `cargo xtask test` runs the tests, noted in
+/// its file.
+#[must_use]
+pub fn require(needs: &[Need]) -> Option<Machine> {
+    let path = std::env::temp_dir().join("groundtruth-e2e.lock");
+    let lock =
+        File::create(&path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
+    lock.lock().unwrap_or_else(|e| panic!("cannot lock {}: {e}", path.display()));
+    for need in needs {
+        if let Err(why) = need.check() {
+            skip(&why);
+            return None;
+        }
+    }
+    Some(Machine { _lock: lock })
+}
+
+impl Need {
+    fn check(self) -> Result<(), String> {
+        match self {
+            Need::Root if rustix::process::geteuid().is_root() => Ok(()),
+            Need::Root => Err("needs root: run `cargo xtask test` as root or with sudo".to_owned()),
+            Need::Bpf => {
+                Need::Root.check()?;
+                let doctor = probe::run(&["doctor"]);
+                match doctor.code {
+                    Some(0) => Ok(()),
+                    _ => {
+                        Err(format!("`probe doctor` says no:\n{}{}", doctor.stdout, doctor.stderr))
+                    }
+                }
+            }
+            Need::Docker => {
+                Need::Root.check()?;
+                docker::start_daemon()
+            }
+            Need::Program(name) => match which(name) {
+                true => Ok(()),
+                false => Err(format!("needs the program `{name}` on PATH")),
+            },
+        }
+    }
+}
+
+fn which(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .any(|dir| dir.join(name).is_file())
+}
+
+/// The name of the running test, as libtest names its thread.
+fn test_name() -> String {
+    let executable = std::env::current_exe().unwrap_or_default();
+    let suite = executable.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let suite = suite.rsplit_once('-').map_or(suite.as_str(), |(name, _)| name);
+    let thread = std::thread::current();
+    format!("{suite}: {}", thread.name().unwrap_or("?"))
+}
+
+fn skip(why: &str) {
+    let name = test_name();
+    let why = why.trim().replace(['\n', '\t'], " ");
+    eprintln!("skipped {name}: {why}");
+    if let Some(path) = std::env::var_os("GROUNDTRUTH_SKIP_FILE") {
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&path)
+            .unwrap_or_else(|e| panic!("cannot open {}: {e}", Path::new(&path).display()));
+        writeln!(file, "{name}\t{why}").expect("the skip is noted");
+    }
+}
+
+/// Runs a tool to the end; panics with its message if it fails.
+pub fn tool(program: &str, args: &[&str]) -> String {
+    process::finish(Command::new(program).args(args)).success(program)
+}

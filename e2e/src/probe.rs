@@ -1,0 +1,153 @@
+//! Runs `probe` as a user would, and reads its JSON.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::process::{Finished, Running, Signal, binary, finish};
+
+/// `probe` with these arguments, to its end.
+#[track_caller]
+pub fn run(args: &[&str]) -> Finished {
+    finish(command().args(args))
+}
+
+/// `probe`, not started yet.
+#[must_use]
+pub fn command() -> Command {
+    Command::new(binary("probe"))
+}
+
+/// A running agent (`probe serve`): programs attached once, asked often. Stopped for good on drop.
+#[derive(Debug)]
+pub struct Agent {
+    process: Option<Running>,
+}
+
+impl Agent {
+    /// Returns once its counts are complete.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[track_caller]
+    #[must_use]
+    pub fn start() -> Self {
+        let process = Running::start(command().arg("serve"));
+        process.wait_stderr("listening on");
+        Self { process: Some(process) }
+    }
+
+    /// Counts now.
+    #[track_caller]
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts::read(&[])
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if let Some(process) = self.process.take()
+            && !std::thread::panicking()
+        {
+            process.stop(Signal::TERM);
+        }
+        let _ = command().args(["stop", "--purge"]).output();
+    }
+}
+
+/// What `probe count --json` printed.
+#[derive(Clone, Debug)]
+pub struct Counts(pub Value);
+
+impl Counts {
+    /// Runs `probe count --json` with more arguments.
+    ///
+    /// # Panics
+    /// If it fails or prints no JSON.
+    #[track_caller]
+    #[must_use]
+    pub fn read(args: &[&str]) -> Self {
+        let text = run(&[&["count", "--json"], args].concat()).success("probe count");
+        let value = serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("`probe count --json` printed no JSON: {e}\n{text}"));
+        Self(value)
+    }
+
+    /// The rows that match; `None` matches all.
+    fn rows<'a>(&'a self, of: &'a Of) -> impl Iterator<Item = &'a Value> {
+        let rows = self.0["counts"].as_array().expect("counts is a list");
+        rows.iter().filter(move |row| {
+            of.container.as_ref().is_none_or(|name| row["container"]["name"] == name.as_str())
+                && of.port.is_none_or(|port| row["port"] == port)
+                && of.netns.is_none_or(|netns| row["netns"] == netns)
+                && row["role"] == of.role
+        })
+    }
+
+    fn sum(&self, of: &Of, field: impl Fn(&Value) -> &Value) -> i64 {
+        self.rows(of)
+            .map(|row| {
+                field(row).as_i64().unwrap_or_else(|| panic!("a number is missing in {row}"))
+            })
+            .sum()
+    }
+
+    #[must_use]
+    pub fn established(&self, of: &Of) -> i64 {
+        self.sum(of, |row| &row["established"])
+    }
+
+    /// Since the programs were attached.
+    #[must_use]
+    pub fn accepted(&self, of: &Of) -> i64 {
+        self.sum(of, |row| &row["accepted"])
+    }
+
+    /// Sockets in a kernel state, by its name.
+    #[must_use]
+    pub fn state(&self, of: &Of, name: &str) -> i64 {
+        self.rows(of).map(|row| row["states"][name].as_i64().unwrap_or(0)).sum()
+    }
+
+    /// No loss and no drift since the start, or why not.
+    #[track_caller]
+    pub fn assert_exact(&self) {
+        assert_eq!(self.0["exact"], true, "degraded: {}", self.0["degraded"]);
+        assert_eq!(self.0["backend"], "ebpf");
+    }
+}
+
+/// A population: passive sockets unless said otherwise.
+#[derive(Clone, Debug)]
+pub struct Of {
+    pub container: Option<String>,
+    pub port: Option<u16>,
+    pub netns: Option<u64>,
+    pub role: &'static str,
+}
+
+impl Of {
+    #[must_use]
+    pub fn port(port: u16) -> Self {
+        Self { container: None, port: Some(port), netns: None, role: "passive" }
+    }
+
+    #[must_use]
+    pub fn container(mut self, name: &str) -> Self {
+        self.container = Some(name.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn netns(mut self, inode: u64) -> Self {
+        self.netns = Some(inode);
+        self
+    }
+
+    #[must_use]
+    pub fn active(mut self) -> Self {
+        self.role = "active";
+        self
+    }
+}

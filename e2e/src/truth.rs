@@ -1,0 +1,71 @@
+//! What the kernel says by ways that are not ours: `ss` and `/proc/net/snmp`.
+
+use std::time::{Duration, Instant};
+
+use crate::net::Place;
+use crate::process;
+
+/// Sockets in a state (`ss` names: `established`, `close-wait`, …), with `ss`'s own filter, e.g.
+/// `sport = :8080`; empty for all.
+///
+/// # Panics
+/// If `ss` fails.
+#[must_use]
+pub fn ss(place: &Place, state: &str, filter: &str) -> usize {
+    let mut command = place.command("ss");
+    command.args(["-Htn", "state", state]);
+    if !filter.is_empty() {
+        command.arg(filter);
+    }
+    process::finish(&mut command).success("ss").lines().count()
+}
+
+/// `CurrEstab` of the namespace. See [`curr_estab_counts_close_wait`].
+///
+/// # Panics
+/// If `/proc/net/snmp` has no such field.
+#[must_use]
+pub fn curr_estab(place: &Place) -> usize {
+    let text = process::finish(place.command("cat").arg("/proc/net/snmp")).success("cat");
+    snmp_field(&text, "Tcp", "CurrEstab").expect("CurrEstab is in /proc/net/snmp")
+}
+
+fn snmp_field(text: &str, protocol: &str, field: &str) -> Option<usize> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(':'));
+    let index = lines.next()?.split_whitespace().position(|name| name == field)?;
+    lines.next()?.split_whitespace().nth(index)?.parse().ok()
+}
+
+/// What an agreed number of connections looks like once the kernel is done with it.
+///
+/// # Panics
+/// If `read` has not become `expected` after ten seconds.
+#[track_caller]
+pub fn wait_equal<T: PartialEq + std::fmt::Debug>(
+    what: &str,
+    expected: &T,
+    mut read: impl FnMut() -> T,
+) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let now = read();
+        if now == *expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: {now:?}, expected {expected:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_is_found_by_its_name() {
+        let text = "Ip: Forwarding\nIp: 1\nTcp: RtoMin MaxConn CurrEstab\nTcp: 200 -1 57\n";
+        assert_eq!(snmp_field(text, "Tcp", "CurrEstab"), Some(57));
+        assert_eq!(snmp_field(text, "Tcp", "OutRsts"), None);
+        assert_eq!(snmp_field("", "Tcp", "CurrEstab"), None);
+    }
+}
