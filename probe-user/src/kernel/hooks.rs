@@ -1,0 +1,61 @@
+//! The table of hooks: what each is, and what is lost without it.
+
+/// How a program is loaded and attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// BTF-typed raw tracepoint.
+    TpBtf(&'static str),
+    /// Function exit through a BPF trampoline; refused where function tracing is locked.
+    Fexit(&'static str),
+}
+
+/// One program of the object file and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Name of the program in the object file.
+    pub program: &'static str,
+    pub kind: Kind,
+    /// What is not measured where this hook can't be had; `None` if nothing works without it.
+    pub without: Option<&'static str>,
+}
+
+impl Hook {
+    /// As `bpftool` and libbpf call it, e.g. `tp_btf/inet_sock_set_state`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.kind {
+            Kind::TpBtf(tracepoint) => format!("tp_btf/{tracepoint}"),
+            Kind::Fexit(function) => format!("fexit/{function}"),
+        }
+    }
+}
+
+const fn tp_btf(
+    program: &'static str,
+    tracepoint: &'static str,
+    without: Option<&'static str>,
+) -> Hook {
+    Hook { program, kind: Kind::TpBtf(tracepoint), without }
+}
+
+const DESTROY: Option<&str> =
+    Some("a descriptor held after the connection's end is not seen to be closed");
+const RESETS: Option<&str> = Some("who reset a connection is not told");
+
+/// In the order of attaching: what repairs comes before what it repairs.
+pub const HOOKS: [Hook; 7] = [
+    tp_btf("destroy_sock_1", "tcp_destroy_sock", DESTROY),
+    tp_btf("destroy_sock_2", "tcp_destroy_sock", DESTROY),
+    tp_btf("set_state_1", "inet_sock_set_state", None),
+    tp_btf("set_state_2", "inet_sock_set_state", None),
+    tp_btf("receive_reset", "tcp_receive_reset", RESETS),
+    tp_btf("send_reset", "tcp_send_reset", RESETS),
+    Hook {
+        program: "accept",
+        kind: Kind::Fexit("inet_csk_accept"),
+        without: Some("`accepted` times are upper bounds, and the accepting task is not told"),
+    },
+];
+
+/// The iterator that finds the connections from before.
+pub const SEED: &str = "seed";

@@ -1,0 +1,28 @@
+//! From this kernel's BTF to attached programs.
+
+pub mod attach;
+pub mod hooks;
+pub mod offsets;
+pub mod seed;
+pub mod sys;
+
+use std::fmt;
+
+/// Why this host can't run the programs: exit code 96.
+#[derive(Debug)]
+pub struct Unavailable {
+    /// What could not be done, e.g. "load the kernel programs".
+    pub what: String,
+    /// The kernel's reason.
+    pub why: String,
+    /// What the user can do about it.
+    pub cure: String,
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot {}: {}; {}", self.what, self.why, self.cure)
+    }
+}
+
+impl std::error::Error for Unavailable {}
