@@ -8,6 +8,7 @@
 pub mod docker;
 pub mod machine;
 pub mod net;
+pub mod nginx;
 pub mod peer;
 pub mod probe;
 pub mod process;

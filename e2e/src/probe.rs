@@ -81,6 +81,7 @@ impl Counts {
             of.container.as_ref().is_none_or(|name| row["container"]["name"] == name.as_str())
                 && of.port.is_none_or(|port| row["port"] == port)
                 && of.netns.is_none_or(|netns| row["netns"] == netns)
+                && of.cgroup_id.is_none_or(|id| row["cgroup_id"] == id)
                 && row["role"] == of.role
         })
     }
@@ -124,13 +125,14 @@ pub struct Of {
     pub container: Option<String>,
     pub port: Option<u16>,
     pub netns: Option<u64>,
+    pub cgroup_id: Option<u64>,
     pub role: &'static str,
 }
 
 impl Of {
     #[must_use]
     pub fn port(port: u16) -> Self {
-        Self { container: None, port: Some(port), netns: None, role: "passive" }
+        Self { container: None, port: Some(port), netns: None, cgroup_id: None, role: "passive" }
     }
 
     #[must_use]
@@ -142,6 +144,12 @@ impl Of {
     #[must_use]
     pub fn netns(mut self, inode: u64) -> Self {
         self.netns = Some(inode);
+        self
+    }
+
+    #[must_use]
+    pub fn cgroup(mut self, id: u64) -> Self {
+        self.cgroup_id = Some(id);
         self
     }
 
