@@ -1,0 +1,273 @@
+//! A real WebSocket server with a `/health` of its own, and faults on request.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+
+use crate::error::LabError;
+use crate::fault::{FaultSpec, Faults};
+use crate::process::{self, CpuMeter};
+
+mod http;
+mod registry;
+pub(crate) mod websocket;
+
+use registry::Registry;
+
+/// What `lab serve` was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) max_connections: i64,
+    pub(crate) ping_interval: Option<Duration>,
+    pub(crate) ping_timeout: Duration,
+    pub(crate) token: Option<String>,
+    pub(crate) faults: Vec<FaultSpec>,
+    pub(crate) truth: Option<PathBuf>,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    accepted: AtomicU64,
+    upgraded: AtomicU64,
+    messages: AtomicU64,
+}
+
+/// One running server; its connections share it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    options: Options,
+    faults: Faults,
+    registry: Registry,
+    totals: Totals,
+    tasks: AtomicI64,
+    /// No more tasks than descriptors.
+    max_tasks: u64,
+    memory_limit_bytes: u64,
+    /// Hundredths of a percent of one core over the last second.
+    cpu_centi_percent: AtomicU64,
+    stop: watch::Sender<()>,
+}
+
+/// Accept queue of the listener; the kernel caps it at `net.core.somaxconn`.
+const BACKLOG: u32 = 4096;
+
+/// Listens, says where, and serves until `stopped` resolves.
+///
+/// Standard output gets one JSON line once every address listens, and one with totals at the end,
+/// if `json`; else both go to standard error as text.
+pub(crate) async fn run(
+    options: Options,
+    json: bool,
+    stopped: impl Future<Output = Option<i32>>,
+) -> anyhow::Result<()> {
+    process::raise_fd_limit();
+    let listeners: Vec<_> =
+        options.listen.iter().map(|&at| listen(at)).collect::<Result<_, _>>()?;
+    let faults = Faults::arm(&options.faults, options.truth.as_deref())?;
+    let server = Arc::new(Server {
+        options,
+        faults,
+        registry: Registry::default(),
+        totals: Totals::default(),
+        tasks: AtomicI64::new(0),
+        max_tasks: process::max_fds(),
+        memory_limit_bytes: process::memory_limit_bytes(),
+        cpu_centi_percent: AtomicU64::new(0),
+        stop: watch::Sender::new(()),
+    });
+
+    announce(&listeners, json, |address| {
+        format!("listening on ws://{address} (also http://{address}/health)")
+    });
+    tokio::spawn(measure_cpu(Arc::clone(&server)));
+    // The first failure that ends the server: a truth that cannot be written.
+    let (fail, mut failed) = tokio::sync::mpsc::channel(1);
+    for listener in listeners {
+        tokio::spawn(accept(Arc::clone(&server), listener, fail.clone()));
+    }
+    let result = tokio::select! {
+        signal = stopped => match signal {
+            Some(signal) => Err(LabError::Signal(signal).into()),
+            None => Ok(()),
+        },
+        Some(error) = failed.recv() => Err(error),
+    };
+    server.shut_down().await;
+    server.print_totals(json);
+    result
+}
+
+impl Server {
+    fn cpu_percent(&self) -> f64 {
+        self.cpu_centi_percent.load(Ordering::Relaxed) as f64 / 100.0
+    }
+
+    /// Sends close frames, and waits a little for the clients to go.
+    async fn shut_down(&self) {
+        self.stop.send_replace(());
+        for _ in 0..20 {
+            if self.tasks.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn print_totals(&self, json: bool) {
+        let accepted = self.totals.accepted.load(Ordering::Relaxed);
+        let upgraded = self.totals.upgraded.load(Ordering::Relaxed);
+        let messages = self.totals.messages.load(Ordering::Relaxed);
+        let reported = self.registry.count();
+        let faults: serde_json::Map<_, _> =
+            self.faults.hits().map(|(name, hits)| (name.to_owned(), hits.into())).collect();
+        if json {
+            println!(
+                "{}",
+                json!({
+                    "schema_version": 1,
+                    "accepted": accepted,
+                    "upgraded": upgraded,
+                    "messages_received": messages,
+                    "reported": reported,
+                    "fault_hits": faults,
+                })
+            );
+        } else {
+            eprintln!(
+                "accepted {accepted}, upgraded {upgraded}, {messages} messages; \
+                 {reported} still reported at the end"
+            );
+            for (fault, hits) in faults {
+                eprintln!("fault {fault}: {hits} connections hit");
+            }
+        }
+    }
+}
+
+/// Says where a server listens, once it does.
+pub(crate) fn announce(listeners: &[TcpListener], json: bool, text: impl Fn(SocketAddr) -> String) {
+    let addresses: Vec<_> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
+    if json {
+        println!("{}", json!({ "schema_version": 1, "listening": addresses }));
+    } else {
+        for address in addresses {
+            eprintln!("{}", text(address));
+        }
+    }
+}
+
+/// Out of descriptors, or the peer has gone already: neither ends a server, and without a pause the
+/// first would spin.
+pub(crate) async fn accept_failed(error: &std::io::Error) {
+    eprintln!("accept failed: {error}");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let open = || {
+        let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|error| {
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "; choose another port, or 0 for a free one",
+            std::io::ErrorKind::PermissionDenied => "; choose a port above 1023, or run as root",
+            std::io::ErrorKind::AddrNotAvailable => "; choose an address that this host has",
+            _ => "",
+        };
+        LabError::usage(format!("cannot listen on {address}: {error}{advice}"))
+    })
+}
+
+async fn measure_cpu(server: Arc<Server>) {
+    let mut meter = CpuMeter::start();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let percent = meter.percent_since_last();
+        server.cpu_centi_percent.store((percent * 100.0).round() as u64, Ordering::Relaxed);
+    }
+}
+
+async fn accept(
+    server: Arc<Server>,
+    listener: TcpListener,
+    fail: tokio::sync::mpsc::Sender<anyhow::Error>,
+) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                accept_failed(&error).await;
+                continue;
+            }
+        };
+        server.totals.accepted.fetch_add(1, Ordering::Relaxed);
+        server.tasks.fetch_add(1, Ordering::Relaxed);
+        let server = Arc::clone(&server);
+        let fail = fail.clone();
+        tokio::spawn(async move {
+            if let Err(error) = connection(&server, stream, peer).await {
+                let _ = fail.try_send(error);
+            }
+            server.tasks.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+/// One TCP connection: HTTP until it upgrades or ends. Fails only if the truth cannot be written.
+async fn connection(server: &Server, stream: TcpStream, peer: SocketAddr) -> anyhow::Result<()> {
+    // A connection that died before it was accepted has no local address to speak of.
+    let Ok(local) = stream.local_addr() else { return Ok(()) };
+    let upgraded = OnceLock::new();
+    let Some((stream, read)) = http_until_upgrade(server, stream, &upgraded).await else {
+        return Ok(());
+    };
+    server.totals.upgraded.fetch_add(1, Ordering::Relaxed);
+    let admission = server.faults.admission(peer, local)?;
+    let id = server.registry.admit(admission, peer, local);
+
+    let (ending, stream) = websocket::serve(server, stream, read).await;
+
+    let Some(id) = id else { return Ok(()) };
+    let clean_up = server.faults.clean_up(ending, peer, local)?;
+    if clean_up.close {
+        drop(stream);
+    } else {
+        server.registry.hold(stream);
+    }
+    server.registry.clean_up(id, clean_up);
+    Ok(())
+}
+
+/// The socket and what was read past the request, once a 101 has been written to it.
+async fn http_until_upgrade(
+    server: &Server,
+    stream: TcpStream,
+    upgraded: &OnceLock<()>,
+) -> Option<(TcpStream, Bytes)> {
+    let _ = stream.set_nodelay(true);
+    let service =
+        service_fn(|request| std::future::ready(http::answer(server, &request, upgraded)));
+    let http = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .without_shutdown();
+    let mut stop = server.stop.subscribe();
+    let parts = tokio::select! {
+        parts = http => parts.ok()?,
+        _ = stop.changed() => return None,
+    };
+    upgraded.get()?;
+    Some((parts.io.into_inner(), parts.read_buf))
+}
