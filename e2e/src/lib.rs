@@ -6,6 +6,7 @@
 //! Harness functions panic with what they were doing: in a test that is the report.
 
 pub mod docker;
+pub mod lab;
 pub mod machine;
 pub mod net;
 pub mod nginx;
