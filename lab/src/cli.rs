@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::churn::{self, ChurnEnd};
 use crate::client::{self, EndSpec};
 use crate::fault::FaultSpec;
+use crate::scenario::{self, Scenario};
 use crate::server;
 use crate::sink::SinkMode;
 use crate::units::{Amount, Ramp, duration, duration_or_ms, name_and_amount};
@@ -23,8 +24,8 @@ use crate::units::{Amount, Ramp, duration, duration_or_ms, name_and_amount};
 Examples:
   lab serve --listen 127.0.0.1:8080 --fault app-leak-on-rst --truth truth.jsonl
   lab load --url ws://127.0.0.1:8080/ --connections 1000 --ramp 100/s --hold 30s --end rst:45
-  lab sink --listen 127.0.0.1:9000
   lab churn --to 127.0.0.1:9000 --count 300000
+  sudo lab run demo -o /tmp/demo
 
 Exit codes: 0 done, 1 a bug, 2 wrong usage, 4 inconclusive, 96 this host cannot, 99 a threshold
 was crossed, 130 and 143 stopped by a signal."
@@ -64,6 +65,18 @@ After the ramp every connection stays for the hold, and then leaves with a close
   rst           resets the connection (SO_LINGER 0)
   silent        stays open, but reads and answers nothing any more")]
     Load(Load),
+
+    /// A whole scenario: server, probe, clients, analyzer, and what was found against what was done
+    #[command(after_help = crate::scenario::help(), after_long_help = format!("{}
+Examples:
+  sudo lab run demo -o /tmp/demo
+  sudo lab run validate-100 -o /tmp/v100 --time-scale 0.1
+  sudo lab run app-leak-rst -o /tmp/leak --fixed --json
+
+Written to DIR: truth.jsonl, results.jsonl, capture/, report.html, report.md, report.json and run.json.
+Exit code: that of `analyzer report` (99 when phantoms cross the scenario's threshold), 1 when what
+was found is not what was done; `demo` exits 0 exactly when both are equal.", crate::scenario::help()))]
+    Run(Run),
 
     /// A plain TCP server for `churn`
     #[command(after_help = "\
@@ -186,6 +199,29 @@ pub(crate) struct Load {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// Which scenario
+    #[arg(value_parser = scenario::find)]
+    pub(crate) scenario: &'static Scenario,
+
+    /// Where truth, capture and reports go: a new or empty directory, or an earlier run's
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+
+    /// Shorten holds and intervals by this factor; rates stay
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = time_scale)]
+    pub(crate) time_scale: f64,
+
+    /// Run it without its faults: nothing should be found
+    #[arg(long)]
+    pub(crate) fixed: bool,
+
+    /// What was done and found, as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Sink {
     /// Address to listen on, repeatable; port 0 is any free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
@@ -286,6 +322,25 @@ impl From<Churn> for churn::Options {
             sources: args.sources,
             threads: args.threads,
         }
+    }
+}
+
+impl From<Run> for scenario::Options {
+    fn from(args: Run) -> Self {
+        scenario::Options {
+            scenario: args.scenario,
+            output: args.output,
+            time_scale: args.time_scale,
+            fixed: args.fixed,
+            json: args.json,
+        }
+    }
+}
+
+fn time_scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(scale) if scale > 0.0 && scale <= 100.0 => Ok(scale),
+        _ => Err(format!("`{text}` is no time scale: expected a number such as 0.1")),
     }
 }
 

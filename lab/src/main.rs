@@ -11,6 +11,7 @@ mod error;
 mod fault;
 mod net;
 mod process;
+mod scenario;
 mod server;
 mod signal;
 mod sink;
@@ -47,6 +48,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let (summary, signal) = client::run(&args.into(), signal::signalled()).await?;
                 client::conclude(&summary, signal, json, min_success)
             }
+            Command::Run(args) => scenario::run(&args.into(), signal::signalled()).await,
             Command::Sink(args) => {
                 let stopped = signal::signalled_within(args.duration);
                 sink::run(&args.listen, args.mode, args.json, stopped).await

@@ -1,0 +1,133 @@
+//! Holds the analyzer's report against the truth.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::Scenario;
+use crate::error::{LabError, file_error};
+use crate::truth::Hit;
+
+/// The part of `report.json` that is compared.
+#[derive(Debug, Deserialize)]
+struct Report {
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Finding {
+    kind: String,
+    count: u64,
+    #[serde(default)]
+    examples: Vec<Example>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Example {
+    remote_address: String,
+    remote_port: u32,
+}
+
+/// What was done, and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Comparison {
+    /// Hits in the truth file, under the kind of phantom that they make.
+    pub(super) truth: BTreeMap<String, u64>,
+    pub(super) found: BTreeMap<String, u64>,
+    /// Example connections of the report that no fault hit.
+    pub(super) wrong_examples: Vec<String>,
+    pub(super) equal: bool,
+}
+
+pub(super) fn compare(
+    scenario: &Scenario,
+    hits: &[Hit],
+    report: &Path,
+) -> anyhow::Result<Comparison> {
+    let text = std::fs::read_to_string(report)
+        .map_err(|error| file_error(report, "read the report", &error))?;
+    let report: Report = serde_json::from_str(&text)
+        .map_err(|error| LabError::usage(format!("{}: {error}", report.display())))?;
+    Ok(compare_findings(scenario, hits, &report.findings))
+}
+
+fn compare_findings(scenario: &Scenario, hits: &[Hit], findings: &[Finding]) -> Comparison {
+    let mut truth = BTreeMap::new();
+    if let (Some((kind, _)), false) = (scenario.expect, hits.is_empty()) {
+        truth.insert(kind.to_owned(), hits.len() as u64);
+    }
+    let mut found = BTreeMap::new();
+    for finding in findings {
+        *found.entry(finding.kind.clone()).or_default() += finding.count;
+    }
+    let hit: HashSet<_> =
+        hits.iter().map(|hit| (hit.remote_address.as_str(), u32::from(hit.remote_port))).collect();
+    let wrong_examples: Vec<_> = findings
+        .iter()
+        .flat_map(|finding| &finding.examples)
+        .filter(|example| !hit.contains(&(example.remote_address.as_str(), example.remote_port)))
+        .map(|example| format!("{}:{}", example.remote_address, example.remote_port))
+        .collect();
+    let equal = truth == found && wrong_examples.is_empty();
+    Comparison { truth, found, wrong_examples, equal }
+}
+
+impl Comparison {
+    /// One or two sentences for people.
+    pub(super) fn text(&self) -> String {
+        let verdict = if self.equal { "equal" } else { "NOT equal" };
+        let mut text =
+            format!("done: {}; found: {}; {verdict}", in_words(&self.truth), in_words(&self.found));
+        if !self.wrong_examples.is_empty() {
+            text.push_str(&format!("; never hit: {}", self.wrong_examples.join(", ")));
+        }
+        text
+    }
+}
+
+fn in_words(counts: &BTreeMap<String, u64>) -> String {
+    if counts.is_empty() {
+        return "no phantoms".to_owned();
+    }
+    let kinds: Vec<_> =
+        counts.iter().map(|(kind, n)| format!("{n} {}", kind.replace('_', " "))).collect();
+    kinds.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::find;
+
+    fn hits(ports: std::ops::Range<u16>) -> Vec<Hit> {
+        let remote = |port| format!("127.0.0.1:{port}").parse().unwrap();
+        let local = "127.0.0.1:8080".parse().unwrap();
+        ports.map(|port| Hit::now("app-leak-on-rst", remote(port), local)).collect()
+    }
+
+    fn finding(kind: &str, count: u64, port: u32) -> Finding {
+        let example = Example { remote_address: "127.0.0.1".to_owned(), remote_port: port };
+        Finding { kind: kind.to_owned(), count, examples: vec![example] }
+    }
+
+    #[test]
+    fn only_kind_and_count_and_names_together_are_equal() {
+        let scenario = find("app-leak-rst").unwrap();
+        let hits = hits(40000..40023);
+        let verdict = |finding| compare_findings(scenario, &hits, &[finding]).equal;
+        assert!(verdict(finding("application_leak", 23, 40000)));
+        assert!(!verdict(finding("application_leak", 22, 40000)));
+        assert!(!verdict(finding("descriptor_leak", 23, 40000)));
+        assert!(!verdict(finding("application_leak", 23, 40023)));
+        assert!(!compare_findings(scenario, &hits, &[]).equal);
+        assert!(compare_findings(scenario, &[], &[]).equal);
+    }
+
+    #[test]
+    fn a_difference_is_said_in_words() {
+        let scenario = find("app-leak-rst").unwrap();
+        let comparison = compare_findings(scenario, &hits(40000..40023), &[]);
+        assert_eq!(comparison.text(), "done: 23 application leak; found: no phantoms; NOT equal");
+    }
+}

@@ -1,0 +1,83 @@
+//! Scenarios: a server, clients and a fault of known size, watched by `probe` and judged by
+//! `analyzer`. A scenario is data (`table`); everything that runs it is shared.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+mod children;
+mod judge;
+mod network;
+mod run;
+mod table;
+
+pub(crate) use run::{Options, run};
+
+/// One scenario. Times are for `--time-scale 1`; rates are never scaled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    connections: u64,
+    /// Connections per second.
+    ramp: u32,
+    /// From the end of the ramp.
+    hold: Duration,
+    heartbeat: Option<Duration>,
+    message_interval: Option<Duration>,
+    /// The server's own pings, and how long it waits for the pong.
+    server_ping: Option<(Duration, Duration)>,
+    /// `--fault` of the server; left out by `--fixed`.
+    faults: &'static [&'static str],
+    /// `--end` of the clients, `end_at` after the ramp.
+    ends: &'static [&'static str],
+    end_at: Duration,
+    /// So many more clients stand behind a link that goes down `end_at` after the ramp.
+    cut_off: u64,
+    /// `probe watch` prints a block so often; none if it does not run.
+    watch: Option<Duration>,
+    /// `--max-phantoms` of the report.
+    max_phantoms: u64,
+    /// What the analyzer must find: kind of phantom, and how many.
+    expect: Option<(&'static str, u64)>,
+    /// Exit 0 if what was found equals what was done, whatever the analyzer's thresholds say.
+    exit_by_truth: bool,
+}
+
+/// The scenario called `name`.
+pub(crate) fn find(name: &str) -> Result<&'static Scenario, String> {
+    table::ALL.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
+        let names: Vec<_> = table::ALL.iter().map(|scenario| scenario.name).collect();
+        format!("`{name}` is no scenario: expected one of {}", names.join(", "))
+    })
+}
+
+/// The part of `--help` that lists every scenario.
+pub(crate) fn help() -> String {
+    let mut text = String::from("Scenarios:\n");
+    for scenario in table::ALL {
+        let _ = writeln!(text, "  {:24} {}", scenario.name, scenario.about);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::EndSpec;
+    use crate::fault::FaultSpec;
+
+    #[test]
+    fn every_row_is_usable() {
+        for scenario in table::ALL {
+            for fault in scenario.faults {
+                fault.parse::<FaultSpec>().unwrap();
+            }
+            for end in scenario.ends {
+                end.parse::<EndSpec>().unwrap();
+            }
+            assert!(scenario.end_at <= scenario.hold, "{}", scenario.name);
+            assert_eq!(find(scenario.name).unwrap().name, scenario.name);
+        }
+        assert!(find("no-such").unwrap_err().contains("expected one of"));
+    }
+}

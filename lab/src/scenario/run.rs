@@ -1,0 +1,394 @@
+//! Runs a scenario: server, `probe record`, clients, `analyzer report`, and the comparison of what
+//! was found with what was done.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::process::Child;
+
+use super::Scenario;
+use super::children::{self, command, interrupt, line_with, sibling, spawn};
+use super::judge::{self, Comparison};
+use super::network::Link;
+use crate::client::record::Record;
+use crate::error::{LabError, file_error};
+use crate::truth::{self, Hit, TruthLog};
+
+/// What `lab run` was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) scenario: &'static Scenario,
+    pub(crate) output: PathBuf,
+    /// Shortens holds and intervals, never rates.
+    pub(crate) time_scale: f64,
+    /// Without the faults.
+    pub(crate) fixed: bool,
+    pub(crate) json: bool,
+}
+
+/// Files of a run, beside the reports.
+const MARK: &str = "run.json";
+const TRUTH: &str = "truth.jsonl";
+const RESULTS: &str = "results.jsonl";
+const CUT_OFF_RESULTS: &str = "results-cut-off.jsonl";
+const CAPTURE: &str = "capture";
+const REPORT: &str = "report.json";
+
+/// After the load: the health is asked a few more times, so that what stays is seen to stay.
+const AFTERWARDS: Duration = Duration::from_secs(3);
+
+/// How long `probe` may take to load its programs on a busy machine.
+const ATTACH: Duration = Duration::from_secs(60);
+
+pub(crate) async fn run(
+    options: &Options,
+    stopped: impl Future<Output = i32>,
+) -> anyhow::Result<()> {
+    tokio::pin!(stopped);
+    let began = Instant::now();
+    // Dropping a stage kills its processes and removes its namespaces.
+    let mut stage = tokio::select! {
+        stage = Stage::set_up(options) => stage?,
+        signal = &mut stopped => return Err(LabError::Signal(signal).into()),
+    };
+    let signal = tokio::select! {
+        loaded = stage.load() => loaded.map(|()| None)?,
+        signal = &mut stopped => Some(signal),
+    };
+    stage.end_recording().await?;
+    if let Some(signal) = signal {
+        return Err(LabError::Signal(signal).into());
+    }
+    tokio::select! {
+        comparison = stage.judge() => {
+            let (comparison, judged) = comparison?;
+            conclude(options, &comparison, judged, began.elapsed())
+        }
+        signal = &mut stopped => Err(LabError::Signal(signal).into()),
+    }
+}
+
+/// A scenario that is set up: the server listens, and the probe records.
+struct Stage<'a> {
+    run: Run<'a>,
+    analyzer: PathBuf,
+    server: Child,
+    address: String,
+    record: Child,
+    watch: Option<Child>,
+}
+
+impl<'a> Stage<'a> {
+    async fn set_up(options: &'a Options) -> anyhow::Result<Self> {
+        let (probe, analyzer) = (sibling("probe")?, sibling("analyzer")?);
+        prepare(&options.output)?;
+        let run = Run {
+            options,
+            lab: std::env::current_exe()?,
+            link: (options.scenario.cut_off > 0).then(Link::create).transpose()?,
+        };
+        let (server, address) = run.serve().await?;
+        let record = run.record(&probe, &address).await?;
+        let watch = run.watch(&probe, &address)?;
+        Ok(Stage { run, analyzer, server, address, record, watch })
+    }
+
+    async fn load(&self) -> anyhow::Result<()> {
+        self.run.load(&self.address).await?;
+        tokio::time::sleep(AFTERWARDS).await;
+        Ok(())
+    }
+
+    async fn end_recording(&mut self) -> anyhow::Result<()> {
+        if let Some(watch) = &mut self.watch {
+            interrupt("probe watch", watch).await?;
+        }
+        let status = interrupt("probe record", &mut self.record).await?;
+        match children::code(status) {
+            0 | 130 => Ok(()),
+            _ => Err(children::unexpected("probe record", status)),
+        }
+    }
+
+    /// What the analyzer found against what was done, and the analyzer's own exit code.
+    async fn judge(&mut self) -> anyhow::Result<(Comparison, i32)> {
+        let judged = self.run.report(&self.analyzer).await?;
+        interrupt("lab serve", &mut self.server).await?;
+        let dir = self.run.dir();
+        let hits = truth::read(&dir.join(TRUTH))?;
+        let comparison = judge::compare(self.run.scenario(), &hits, &dir.join(REPORT))?;
+        Ok((comparison, judged))
+    }
+}
+
+/// The directory for the run: new, empty, or of an earlier run, whose files go.
+fn prepare(dir: &Path) -> anyhow::Result<()> {
+    let fail = |error| file_error(dir, "prepare", &error);
+    std::fs::create_dir_all(dir).map_err(fail)?;
+    let mark = dir.join(MARK);
+    if mark.exists() {
+        std::fs::remove_dir_all(dir).map_err(fail)?;
+        std::fs::create_dir(dir).map_err(fail)?;
+    } else if std::fs::read_dir(dir).map_err(fail)?.next().is_some() {
+        return Err(LabError::usage(format!(
+            "{} is not empty and no earlier run's; choose a new or empty directory",
+            dir.display()
+        )));
+    }
+    std::fs::write(&mark, "{}\n").map_err(|error| file_error(&mark, "write", &error))
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    lab: PathBuf,
+    link: Option<Link>,
+}
+
+impl Run<'_> {
+    fn dir(&self) -> &Path {
+        &self.options.output
+    }
+
+    fn scenario(&self) -> &'static Scenario {
+        self.options.scenario
+    }
+
+    fn server_namespace(&self) -> Option<&str> {
+        self.link.as_ref().map(Link::server_namespace)
+    }
+
+    fn scaled(&self, time: Duration) -> Duration {
+        time.mul_f64(self.options.time_scale)
+    }
+
+    fn scaled_text(&self, time: Duration) -> String {
+        humantime::format_duration(self.scaled(time)).to_string()
+    }
+
+    /// The server, and the address it listens on.
+    async fn serve(&self) -> anyhow::Result<(Child, String)> {
+        #[derive(Deserialize)]
+        struct Listening {
+            listening: Vec<String>,
+        }
+
+        let host = self
+            .link
+            .as_ref()
+            .map_or("127.0.0.1".to_owned(), |link| link.server_address().to_string());
+        let mut serve = command(self.server_namespace(), &self.lab);
+        serve.args(["serve", "--json", "--listen", &format!("{host}:0")]);
+        serve.arg("--truth").arg(self.dir().join(TRUTH));
+        if let Some((interval, patience)) = self.scenario().server_ping {
+            serve.args(["--ping-interval", &self.scaled_text(interval)]);
+            serve.args(["--ping-timeout", &self.scaled_text(patience)]);
+        }
+        if !self.options.fixed {
+            for fault in self.scenario().faults {
+                serve.args(["--fault", fault]);
+            }
+        }
+        serve.stdout(Stdio::piped()).stderr(children::log(self.dir(), "serve.log")?);
+        let mut server = spawn(&mut serve)?;
+        let line = match server.stdout.take() {
+            Some(out) => line_with(out, ATTACH, false, |line| line.contains("listening")).await,
+            None => None,
+        };
+        let Some(line) = line else {
+            return Err(children::unexpected(
+                "lab serve",
+                interrupt("lab serve", &mut server).await?,
+            ));
+        };
+        let listening: Listening = serde_json::from_str(&line)?;
+        let address = listening.listening.into_iter().next().unwrap_or_default();
+        Ok((server, address))
+    }
+
+    /// `probe record`, attached.
+    async fn record(&self, probe: &Path, address: &str) -> anyhow::Result<Child> {
+        let mut record = command(self.server_namespace(), probe);
+        record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
+        record.args(["--health", &format!("http://{address}/health"), "--port", port(address)]);
+        record.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut record = spawn(&mut record)?;
+        let attached = match record.stderr.take() {
+            Some(err) => line_with(err, ATTACH, true, |line| line.contains("recording")).await,
+            None => None,
+        };
+        if attached.is_none() {
+            let status = interrupt("probe record", &mut record).await?;
+            return Err(children::unexpected("probe record", status));
+        }
+        Ok(record)
+    }
+
+    /// `probe watch`, whose blocks are the progress that people see.
+    fn watch(&self, probe: &Path, address: &str) -> anyhow::Result<Option<Child>> {
+        let Some(interval) = self.scenario().watch else { return Ok(None) };
+        let mut watch = command(self.server_namespace(), probe);
+        watch.args(["watch", "--health", &format!("http://{address}/health")]);
+        watch.args(["--port", port(address), "--interval", &self.scaled_text(interval)]);
+        watch.args(["--expect", &self.scenario().connections.to_string()]);
+        watch.stdout(std::io::stderr());
+        spawn(&mut watch).map(Some)
+    }
+
+    /// All clients, from the first to the end of the last.
+    async fn load(&self, address: &str) -> anyhow::Result<()> {
+        let scenario = self.scenario();
+        let mut stay =
+            self.client(self.server_namespace(), address, scenario.connections, RESULTS)?;
+        let Some(link) = &self.link else { return ended_well(&mut stay).await };
+
+        let cut_off = scenario.cut_off;
+        let mut lost =
+            self.client(Some(link.client_namespace()), address, cut_off, CUT_OFF_RESULTS)?;
+        let ramp = Duration::from_secs_f64(scenario.connections as f64 / f64::from(scenario.ramp));
+        tokio::time::sleep(ramp + self.scaled(scenario.end_at)).await;
+        if !self.options.fixed {
+            link.cut()?;
+        }
+        ended_well(&mut stay).await?;
+        ended_well(&mut lost).await?;
+        self.merge_cut_off()
+    }
+
+    fn client(
+        &self,
+        namespace: Option<&str>,
+        address: &str,
+        connections: u64,
+        results: &str,
+    ) -> anyhow::Result<Child> {
+        let scenario = self.scenario();
+        let mut load = command(namespace, &self.lab);
+        load.args(["load", "--json", "--url", &format!("ws://{address}/")]);
+        load.args(["--connections", &connections.to_string()]);
+        load.args(["--ramp", &format!("{}/s", scenario.ramp)]);
+        load.args(["--hold", &self.scaled_text(scenario.hold)]);
+        load.args(["--end-at", &self.scaled_text(scenario.end_at)]);
+        for end in scenario.ends {
+            load.args(["--end", end]);
+        }
+        for (flag, every) in
+            [("--heartbeat", scenario.heartbeat), ("--message-interval", scenario.message_interval)]
+        {
+            if let Some(every) = every {
+                load.args([flag, &self.scaled_text(every)]);
+            }
+        }
+        load.arg("-o").arg(self.dir().join(results));
+        let name = Path::new(results).with_extension("summary.json");
+        load.stdout(children::log(self.dir(), &name.to_string_lossy())?);
+        // Where `probe watch` shows the progress, a second teller would only mix with it.
+        if scenario.watch.is_some() {
+            load.stderr(children::log(self.dir(), "load.log")?);
+        }
+        spawn(&mut load)
+    }
+
+    /// One results file for all clients; those behind the cut link are the truth.
+    fn merge_cut_off(&self) -> anyhow::Result<()> {
+        let path = self.dir().join(CUT_OFF_RESULTS);
+        let lines =
+            std::fs::read_to_string(&path).map_err(|error| file_error(&path, "read", &error))?;
+        if !self.options.fixed {
+            let truth = TruthLog::append_to(&self.dir().join(TRUTH))?;
+            for line in lines.lines() {
+                let record: Record = serde_json::from_str(line)?;
+                if let (Some(address), Some(port)) = (record.local_address, record.local_port) {
+                    // From the server's side, as its own faults are written.
+                    truth.write(&Hit {
+                        unix_ns: record.closed_unix_ns.unwrap_or(record.started_unix_ns),
+                        fault: "half-open".to_owned(),
+                        remote_address: address,
+                        remote_port: port,
+                        local_address: record.remote_address,
+                        local_port: record.remote_port,
+                    })?;
+                }
+            }
+        }
+        let all = self.dir().join(RESULTS);
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&all)
+            .and_then(|mut file| std::io::Write::write_all(&mut file, lines.as_bytes()))
+            .map_err(|error| file_error(&all, "append to", &error))?;
+        std::fs::remove_file(&path).map_err(|error| file_error(&path, "remove", &error))
+    }
+
+    /// `analyzer report`; its exit code, if it came to a judgement.
+    async fn report(&self, analyzer: &Path) -> anyhow::Result<i32> {
+        let mut report = command(None, analyzer);
+        report.arg("report").arg(self.dir().join(CAPTURE));
+        report.arg("--client").arg(self.dir().join(RESULTS));
+        report.args(["--max-phantoms", &self.scenario().max_phantoms.to_string()]);
+        report.arg("-o").arg(self.dir());
+        // The report itself is on disk; people get its text, machines the comparison.
+        if self.options.json {
+            report.stdout(Stdio::null());
+        }
+        let status = spawn(&mut report)?.wait().await?;
+        match children::code(status) {
+            code @ (0 | 4 | 99) => Ok(code),
+            _ => Err(children::unexpected("analyzer report", status)),
+        }
+    }
+}
+
+fn port(address: &str) -> &str {
+    address.rsplit(':').next().unwrap_or(address)
+}
+
+async fn ended_well(load: &mut Child) -> anyhow::Result<()> {
+    let status = load.wait().await?;
+    if status.success() { Ok(()) } else { Err(children::unexpected("lab load", status)) }
+}
+
+/// Prints what came out, writes it down, and maps it to an exit code.
+fn conclude(
+    options: &Options,
+    comparison: &Comparison,
+    judged: i32,
+    took: Duration,
+) -> anyhow::Result<()> {
+    let scenario = options.scenario;
+    let summary = json!({
+        "schema_version": 1,
+        "scenario": scenario.name,
+        "time_scale": options.time_scale,
+        "fixed": options.fixed,
+        "duration_s": took.as_secs_f64(),
+        "analyzer_exit_code": judged,
+        "truth": comparison.truth,
+        "found": comparison.found,
+        "wrong_examples": comparison.wrong_examples,
+        "equal": comparison.equal,
+    });
+    let mark = options.output.join(MARK);
+    std::fs::write(&mark, format!("{summary:#}\n"))
+        .map_err(|error| file_error(&mark, "write", &error))?;
+    if options.json {
+        println!("{summary}");
+    } else {
+        println!("{} in {:.0} s: {}", scenario.name, took.as_secs_f64(), comparison.text());
+        println!("report: {}", options.output.join("report.html").display());
+    }
+    if !comparison.equal {
+        // Not a threshold: either the tools or the lab are wrong.
+        anyhow::bail!("what was found is not what was done");
+    }
+    if scenario.exit_by_truth {
+        return Ok(());
+    }
+    match judged {
+        0 => Ok(()),
+        99 => Err(LabError::Threshold("the report's thresholds were crossed".to_owned()).into()),
+        _ => Err(LabError::Inconclusive("the report is inconclusive".to_owned()).into()),
+    }
+}
