@@ -12,6 +12,16 @@ use crate::truth::Hit;
 /// The part of `report.json` that is compared.
 #[derive(Debug, Deserialize)]
 struct Report {
+    captures: Vec<Capture>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Capture {
+    servers: Vec<Server>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Server {
     findings: Vec<Finding>,
 }
 
@@ -19,7 +29,8 @@ struct Report {
 struct Finding {
     kind: String,
     count: u64,
-    #[serde(default)]
+    /// The examples are the very connections, not only candidates.
+    examples_are_named: bool,
     examples: Vec<Example>,
 }
 
@@ -35,8 +46,8 @@ pub(super) struct Comparison {
     /// Hits in the truth file, under the kind of phantom that they make.
     pub(super) truth: BTreeMap<String, u64>,
     pub(super) found: BTreeMap<String, u64>,
-    /// Example connections of the report that no fault hit.
-    pub(super) wrong_examples: Vec<String>,
+    /// Connections that the report names, and no fault hit.
+    pub(super) wrongly_named: Vec<String>,
     pub(super) equal: bool,
 }
 
@@ -49,7 +60,9 @@ pub(super) fn compare(
         .map_err(|error| file_error(report, "read the report", &error))?;
     let report: Report = serde_json::from_str(&text)
         .map_err(|error| LabError::usage(format!("{}: {error}", report.display())))?;
-    Ok(compare_findings(scenario, hits, &report.findings))
+    let servers = report.captures.into_iter().flat_map(|capture| capture.servers);
+    let findings: Vec<_> = servers.flat_map(|server| server.findings).collect();
+    Ok(compare_findings(scenario, hits, &findings))
 }
 
 fn compare_findings(scenario: &Scenario, hits: &[Hit], findings: &[Finding]) -> Comparison {
@@ -63,14 +76,15 @@ fn compare_findings(scenario: &Scenario, hits: &[Hit], findings: &[Finding]) -> 
     }
     let hit: HashSet<_> =
         hits.iter().map(|hit| (hit.remote_address.as_str(), u32::from(hit.remote_port))).collect();
-    let wrong_examples: Vec<_> = findings
+    let wrongly_named: Vec<_> = findings
         .iter()
+        .filter(|finding| finding.examples_are_named)
         .flat_map(|finding| &finding.examples)
         .filter(|example| !hit.contains(&(example.remote_address.as_str(), example.remote_port)))
         .map(|example| format!("{}:{}", example.remote_address, example.remote_port))
         .collect();
-    let equal = truth == found && wrong_examples.is_empty();
-    Comparison { truth, found, wrong_examples, equal }
+    let equal = truth == found && wrongly_named.is_empty();
+    Comparison { truth, found, wrongly_named, equal }
 }
 
 impl Comparison {
@@ -79,8 +93,8 @@ impl Comparison {
         let verdict = if self.equal { "equal" } else { "NOT equal" };
         let mut text =
             format!("done: {}; found: {}; {verdict}", in_words(&self.truth), in_words(&self.found));
-        if !self.wrong_examples.is_empty() {
-            text.push_str(&format!("; never hit: {}", self.wrong_examples.join(", ")));
+        if !self.wrongly_named.is_empty() {
+            text.push_str(&format!("; never hit: {}", self.wrongly_named.join(", ")));
         }
         text
     }
@@ -108,7 +122,7 @@ mod tests {
 
     fn finding(kind: &str, count: u64, port: u32) -> Finding {
         let example = Example { remote_address: "127.0.0.1".to_owned(), remote_port: port };
-        Finding { kind: kind.to_owned(), count, examples: vec![example] }
+        Finding { kind: kind.to_owned(), count, examples_are_named: true, examples: vec![example] }
     }
 
     #[test]

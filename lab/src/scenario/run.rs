@@ -367,7 +367,7 @@ fn conclude(
         "analyzer_exit_code": judged,
         "truth": comparison.truth,
         "found": comparison.found,
-        "wrong_examples": comparison.wrong_examples,
+        "wrongly_named": comparison.wrongly_named,
         "equal": comparison.equal,
     });
     let mark = options.output.join(MARK);
