@@ -18,7 +18,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     let missing = setup::missing()?;
     if !missing.is_empty() {
         let advice: Vec<String> = missing.iter().map(|part| part.advice()).collect();
-        bail!("{}\nor run `cargo xtask setup`, which does both", advice.join("\n"));
+        bail!("{}\nor run `cargo xtask setup`", advice.join("\n"));
     }
     build()?;
     Ok(ExitCode::SUCCESS)
@@ -29,8 +29,9 @@ pub(crate) fn build() -> Result<()> {
     let object = paths::bpf_object()?;
     let own_target = object.parent().context("the object has no directory")?;
 
+    let linker = setup::linker().context("bpf-linker is gone")?;
     // Debug info is where the linker takes BTF from.
-    let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clinker=bpf-linker"];
+    let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf", &format!("-Clinker={}", linker.display())];
     command::run_timed(
         "building the kernel programs",
         command::cargo()?

@@ -62,8 +62,8 @@ impl Part {
             Part::BpfLinker => command::run_timed(
                 &format!("installing bpf-linker {BPF_LINKER} (about a minute)"),
                 command::cargo()?
-                    // Its own directory, so that the workspace's profiles and locks stay out of it.
-                    .env("CARGO_TARGET_DIR", paths::target_dir()?.join("bpf-linker"))
+                    // Built in a temporary directory, which goes away by itself.
+                    .env_remove("CARGO_TARGET_DIR")
                     .args([
                         "install",
                         "bpf-linker",
@@ -87,7 +87,7 @@ pub(crate) fn missing() -> Result<Vec<Part>> {
     if !core_source()?.exists() {
         missing.push(Part::RustSrc);
     }
-    if installed_linker().as_deref() != Some(BPF_LINKER) {
+    if linker().is_none() {
         missing.push(Part::BpfLinker);
     }
     Ok(missing)
@@ -99,8 +99,14 @@ fn core_source() -> Result<PathBuf> {
     Ok(PathBuf::from(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml"))
 }
 
-/// The version that `bpf-linker --version` prints, if it runs at all.
-fn installed_linker() -> Option<String> {
-    let text = command::output("bpf-linker", &["--version"])?;
-    Some(text.split_whitespace().nth(1)?.to_owned())
+/// The pinned bpf-linker: on PATH, else where `cargo install` puts it, which need not be on PATH.
+pub(crate) fn linker() -> Option<PathBuf> {
+    let cargo_home = std::env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let installed = cargo_home.map(|home| home.join("bin").join("bpf-linker"));
+    [Some("bpf-linker".into()), installed].into_iter().flatten().find(|candidate| {
+        command::output(candidate, &["--version"])
+            .is_some_and(|text| text.split_whitespace().nth(1) == Some(BPF_LINKER))
+    })
 }
