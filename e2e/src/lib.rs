@@ -13,4 +13,5 @@ pub mod nginx;
 pub mod peer;
 pub mod probe;
 pub mod process;
+pub mod scratch;
 pub mod truth;
