@@ -1,1 +1,39 @@
-fn main() {}
+//! `analyzer`: holds what a server reports against what the kernel counted, and names the phantoms.
+
+mod cli;
+mod clients;
+mod clock;
+mod cmd;
+mod error;
+mod input;
+mod join;
+mod lives;
+mod population;
+mod report;
+mod rule;
+mod threshold;
+mod timeline;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Report(args) => cmd::report::run(&args),
+        Command::Phantoms(args) => cmd::phantoms::run(&args),
+        Command::Connections(args) => cmd::connections::run(&args),
+        Command::Schema(args) => cmd::schema::run(&args),
+    };
+    match result {
+        Ok(outcome) => outcome.exit_code(),
+        Err(error) => {
+            if !error::is_closed_pipe(&error) {
+                eprintln!("analyzer: {error:#}");
+            }
+            error::exit_code(&error)
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::threshold::Limit;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "analyzer",
+    version,
+    about = "Holds what a server reports against what the kernel counted",
+    long_about = "Holds what a server reports against what the kernel counted, and names the phantoms.\n\n\
+                  Works on captures that `probe record` wrote; needs no privileges and no BPF.",
+    after_help = "Exit codes: 0 thresholds held · 1 a bug · 2 wrong usage or bad input · \
+                  4 inconclusive · 99 a threshold was crossed"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Everything, as HTML, Markdown and JSON
+    #[command(after_help = "Examples:\n  \
+        analyzer report run1\n  \
+        analyzer report run1 --client results.jsonl --max-phantoms 2%\n  \
+        analyzer report run1 -o out --json | jq .verdict")]
+    Report(Report),
+    /// Phantoms and reverse phantoms: how many, since when, and what set them off
+    #[command(after_help = "Examples:\n  \
+        analyzer phantoms run1\n  \
+        analyzer phantoms run1 --port 3005 --container web\n  \
+        analyzer phantoms run1 --json | jq '{kind, count, cause}'")]
+    Phantoms(Phantoms),
+    /// The recorded connections, one leg each
+    #[command(after_help = "Examples:\n  \
+        analyzer connections run1 --port 3005 --state close_wait\n  \
+        analyzer connections run1 --role passive --csv > connections.csv\n  \
+        analyzer connections run1 --json | jq -c '{remote_port, closed_how}'")]
+    Connections(Connections),
+    /// Tables and columns of the capture format
+    #[command(after_help = "Examples:\n  analyzer schema\n  analyzer schema connections --json")]
+    Schema(Schema),
+}
+
+/// Which connections are meant. The same words as in `probe`.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Filter {
+    /// Service ports, such as 3005 or 3005,3002-3004
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', value_parser = ports)]
+    pub(crate) port: Vec<PortRange>,
+    /// Containers, by name or by the start of their id
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) container: Vec<String>,
+    /// passive (accepted) or active (connected)
+    #[arg(long, value_delimiter = ',', value_parser = ["passive", "active", "unknown"])]
+    pub(crate) role: Vec<String>,
+}
+
+impl Filter {
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.port.iter().flat_map(|range| range.first..=range.last).collect()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+fn ports(text: &str) -> Result<PortRange, String> {
+    let expected =
+        || format!("expected a port such as 3005, or a range such as 3002-3004, not `{text}`");
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let first: u16 = first.trim().parse().map_err(|_| expected())?;
+    let last: u16 = last.trim().parse().map_err(|_| expected())?;
+    if first > last { Err(expected()) } else { Ok(PortRange { first, last }) }
+}
+
+/// How captures are judged.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Judging {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// Most phantoms to pass: a count such as 20, or a share of what is reported such as 2%
+    #[arg(long, value_name = "LIMIT", default_value = "0")]
+    pub(crate) max_phantoms: Limit,
+    /// Most reverse phantoms to pass [default: as --max-phantoms]
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) max_reverse_phantoms: Option<Limit>,
+    /// Most sockets that are over but never closed by their process [default: as --max-phantoms]
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) max_unclosed: Option<Limit>,
+    /// How late a server may notice that a connection was opened or closed
+    #[arg(long, value_name = "DURATION", default_value = "250ms", value_parser = humantime::parse_duration)]
+    pub(crate) settle: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Directories that `probe record -o` wrote
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    /// Client results: the JSON lines that `lab load` writes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client: Vec<PathBuf>,
+    /// Where report.html, report.md and report.json go [default: the first capture]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) judging: Judging,
+    /// Print the report as JSON on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Phantoms {
+    /// Directories that `probe record -o` wrote
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) judging: Judging,
+    /// Print one JSON object per finding
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Connections {
+    /// Directories that `probe record -o` wrote
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// Kernel states at the end, such as established or close_wait
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    pub(crate) state: Vec<String>,
+    /// Columns to print, comma-separated; `analyzer schema connections` lists them
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) columns: Vec<String>,
+    /// Print one JSON object per connection, with every column
+    #[arg(long, conflicts_with = "csv")]
+    pub(crate) json: bool,
+    /// Print comma-separated values with a header, with every column
+    #[arg(long)]
+    pub(crate) csv: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Schema {
+    /// Only this table
+    #[arg(value_parser = ["connections", "counts", "health", "kernel", "loss", "clock", "containers"])]
+    pub(crate) table: Option<String>,
+    /// Print one JSON object per column
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn ports_and_ranges() {
+        let filter = Filter {
+            port: vec![ports("3005").unwrap(), ports("3002-3004").unwrap()],
+            ..Filter::default()
+        };
+        assert_eq!(filter.ports(), [3005, 3002, 3003, 3004]);
+        assert_eq!(
+            ports("9-1").unwrap_err(),
+            "expected a port such as 3005, or a range such as 3002-3004, not `9-1`"
+        );
+        assert!(ports("70000").is_err());
+    }
+}

@@ -1,0 +1,6 @@
+//! One file per subcommand, thin.
+
+pub(crate) mod connections;
+pub(crate) mod phantoms;
+pub(crate) mod report;
+pub(crate) mod schema;

@@ -1,0 +1,22 @@
+//! `analyzer phantoms`: the differences between reported and established, without the rest.
+
+use std::io::{self, Write};
+
+use crate::cli;
+use crate::error::Outcome;
+use crate::input::recording::Recording;
+use crate::report::{build, json, text};
+
+pub(crate) fn run(args: &cli::Phantoms) -> anyhow::Result<Outcome> {
+    let recordings = args
+        .captures
+        .iter()
+        .map(|dir| Recording::open(dir))
+        .collect::<anyhow::Result<Vec<Recording>>>()?;
+    let report = build::report(&recordings, &args.judging, None)?;
+    let output = if args.json { json::findings(&report)? } else { text::phantoms(&report) };
+    let mut out = io::stdout().lock();
+    out.write_all(output.as_bytes())?;
+    out.flush()?;
+    Ok(report.verdict.state.outcome())
+}

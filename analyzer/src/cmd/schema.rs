@@ -1,0 +1,40 @@
+//! `analyzer schema`: the capture format, as this version reads it.
+
+use std::io::{self, Write};
+
+use capture::schema::{MAJOR, MINOR, Table};
+
+use crate::cli;
+use crate::error::Outcome;
+
+pub(crate) fn run(args: &cli::Schema) -> anyhow::Result<Outcome> {
+    let wanted = |table: &Table| args.table.as_ref().is_none_or(|name| name == table.name());
+    let mut out = io::stdout().lock();
+    for table in Table::ALL.into_iter().filter(wanted) {
+        if !args.json {
+            writeln!(out, "{} (capture format {MAJOR}.{MINOR})", table.name())?;
+        }
+        for column in table.columns() {
+            let meaning = column.meaning.trim();
+            if args.json {
+                let line = serde_json::json!({
+                    "table": table.name(),
+                    "column": column.name,
+                    "type": column.kind.name(),
+                    "nullable": column.nullable,
+                    "meaning": meaning,
+                });
+                writeln!(out, "{line}")?;
+            } else {
+                let kind =
+                    format!("{}{}", column.kind.name(), if column.nullable { "?" } else { "" });
+                writeln!(out, "{}", format!("  {:24} {kind:6} {meaning}", column.name).trim_end())?;
+            }
+        }
+        if !args.json {
+            writeln!(out)?;
+        }
+    }
+    out.flush()?;
+    Ok(Outcome::Held)
+}

@@ -1,0 +1,59 @@
+//! What can go wrong without being a bug, and the exit code of each end.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use capture::ReadError;
+
+/// Bad input or wrong usage: exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InputError {
+    #[error(transparent)]
+    Capture(#[from] ReadError),
+    #[error("cannot read {}: {source}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {}: {source}", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error(
+        "{}: no line is a client result; line {line}: {why}; expected the JSON lines of `lab load`",
+        .path.display()
+    )]
+    NoClientLines { path: PathBuf, line: usize, why: String },
+    #[error("{} is empty: expected one JSON line per connection, as `lab load` writes", .0.display())]
+    EmptyClientFile(PathBuf),
+    #[error("no container is called {wanted} in {}: it has {known}", .dir.display())]
+    NoContainer { wanted: String, known: String, dir: PathBuf },
+    #[error("{table} has no column {wanted}: `analyzer schema` lists them")]
+    NoColumn { wanted: String, table: &'static str },
+}
+
+/// How a run ended, beside errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Held,
+    Inconclusive,
+    Crossed,
+}
+
+impl Outcome {
+    pub(crate) fn exit_code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Outcome::Held => 0,
+            Outcome::Inconclusive => 4,
+            Outcome::Crossed => 99,
+        })
+    }
+}
+
+/// 2 for what the user can mend, 1 for a bug. A reader that has had enough (`| head`) is neither.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    if is_closed_pipe(error) {
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::from(if error.downcast_ref::<InputError>().is_some() { 2 } else { 1 })
+}
+
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

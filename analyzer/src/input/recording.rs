@@ -1,0 +1,161 @@
+//! A capture, read into columns.
+
+use std::io::BufReader;
+use std::path::Path;
+
+use capture::meta::Meta;
+use capture::schema::{Kind, Table};
+use capture::{Capture, ReadError};
+use polars::io::SerReader;
+use polars::io::ipc::IpcStreamReader;
+use polars::prelude::{Column, DataFrame, DataType, PlSmallStr};
+
+use crate::clock::HostClock;
+use crate::error::InputError;
+
+/// An interval in which the recorder lost something.
+#[derive(Clone, Debug)]
+pub(crate) struct Loss {
+    pub(crate) from_ns: i64,
+    pub(crate) to_ns: i64,
+    pub(crate) reason: String,
+    pub(crate) count: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Container {
+    pub(crate) cgroup_id: u64,
+    pub(crate) container_id: Option<String>,
+    pub(crate) name: String,
+}
+
+/// A capture in memory, its tables as they were written.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    /// As the user named it.
+    pub(crate) name: String,
+    pub(crate) meta: Meta,
+    pub(crate) connections: DataFrame,
+    pub(crate) counts: DataFrame,
+    pub(crate) health: DataFrame,
+    pub(crate) clock: HostClock,
+    pub(crate) loss: Vec<Loss>,
+    pub(crate) containers: Vec<Container>,
+    /// Tables that end in the middle, and the byte.
+    pub(crate) truncated: Vec<(&'static str, u64)>,
+}
+
+impl Recording {
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
+        let capture = Capture::open(dir).map_err(InputError::from)?;
+        let mut truncated = Vec::new();
+        let mut read = |table| read_table(&capture, table, &mut truncated);
+        let connections = read(Table::Connections)?;
+        let counts = read(Table::Counts)?;
+        let health = read(Table::Health)?;
+        let clock = read(Table::Clock)?;
+        let loss = read(Table::Loss)?;
+        let containers = read(Table::Containers)?;
+        let meta = capture.meta().clone();
+        let pairs =
+            clock.column("mono_ns")?.i64()?.iter().zip(clock.column("unix_ns")?.i64()?.iter());
+        Ok(Self {
+            name: dir.display().to_string(),
+            clock: HostClock::new(
+                (meta.started_mono_ns, meta.started_unix_ns),
+                pairs.filter_map(|(mono, unix)| Some((mono?, unix?))).collect(),
+            ),
+            loss: losses(&loss)?,
+            containers: container_list(&containers)?,
+            meta,
+            connections,
+            counts,
+            health,
+            truncated,
+        })
+    }
+
+    /// When the recording ended; where it was cut off, the last time anything was written down.
+    pub(crate) fn ended_ns(&self) -> anyhow::Result<i64> {
+        if let Some(ended) = self.meta.ended_mono_ns {
+            return Ok(ended);
+        }
+        let last = |table: &DataFrame, column: &str| -> anyhow::Result<Option<i64>> {
+            Ok(table.column(column)?.i64()?.iter().flatten().max())
+        };
+        let ends = [last(&self.counts, "at_mono_ns")?, last(&self.health, "end_mono_ns")?];
+        Ok(ends.into_iter().flatten().max().unwrap_or(self.meta.started_mono_ns))
+    }
+
+    /// The container's name for a cgroup, or `cgroup <id>`.
+    pub(crate) fn container_name(&self, cgroup_id: u64) -> String {
+        let found = self.containers.iter().rev().find(|known| known.cgroup_id == cgroup_id);
+        found.map_or_else(|| format!("cgroup {cgroup_id}"), |known| known.name.clone())
+    }
+}
+
+fn read_table(
+    capture: &Capture,
+    table: Table,
+    truncated: &mut Vec<(&'static str, u64)>,
+) -> anyhow::Result<DataFrame> {
+    let file = capture.table(table).map_err(InputError::from)?;
+    if let Some(at) = file.truncated_at() {
+        truncated.push((table.name(), at));
+    }
+    let stream = BufReader::with_capacity(1 << 20, file.stream().map_err(InputError::from)?);
+    let mut frame = IpcStreamReader::new(stream).finish().map_err(|error| {
+        // The framing was sound, so the body is not: damage inside a message.
+        let source = std::io::Error::other(error.to_string());
+        InputError::Capture(ReadError::Io { path: file.path().to_path_buf(), source })
+    })?;
+    let rows = frame.height();
+    for column in file.missing_columns() {
+        let name = PlSmallStr::from_static(column.name);
+        frame.with_column(Column::full_null(name, rows, &data_type(column.kind)))?;
+    }
+    Ok(frame)
+}
+
+fn data_type(kind: Kind) -> DataType {
+    match kind {
+        Kind::I64 => DataType::Int64,
+        Kind::U64 => DataType::UInt64,
+        Kind::U32 => DataType::UInt32,
+        Kind::F64 => DataType::Float64,
+        Kind::Bool => DataType::Boolean,
+        Kind::Text => DataType::String,
+    }
+}
+
+fn losses(table: &DataFrame) -> anyhow::Result<Vec<Loss>> {
+    let from = table.column("from_mono_ns")?.i64()?;
+    let to = table.column("to_mono_ns")?.i64()?;
+    let reason = table.column("reason")?.str()?;
+    let count = table.column("count")?.u64()?;
+    Ok((0..table.height())
+        .filter_map(|row| {
+            Some(Loss {
+                from_ns: from.get(row)?,
+                to_ns: to.get(row)?,
+                reason: reason.get(row).unwrap_or("unknown").to_owned(),
+                count: count.get(row).unwrap_or(0),
+            })
+        })
+        .collect())
+}
+
+fn container_list(table: &DataFrame) -> anyhow::Result<Vec<Container>> {
+    let cgroup = table.column("cgroup_id")?.u64()?;
+    let id = table.column("container_id")?.str()?;
+    let name = table.column("name")?.str()?;
+    Ok((0..table.height())
+        .filter_map(|row| {
+            Some(Container {
+                cgroup_id: cgroup.get(row)?,
+                container_id: id.get(row).map(str::to_owned),
+                name: name.get(row).unwrap_or("unknown").to_owned(),
+            })
+        })
+        .collect())
+}

@@ -1,0 +1,154 @@
+//! Which connections a number is about: ports, roles, containers.
+
+use polars::prelude::{BooleanChunked, DataFrame, NewChunkedArray, PlSmallStr};
+use serde::Serialize;
+
+use crate::cli::Filter;
+use crate::error::InputError;
+use crate::input::recording::Recording;
+
+/// A selection of connections. Empty lists mean "all".
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Population {
+    pub(crate) ports: Vec<u16>,
+    pub(crate) roles: Vec<String>,
+    pub(crate) containers: Vec<String>,
+    #[serde(skip)]
+    cgroups: Vec<u64>,
+}
+
+impl Population {
+    /// The filters of the command line, else those of the recording, else the passive connections to
+    /// the health URL's own port.
+    pub(crate) fn of_server(
+        recording: &Recording,
+        filter: &Filter,
+        url: &str,
+    ) -> Result<Self, InputError> {
+        let selection = &recording.meta.selection;
+        let mut ports =
+            if filter.port.is_empty() { selection.ports.clone() } else { filter.ports() };
+        if ports.is_empty() {
+            ports.extend(url_port(url));
+        }
+        let roles = if filter.role.is_empty() { &selection.roles } else { &filter.role };
+        let roles = if roles.is_empty() { vec!["passive".to_owned()] } else { roles.clone() };
+        let containers =
+            if filter.container.is_empty() { &selection.containers } else { &filter.container };
+        Self::new(recording, ports, roles, containers)
+    }
+
+    /// Exactly the filters of the command line.
+    pub(crate) fn of_filter(recording: &Recording, filter: &Filter) -> Result<Self, InputError> {
+        Self::new(recording, filter.ports(), filter.role.clone(), &filter.container)
+    }
+
+    fn new(
+        recording: &Recording,
+        ports: Vec<u16>,
+        roles: Vec<String>,
+        containers: &[String],
+    ) -> Result<Self, InputError> {
+        let mut cgroups = Vec::new();
+        for wanted in containers {
+            let before = cgroups.len();
+            cgroups.extend(
+                recording
+                    .containers
+                    .iter()
+                    .filter(|known| {
+                        known.name == *wanted
+                            || known.container_id.as_ref().is_some_and(|id| {
+                                wanted.len() >= 6 && id.starts_with(wanted.as_str())
+                            })
+                    })
+                    .map(|known| known.cgroup_id),
+            );
+            if cgroups.len() == before {
+                return Err(no_container(recording, wanted));
+            }
+        }
+        Ok(Self { ports, roles, containers: containers.to_vec(), cgroups })
+    }
+
+    /// The rows of `connections` or `counts` that belong to it.
+    pub(crate) fn mask(&self, table: &DataFrame) -> anyhow::Result<BooleanChunked> {
+        let ports = table.column("port")?.u32()?;
+        let roles = table.column("role")?.str()?;
+        let cgroups = table.column("cgroup_id")?.u64()?;
+        let rows = ports.iter().zip(roles.iter()).zip(cgroups.iter());
+        let mask = rows.map(|((port, role), cgroup)| {
+            (self.ports.is_empty()
+                || port.is_some_and(|port| self.ports.iter().any(|p| u32::from(*p) == port)))
+                && (self.roles.is_empty()
+                    || role.is_some_and(|role| self.roles.iter().any(|r| r == role)))
+                && (self.cgroups.is_empty()
+                    || cgroup.is_some_and(|cgroup| self.cgroups.contains(&cgroup)))
+        });
+        Ok(BooleanChunked::from_iter_values(PlSmallStr::EMPTY, mask))
+    }
+
+    /// `passive connections to port 3005 of web`, for sentences.
+    pub(crate) fn label(&self) -> String {
+        let role = match self.roles.as_slice() {
+            [] => String::new(),
+            roles => format!("{} ", roles.join(" and ")),
+        };
+        let ports: Vec<_> = self.ports.iter().map(u16::to_string).collect();
+        let ports = match ports.len() {
+            0 => String::new(),
+            1 => format!(" to port {}", ports[0]),
+            _ => format!(" to ports {}", ports.join(", ")),
+        };
+        let containers = match self.containers.as_slice() {
+            [] => String::new(),
+            names => format!(" of {}", names.join(", ")),
+        };
+        format!("{role}connections{ports}{containers}")
+    }
+}
+
+fn no_container(recording: &Recording, wanted: &str) -> InputError {
+    let mut known: Vec<_> = recording.containers.iter().map(|known| known.name.as_str()).collect();
+    known.sort_unstable();
+    known.dedup();
+    let more = known.len().saturating_sub(10);
+    known.truncate(10);
+    let mut known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+    if more > 0 {
+        known.push_str(&format!(" and {more} more"));
+    }
+    InputError::NoContainer { wanted: wanted.to_owned(), known, dir: recording.name.clone().into() }
+}
+
+/// The port of `http://host:port/path`, or the scheme's own.
+fn url_port(url: &str) -> Option<u16> {
+    let (scheme, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let after_host = host_port.rsplit_once(']').map_or(host_port, |(_, rest)| rest);
+    match after_host.rsplit_once(':') {
+        Some((_, port)) => port.parse().ok(),
+        None if scheme == "https" => Some(443),
+        None => Some(80),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::url_port;
+
+    #[test]
+    fn the_port_of_a_url() {
+        let ports = [
+            ("http://127.0.0.1:3005/health", Some(3005)),
+            ("http://[::1]:8080/health?x=1:2", Some(8080)),
+            ("http://[::1]/", Some(80)),
+            ("https://user:pw@example.org", Some(443)),
+            ("unix:/run/x", None),
+        ];
+        for (url, port) in ports {
+            assert_eq!(url_port(url), port, "{url}");
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! From captures to the report model.
+
+use std::collections::BTreeMap;
+
+use crate::cli::{Filter, Judging};
+use crate::input::recording::Recording;
+use crate::join::{Basis, Comparison, Joined, Judged, health_urls};
+use crate::population::Population;
+use crate::report::model::{
+    CaptureReport, ClientReport, ConnectionSummary, Finding, Kind, LossReport, Magnitude, Point,
+    Quality, Report, SCHEMA_VERSION, ServerReport, ServiceSummary, Tally, Threshold, Truncation,
+    VerdictState,
+};
+use crate::report::verdict;
+use crate::rule::episode::percent;
+use crate::rule::{Case, findings};
+
+/// More than this share of samples that could not be judged leaves "nothing found" open.
+const UNJUDGED_PERCENT: usize = 10;
+
+pub(crate) fn report(
+    recordings: &[Recording],
+    judging: &Judging,
+    clients: Option<ClientReport>,
+) -> anyhow::Result<Report> {
+    let captures: Vec<CaptureReport> =
+        recordings.iter().map(|recording| capture(recording, judging)).collect::<Result<_, _>>()?;
+    let thresholds = thresholds(&captures, judging);
+    Ok(Report {
+        schema_version: SCHEMA_VERSION,
+        analyzer_version: env!("CARGO_PKG_VERSION"),
+        command_line: std::env::args().collect(),
+        verdict: verdict::of(&captures, &thresholds),
+        thresholds,
+        captures,
+        clients,
+    })
+}
+
+fn thresholds(captures: &[CaptureReport], judging: &Judging) -> Vec<Threshold> {
+    let servers: Vec<&ServerReport> = captures.iter().flat_map(|c| &c.servers).collect();
+    let conclusive = servers
+        .iter()
+        .all(|server| (server.samples - server.judged) * 100 <= server.samples * UNJUDGED_PERCENT);
+    let of = |pick: fn(&ServerReport) -> Magnitude| -> Vec<Magnitude> {
+        servers.iter().map(|server| pick(server)).collect()
+    };
+    let reverse = judging.max_reverse_phantoms.unwrap_or(judging.max_phantoms);
+    let unclosed = judging.max_unclosed.unwrap_or(judging.max_phantoms);
+    vec![
+        judging.max_phantoms.judge("phantoms", &of(|s| s.phantoms), conclusive),
+        reverse.judge("reverse phantoms", &of(|s| s.reverse_phantoms), conclusive),
+        unclosed.judge("sockets never closed", &of(|s| s.unclosed), conclusive),
+    ]
+}
+
+fn capture(recording: &Recording, judging: &Judging) -> anyhow::Result<CaptureReport> {
+    let ended_ns = recording.ended_ns()?;
+    let servers = health_urls(recording)?
+        .iter()
+        .map(|url| server(recording, judging, url, ended_ns))
+        .collect::<Result<_, _>>()?;
+    let meta = &recording.meta;
+    let unix = |mono_ns| recording.clock.unix_ns(mono_ns);
+    Ok(CaptureReport {
+        name: recording.name.clone(),
+        host: meta.host.clone(),
+        kernel: meta.kernel.clone(),
+        probe_version: meta.probe_version.clone(),
+        command_line: meta.command_line.clone(),
+        started_unix_ns: unix(meta.started_mono_ns),
+        ended_unix_ns: unix(ended_ns),
+        servers,
+        connections: connection_summary(recording)?,
+        quality: Quality {
+            backend: meta.backend.clone(),
+            hooks: meta.hooks.clone(),
+            degraded: meta.degraded.clone(),
+            cut_off: meta.ended_mono_ns.is_none(),
+            truncated_tables: recording
+                .truncated
+                .iter()
+                .map(|(table, at_byte)| Truncation { table, at_byte: *at_byte })
+                .collect(),
+            losses: recording
+                .loss
+                .iter()
+                .map(|loss| LossReport {
+                    from_unix_ns: unix(loss.from_ns),
+                    to_unix_ns: unix(loss.to_ns),
+                    reason: loss.reason.clone(),
+                    count: loss.count,
+                })
+                .collect(),
+        },
+    })
+}
+
+fn server(
+    recording: &Recording,
+    judging: &Judging,
+    url: &str,
+    ended_ns: i64,
+) -> anyhow::Result<ServerReport> {
+    let population = Population::of_server(recording, &judging.filter, url)?;
+    let settle_ns = i64::try_from(judging.settle.as_nanos()).unwrap_or(i64::MAX / 4);
+    let joined = Joined::new(recording, population, url, settle_ns)?;
+    let case = Case { recording, joined: &joined, ended_ns };
+    let findings = findings(&case)?;
+    let series: Vec<Point> = joined
+        .judged()
+        .map(|(sample, comparison)| Point {
+            at_unix_ns: recording.clock.unix_ns(sample.end_ns),
+            reported: comparison.reported,
+            kernel_low: comparison.kernel_low,
+            kernel_high: comparison.kernel_high,
+            phantoms: comparison.phantoms,
+            reverse_phantoms: comparison.reverse,
+        })
+        .collect();
+    let (mut unavailable, mut inconclusive) = (BTreeMap::new(), BTreeMap::new());
+    for sample in &joined.samples {
+        match &sample.judged {
+            Judged::Yes(_) => {}
+            Judged::Unavailable(why) => *unavailable.entry(why.clone()).or_insert(0) += 1,
+            Judged::Inconclusive(why) => *inconclusive.entry(why.clone()).or_insert(0) += 1,
+        }
+    }
+    let tally = |counts: BTreeMap<String, usize>| {
+        counts.into_iter().map(|(why, count)| Tally { why, count }).collect()
+    };
+    Ok(ServerReport {
+        url: url.to_owned(),
+        population_label: joined.population.label(),
+        basis: joined.basis,
+        agreement: joined.agreement,
+        settle_ms: settle_ns / 1_000_000,
+        left_out_health_polls: joined.lives.left_out_pollers,
+        left_out_http: joined.lives.left_out_http,
+        samples: joined.samples.len(),
+        judged: series.len(),
+        unavailable: tally(unavailable),
+        inconclusive: tally(inconclusive),
+        reported_peak: series.iter().map(|point| point.reported).max(),
+        last: series.last().copied(),
+        phantoms: phantoms(&joined, &findings),
+        reverse_phantoms: magnitude(&joined, |sample| sample.reverse),
+        unclosed: unclosed(&joined, &findings),
+        notes: notes(recording, &joined, &judging.filter)?,
+        findings,
+        series,
+        population: joined.population,
+    })
+}
+
+/// The largest sustained value and its share of the report at that time.
+fn magnitude(joined: &Joined, of: impl Fn(&Comparison) -> i64) -> Magnitude {
+    let values = joined.sustained(of);
+    let mut magnitude = Magnitude::default();
+    for (value, (_, comparison)) in values.iter().flatten().zip(joined.judged()) {
+        if magnitude.peak.is_none_or(|peak| *value > peak) {
+            magnitude.peak = Some(*value);
+            magnitude.peak_percent = percent(*value, comparison.reported);
+        }
+        magnitude.at_end = Some(*value);
+    }
+    magnitude
+}
+
+/// Reported and not there, or not answering: what exceeds the kernel's count, and at the end also
+/// the half-open ones among those that both count.
+fn phantoms(joined: &Joined, findings: &[Finding]) -> Magnitude {
+    let mut best = magnitude(joined, |sample| sample.phantoms);
+    let half_open = findings.iter().find(|finding| finding.kind == Kind::HalfOpen);
+    if let (Some(half_open), Some((_, last)), Some(at_end)) =
+        (half_open, joined.judged().next_back(), best.at_end)
+    {
+        // Only as many as the server still reports.
+        let there = (last.kernel_high - half_open.at_end).max(0);
+        let with_half_open = at_end + (last.reported.min(last.kernel_high) - there).max(0);
+        best.at_end = Some(with_half_open);
+        if best.peak.is_some_and(|peak| with_half_open > peak) {
+            best.peak = Some(with_half_open);
+            best.peak_percent = percent(with_half_open, last.reported);
+        }
+    }
+    best
+}
+
+fn unclosed(joined: &Joined, findings: &[Finding]) -> Magnitude {
+    if joined.lives.lives.is_empty() && joined.count_rows == 0 {
+        return Magnitude::default();
+    }
+    let found = findings.iter().find(|finding| finding.kind == Kind::DescriptorLeak);
+    let count = found.map_or(0, |finding| finding.count);
+    let reported = joined.judged().map(|(_, comparison)| comparison.reported).max().unwrap_or(0);
+    Magnitude {
+        peak: Some(count),
+        peak_percent: percent(count, reported.max(count)),
+        at_end: Some(found.map_or(0, |finding| finding.at_end)),
+    }
+}
+
+/// What a reader of the figures should know.
+fn notes(recording: &Recording, joined: &Joined, filter: &Filter) -> anyhow::Result<Vec<String>> {
+    let mut notes = Vec::new();
+    if joined.connections.height() == 0 && joined.count_rows == 0 {
+        let mut ports = services(recording)?
+            .into_iter()
+            .filter(|service| service.role == "passive")
+            .map(|service| format!("{} ({})", service.port, service.connections))
+            .collect::<Vec<_>>();
+        ports.dedup();
+        ports.truncate(8);
+        let seen = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+        notes.push(format!(
+            "no {} were recorded; ports with accepted connections: {seen}; choose one with --port",
+            joined.population.label()
+        ));
+    }
+    match joined.basis {
+        Basis::Connections => {}
+        Basis::Poll => notes.push(format!(
+            "the connections' own times agree with the kernel's counters in only {} of {} seconds, so \
+             the counts that the probe saw during each poll were used",
+            joined.agreement.equal, joined.agreement.compared
+        )),
+        Basis::Counts => notes.push(format!(
+            "the connections' own times agree with the kernel's counters in only {} of {} seconds, so \
+             the counters, read once a second, were used",
+            joined.agreement.equal, joined.agreement.compared
+        )),
+    }
+    if joined.population.containers.is_empty() && filter.container.is_empty() {
+        let cgroups = joined.connections.column("cgroup_id")?.u64()?;
+        let mut seen: Vec<u64> = cgroups.iter().flatten().collect();
+        seen.sort_unstable();
+        seen.dedup();
+        if seen.len() > 1 {
+            let mut names: Vec<String> =
+                seen.iter().map(|cgroup| recording.container_name(*cgroup)).collect();
+            names.sort_unstable();
+            names.truncate(6);
+            notes.push(format!(
+                "connections of {} containers are counted together ({}): choose one with --container \
+                 if the server is only one of them",
+                seen.len(),
+                names.join(", ")
+            ));
+        }
+    }
+    Ok(notes)
+}
+
+fn connection_summary(recording: &Recording) -> anyhow::Result<ConnectionSummary> {
+    Ok(ConnectionSummary {
+        total: recording.connections.height(),
+        by_service: services(recording)?,
+    })
+}
+
+/// Connections per container, port and role, the most first.
+fn services(recording: &Recording) -> anyhow::Result<Vec<ServiceSummary>> {
+    let table = &recording.connections;
+    let cgroup = table.column("cgroup_id")?.u64()?.iter();
+    let port = table.column("port")?.u32()?.iter();
+    let role = table.column("role")?.str()?.iter();
+    let established = table.column("established_ns")?.i64()?.iter();
+    let seeded = table.column("seeded")?.bool()?.iter();
+    let closed = table.column("closed_ns")?.i64()?.iter();
+    let mut counts: BTreeMap<(u64, u32, &str), [usize; 3]> = BTreeMap::new();
+    let rows = cgroup.zip(port).zip(role).zip(established.zip(seeded)).zip(closed);
+    for ((((cgroup, port), role), (established, seeded)), closed) in rows {
+        let key = (cgroup.unwrap_or(0), port.unwrap_or(0), role.unwrap_or("unknown"));
+        let [all, made, open] = counts.entry(key).or_default();
+        *all += 1;
+        *made += usize::from(established.is_some() || seeded == Some(true));
+        *open += usize::from(closed.is_none());
+    }
+    let mut services: Vec<ServiceSummary> = counts
+        .into_iter()
+        .map(|((cgroup, port, role), [connections, established, open_at_end])| ServiceSummary {
+            container: recording.container_name(cgroup),
+            port,
+            role: role.to_owned(),
+            connections,
+            established,
+            open_at_end,
+        })
+        .collect();
+    services.sort_by_key(|service| std::cmp::Reverse(service.connections));
+    Ok(services)
+}
+
+/// Whether any threshold decides, in the order of exit codes: crossed before inconclusive.
+pub(crate) fn state(thresholds: &[Threshold]) -> VerdictState {
+    let any = |state| thresholds.iter().any(|threshold| threshold.state == state);
+    if any(VerdictState::Crossed) {
+        VerdictState::Crossed
+    } else if any(VerdictState::Inconclusive) {
+        VerdictState::Inconclusive
+    } else {
+        VerdictState::Held
+    }
+}

@@ -1,0 +1,4 @@
+use crate::report::model::Report;
+pub(crate) fn render(report: &Report) -> String {
+    report.verdict.headline.clone()
+}

@@ -1,0 +1,209 @@
+//! The report for a pull request.
+
+use std::fmt::Write;
+
+use crate::clock::utc;
+use crate::report::model::{CaptureReport, ClientReport, Finding, Report, ServerReport};
+use crate::report::text::{client_sentence, episode_line, mark, measured, printable};
+use crate::report::verdict::{capitalised, thousands};
+
+pub(crate) fn render(report: &Report) -> String {
+    let mut text =
+        format!("# {} {}\n\n", mark(report.verdict.state), escape(&report.verdict.headline));
+    for sentence in &report.verdict.sentences {
+        let _ = writeln!(text, "{}\n", escape(sentence));
+    }
+    text.push_str("| | threshold | measured | limit |\n| --- | --- | ---: | ---: |\n");
+    for threshold in &report.thresholds {
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} |",
+            mark(threshold.state),
+            threshold.name,
+            measured(threshold),
+            threshold.limit
+        );
+    }
+    for capture in &report.captures {
+        capture_section(&mut text, capture);
+    }
+    if let Some(clients) = &report.clients {
+        client_section(&mut text, clients);
+    }
+    let _ = writeln!(text, "\n---\n`{}`", report.command_line.join(" ").replace('`', "'"));
+    text
+}
+
+fn capture_section(text: &mut String, capture: &CaptureReport) {
+    let _ = writeln!(
+        text,
+        "\n## {}\n\nHost {}, kernel {}, {} UTC to {} UTC, {} connections.",
+        escape(&capture.name),
+        escape(&capture.host),
+        escape(&capture.kernel),
+        utc(capture.started_unix_ns),
+        utc(capture.ended_unix_ns),
+        thousands(capture.connections.total as i64)
+    );
+    for server in &capture.servers {
+        server_section(text, server);
+    }
+    if !capture.connections.by_service.is_empty() {
+        text.push_str(
+            "\n### Connections\n\n| container | port | role | connections | established | open at end |\n\
+             | --- | ---: | --- | ---: | ---: | ---: |\n",
+        );
+        for service in &capture.connections.by_service {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {} |",
+                escape(&service.container),
+                service.port,
+                service.role,
+                service.connections,
+                service.established,
+                service.open_at_end
+            );
+        }
+    }
+    let quality = &capture.quality;
+    let _ = writeln!(text, "\n### Data quality\n\n- backend `{}`", escape(&quality.backend));
+    for line in quality_lines(capture) {
+        let _ = writeln!(text, "- {}", escape(&line));
+    }
+}
+
+/// What may be missing, one line each; a line that says so if nothing is.
+pub(crate) fn quality_lines(capture: &CaptureReport) -> Vec<String> {
+    let quality = &capture.quality;
+    let mut lines = quality.degraded.clone();
+    if quality.cut_off {
+        lines.push("the recording did not end by itself: it was killed, or still runs".to_owned());
+    }
+    for table in &quality.truncated_tables {
+        lines.push(format!("{}: read up to byte {}", table.table, table.at_byte));
+    }
+    for loss in &quality.losses {
+        lines.push(format!(
+            "{} lost ({}) from {} to {} UTC",
+            loss.count,
+            loss.reason,
+            utc(loss.from_unix_ns),
+            utc(loss.to_unix_ns)
+        ));
+    }
+    if lines.is_empty() {
+        lines.push("nothing was lost, nothing is known to be missing".to_owned());
+    }
+    lines
+}
+
+fn server_section(text: &mut String, server: &ServerReport) {
+    let _ = writeln!(
+        text,
+        "\n### {}\n\n{} of {} samples judged against {}.",
+        escape(&server.url),
+        server.judged,
+        server.samples,
+        escape(&server.population_label)
+    );
+    for note in &server.notes {
+        let _ = writeln!(text, "\n> {}", escape(note));
+    }
+    for finding in &server.findings {
+        finding_section(text, finding);
+    }
+}
+
+fn finding_section(text: &mut String, finding: &Finding) {
+    let percent = finding.percent.map_or(String::new(), |percent| format!(" ({percent:.1} %)"));
+    let _ = writeln!(
+        text,
+        "\n#### {} × {}{percent}\n\n{}, {}. At the end: {}.",
+        thousands(finding.count),
+        finding.kind.words(),
+        capitalised(finding.kind.meaning()),
+        finding.certainty.words(),
+        thousands(finding.at_end)
+    );
+    match &finding.cause {
+        Some(cause) => {
+            let _ = writeln!(
+                text,
+                "\n**Cause ({}):** {}",
+                finding.cause_certainty.words(),
+                escape(cause)
+            );
+        }
+        None => text.push_str("\n**Cause:** unknown\n"),
+    }
+    text.push('\n');
+    for episode in &finding.episodes {
+        let _ = writeln!(text, "- {}", episode_line(episode));
+    }
+    for evidence in &finding.evidence_for {
+        let _ = writeln!(text, "- for: {}", escape(evidence));
+    }
+    for evidence in &finding.evidence_against {
+        let _ = writeln!(text, "- against: {}", escape(evidence));
+    }
+    for step in &finding.next_steps {
+        let _ = writeln!(text, "- next: {}", escape(step));
+    }
+    if !finding.examples.is_empty() {
+        let what = if finding.examples_are_named { "such as" } else { "candidate" };
+        let _ = writeln!(
+            text,
+            "\n| {what} (remote) | local | state | cookie |\n| --- | --- | --- | ---: |"
+        );
+        for example in &finding.examples {
+            let _ = writeln!(
+                text,
+                "| {}:{} | {}:{} | {} | {} |",
+                example.remote_address,
+                example.remote_port,
+                example.local_address,
+                example.local_port,
+                escape(&example.state),
+                example.cookie
+            );
+        }
+    }
+}
+
+fn client_section(text: &mut String, clients: &ClientReport) {
+    let _ = writeln!(text, "\n## Clients\n\n{}", escape(&client_sentence(clients)));
+    if !clients.views.is_empty() {
+        text.push_str(
+            "\n| the client says | the kernel saw | connections |\n| --- | --- | ---: |\n",
+        );
+        for view in &clients.views {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} |",
+                escape(&view.client),
+                escape(&view.kernel),
+                view.count
+            );
+        }
+    }
+    for bad in &clients.unreadable_lines {
+        let _ =
+            writeln!(text, "\n> {}, line {}: {}", escape(&bad.file), bad.line, escape(&bad.why));
+    }
+}
+
+/// Text from elsewhere must not become markup, or break out of its table.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in printable(text).chars() {
+        match c {
+            '|' | '*' | '_' | '`' | '[' | ']' | '<' | '>' | '#' | '\\' => {
+                escaped.push('\\');
+                escaped.push(c);
+            }
+            c => escaped.push(c),
+        }
+    }
+    escaped
+}

@@ -1,0 +1,10 @@
+//! One model, several renderers.
+
+pub(crate) mod build;
+pub(crate) mod chart;
+pub(crate) mod html;
+pub(crate) mod json;
+pub(crate) mod markdown;
+pub(crate) mod model;
+pub(crate) mod text;
+pub(crate) mod verdict;

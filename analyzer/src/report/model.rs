@@ -1,0 +1,333 @@
+//! The report as data: what every renderer shows, and what `report.json` holds. Times are Unix
+//! nanoseconds of the capturing host's clock.
+
+use serde::Serialize;
+
+use crate::clock::ClockOffset;
+use crate::error::Outcome;
+use crate::join::{Agreement, Basis};
+use crate::lives::Ending;
+use crate::population::Population;
+
+pub(crate) const SCHEMA_VERSION: &str = "1.0";
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) schema_version: &'static str,
+    pub(crate) analyzer_version: &'static str,
+    pub(crate) command_line: Vec<String>,
+    pub(crate) verdict: Verdict,
+    pub(crate) thresholds: Vec<Threshold>,
+    pub(crate) captures: Vec<CaptureReport>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) clients: Option<ClientReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) state: VerdictState,
+    /// A few words: `45 phantoms`.
+    pub(crate) headline: String,
+    /// What a colleague would say.
+    pub(crate) sentences: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerdictState {
+    Held,
+    Crossed,
+    Inconclusive,
+}
+
+impl VerdictState {
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            VerdictState::Held => Outcome::Held,
+            VerdictState::Crossed => Outcome::Crossed,
+            VerdictState::Inconclusive => Outcome::Inconclusive,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Threshold {
+    pub(crate) name: &'static str,
+    /// The limit as it was given: `20` or `2%`.
+    pub(crate) limit: String,
+    /// What it was held against, in the limit's unit; `null` where it could not be judged.
+    pub(crate) measured: Option<f64>,
+    pub(crate) state: VerdictState,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct CaptureReport {
+    pub(crate) name: String,
+    pub(crate) host: String,
+    pub(crate) kernel: String,
+    pub(crate) probe_version: String,
+    /// The command that recorded it.
+    pub(crate) command_line: Vec<String>,
+    pub(crate) started_unix_ns: i64,
+    pub(crate) ended_unix_ns: i64,
+    pub(crate) servers: Vec<ServerReport>,
+    pub(crate) connections: ConnectionSummary,
+    pub(crate) quality: Quality,
+}
+
+/// What may be missing from the figures.
+#[derive(Debug, Serialize)]
+pub(crate) struct Quality {
+    pub(crate) backend: String,
+    pub(crate) hooks: Vec<String>,
+    pub(crate) degraded: Vec<String>,
+    /// The recorder did not end the capture: it was killed, or is still at work.
+    pub(crate) cut_off: bool,
+    pub(crate) truncated_tables: Vec<Truncation>,
+    pub(crate) losses: Vec<LossReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Truncation {
+    pub(crate) table: &'static str,
+    pub(crate) at_byte: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LossReport {
+    pub(crate) from_unix_ns: i64,
+    pub(crate) to_unix_ns: i64,
+    pub(crate) reason: String,
+    pub(crate) count: u64,
+}
+
+/// All connections of the capture, whatever the population.
+#[derive(Debug, Serialize)]
+pub(crate) struct ConnectionSummary {
+    pub(crate) total: usize,
+    pub(crate) by_service: Vec<ServiceSummary>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ServiceSummary {
+    pub(crate) container: String,
+    pub(crate) port: u32,
+    pub(crate) role: String,
+    pub(crate) connections: usize,
+    pub(crate) established: usize,
+    pub(crate) open_at_end: usize,
+}
+
+/// One polled server beside the kernel's counts.
+#[derive(Debug, Serialize)]
+pub(crate) struct ServerReport {
+    pub(crate) url: String,
+    pub(crate) population: Population,
+    /// The population in words.
+    pub(crate) population_label: String,
+    pub(crate) basis: Basis,
+    pub(crate) agreement: Agreement,
+    pub(crate) settle_ms: i64,
+    pub(crate) left_out_health_polls: usize,
+    pub(crate) left_out_http: usize,
+    pub(crate) samples: usize,
+    pub(crate) judged: usize,
+    pub(crate) unavailable: Vec<Tally>,
+    pub(crate) inconclusive: Vec<Tally>,
+    /// Highest report, with the kernel's count then, and the last one.
+    pub(crate) reported_peak: Option<i64>,
+    pub(crate) last: Option<Point>,
+    pub(crate) phantoms: Magnitude,
+    pub(crate) reverse_phantoms: Magnitude,
+    pub(crate) unclosed: Magnitude,
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) notes: Vec<String>,
+    pub(crate) series: Vec<Point>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Tally {
+    pub(crate) why: String,
+    pub(crate) count: usize,
+}
+
+/// One judged health sample.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Point {
+    pub(crate) at_unix_ns: i64,
+    pub(crate) reported: i64,
+    pub(crate) kernel_low: i64,
+    pub(crate) kernel_high: i64,
+    pub(crate) phantoms: i64,
+    pub(crate) reverse_phantoms: i64,
+}
+
+/// How much of something there was that lasted; `None` where nothing could be judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub(crate) struct Magnitude {
+    pub(crate) peak: Option<i64>,
+    /// Of what was reported at that time.
+    pub(crate) peak_percent: Option<f64>,
+    pub(crate) at_end: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    ApplicationLeak,
+    DescriptorLeak,
+    HalfOpen,
+    ReversePhantom,
+    DoubleDecrement,
+}
+
+impl Kind {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Kind::ApplicationLeak => "application leak",
+            Kind::DescriptorLeak => "descriptor leak",
+            Kind::HalfOpen => "half-open",
+            Kind::ReversePhantom => "reverse phantom",
+            Kind::DoubleDecrement => "double decrement",
+        }
+    }
+
+    pub(crate) fn meaning(self) -> &'static str {
+        match self {
+            Kind::ApplicationLeak => {
+                "reported, but there is no socket at all: the server's counter or table was not cleaned"
+            }
+            Kind::DescriptorLeak => {
+                "the connection is over, but the process never closed its end of it"
+            }
+            Kind::HalfOpen => "established, but the remote end has gone silent",
+            Kind::ReversePhantom => "established, but not reported",
+            Kind::DoubleDecrement => {
+                "the server counts some closes twice, so it reports fewer than there are"
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Certainty {
+    Certain,
+    Likely,
+    Possible,
+    Unknown,
+}
+
+impl Certainty {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Certainty::Certain => "certain",
+            Certainty::Likely => "likely",
+            Certainty::Possible => "possible",
+            Certainty::Unknown => "unknown",
+        }
+    }
+}
+
+/// One kind of difference between reported and established, with what speaks for and against it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Finding {
+    pub(crate) kind: Kind,
+    /// The most there were at one time.
+    pub(crate) count: i64,
+    /// Of what was reported then.
+    pub(crate) percent: Option<f64>,
+    pub(crate) at_end: i64,
+    /// How sure it is that they are of this kind.
+    pub(crate) certainty: Certainty,
+    /// What set them off, in a sentence; `null` if nothing explains it.
+    pub(crate) cause: Option<String>,
+    pub(crate) cause_certainty: Certainty,
+    pub(crate) episodes: Vec<Episode>,
+    pub(crate) births: Vec<Birth>,
+    pub(crate) evidence_for: Vec<String>,
+    pub(crate) evidence_against: Vec<String>,
+    /// Whether `examples` are the very connections, or only candidates.
+    pub(crate) examples_are_named: bool,
+    pub(crate) examples: Vec<Example>,
+    pub(crate) next_steps: Vec<String>,
+}
+
+/// A time throughout which there were some.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Episode {
+    pub(crate) from_unix_ns: i64,
+    pub(crate) to_unix_ns: i64,
+    /// Still going on at the last sample.
+    pub(crate) ongoing: bool,
+    pub(crate) peak: i64,
+    /// Median slope: 0 for a jump that stays.
+    pub(crate) growth_per_minute: f64,
+}
+
+/// A time in which their number rose, and the connections that ended then.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Birth {
+    pub(crate) from_unix_ns: i64,
+    pub(crate) to_unix_ns: i64,
+    pub(crate) count: i64,
+    /// They were there at the first sample already.
+    pub(crate) before_first_sample: bool,
+    pub(crate) opened: usize,
+    pub(crate) ended: Vec<EndingCount>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct EndingCount {
+    #[serde(flatten)]
+    pub(crate) ending: Ending,
+    pub(crate) count: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Example {
+    pub(crate) local_address: String,
+    pub(crate) local_port: u32,
+    pub(crate) remote_address: String,
+    pub(crate) remote_port: u32,
+    pub(crate) cookie: u64,
+    pub(crate) state: String,
+    pub(crate) left_established_unix_ns: Option<i64>,
+}
+
+/// What the clients say, beside what the kernel saw of the same connections.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientReport {
+    pub(crate) files: Vec<String>,
+    pub(crate) attempted: usize,
+    pub(crate) upgraded: usize,
+    /// By the client's own word.
+    pub(crate) outcomes: Vec<Tally>,
+    pub(crate) messages_sent: u64,
+    pub(crate) messages_received: u64,
+    /// Found in a capture by their address pair.
+    pub(crate) matched: usize,
+    /// With a local address, and not in any capture: they did not reach a recorded host.
+    pub(crate) unmatched: usize,
+    /// Never had a local port of their own.
+    pub(crate) without_address: usize,
+    pub(crate) clock: Option<ClockOffset>,
+    /// What the matched ones say of their end, beside what the kernel saw.
+    pub(crate) views: Vec<ClientView>,
+    pub(crate) unreadable_lines: Vec<UnreadableLine>,
+    pub(crate) unreadable: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientView {
+    pub(crate) client: String,
+    pub(crate) kernel: String,
+    pub(crate) count: usize,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct UnreadableLine {
+    pub(crate) file: String,
+    pub(crate) line: usize,
+    pub(crate) why: String,
+}

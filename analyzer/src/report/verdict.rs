@@ -1,0 +1,173 @@
+//! The verdict, and what a colleague would say.
+
+use crate::clock::utc_time;
+use crate::report::build::state;
+use crate::report::model::{
+    CaptureReport, Finding, Kind, ServerReport, Threshold, Verdict, VerdictState,
+};
+
+/// Of what is reported: from here on it needs more than a note.
+const INVESTIGATE_PERCENT: f64 = 10.0;
+
+pub(crate) fn of(captures: &[CaptureReport], thresholds: &[Threshold]) -> Verdict {
+    let state = state(thresholds);
+    let servers: Vec<&ServerReport> =
+        captures.iter().flat_map(|capture| &capture.servers).collect();
+    let mut sentences: Vec<String> = servers
+        .iter()
+        .map(|server| {
+            let prefix =
+                if servers.len() > 1 { format!("{}: ", server.url) } else { String::new() };
+            format!("{prefix}{}", server_sentences(server))
+        })
+        .collect();
+    if servers.is_empty() {
+        sentences.push(
+            "The capture holds no health samples, so there is nothing to hold the kernel's counts \
+             against. Record with --health URL."
+                .to_owned(),
+        );
+    }
+    if captures.iter().any(|capture| capture.quality.backend != "ebpf") {
+        sentences.push(
+            "The kernel's side was polled, not followed: what came and went between two polls is not \
+             in it."
+                .to_owned(),
+        );
+    }
+    Verdict { state, headline: headline(state, &servers), sentences }
+}
+
+fn headline(state: VerdictState, servers: &[&ServerReport]) -> String {
+    let findings = || servers.iter().flat_map(|server| &server.findings);
+    let Some(worst) = findings().max_by_key(|finding| finding.count) else {
+        return match state {
+            VerdictState::Inconclusive => "inconclusive".to_owned(),
+            VerdictState::Held | VerdictState::Crossed => "no phantoms".to_owned(),
+        };
+    };
+    let count: i64 =
+        findings().filter(|finding| finding.kind == worst.kind).map(|finding| finding.count).sum();
+    let s = if count == 1 { "" } else { "s" };
+    match worst.kind {
+        Kind::ApplicationLeak => format!("{count} phantom{s}: application leak"),
+        Kind::DescriptorLeak => format!("{count} socket{s} never closed: descriptor leak"),
+        Kind::HalfOpen => format!("{count} half-open connection{s}"),
+        Kind::ReversePhantom => format!("{count} reverse phantom{s}"),
+        Kind::DoubleDecrement => format!("{count} too few reported: double decrement"),
+    }
+}
+
+fn server_sentences(server: &ServerReport) -> String {
+    let Some(last) = server.last else {
+        let why = server.unavailable.first().or(server.inconclusive.first());
+        let why = why.map_or("no health sample".to_owned(), |tally| tally.why.clone());
+        return format!(
+            "Nothing could be judged: none of {} samples had a usable answer ({why}).",
+            server.samples
+        );
+    };
+    if server.findings.is_empty() {
+        return format!(
+            "In {} of {} samples what the server reported lay within what the kernel counted; it \
+             reported up to {} connections.",
+            server.judged,
+            server.samples,
+            thousands(server.reported_peak.unwrap_or(0))
+        );
+    }
+    let kernel = if last.kernel_low == last.kernel_high {
+        thousands(last.kernel_high)
+    } else {
+        format!("{} to {}", thousands(last.kernel_low), thousands(last.kernel_high))
+    };
+    let mut text = format!(
+        "At the end the server said it held {} connections, the kernel held {kernel}.",
+        thousands(last.reported)
+    );
+    for finding in &server.findings {
+        text.push(' ');
+        text.push_str(&finding_sentence(finding));
+    }
+    text
+}
+
+/// `45 of them were phantoms (4.5 %) …`.
+pub(crate) fn finding_sentence(finding: &Finding) -> String {
+    let count = thousands(finding.count);
+    let (is, s) = if finding.count == 1 { ("is", "") } else { ("are", "s") };
+    let percent = finding.percent.map_or(String::new(), |percent| format!(" ({percent:.1} %)"));
+    let mut text = match finding.kind {
+        Kind::ApplicationLeak => {
+            format!("{count} {is} reported but have no socket at all{percent}")
+        }
+        Kind::DescriptorLeak => {
+            format!("{count} socket{s} {is} over but were never closed by the process")
+        }
+        Kind::HalfOpen => format!("{count} connection{s} went silent while still established"),
+        Kind::ReversePhantom => format!("{count} {is} established but not reported{percent}"),
+        Kind::DoubleDecrement => {
+            format!("up to {count} too few were reported, since closes were counted twice")
+        }
+    };
+    if finding.kind == Kind::ApplicationLeak && finding.count == 1 {
+        text = text.replace("but have no", "but has no");
+    }
+    let births: Vec<_> = finding.births.iter().filter(|birth| !birth.before_first_sample).collect();
+    if let [birth] = births.as_slice() {
+        let from = utc_time(birth.from_unix_ns);
+        let to = utc_time(birth.to_unix_ns);
+        if from == to {
+            text.push_str(&format!(", all since {from}"));
+        } else {
+            text.push_str(&format!(", all since {from}–{to}"));
+        }
+    } else if let (Some(first), Some(last)) = (births.first(), births.last()) {
+        text.push_str(&format!(
+            ", growing from {} to {}",
+            utc_time(first.from_unix_ns),
+            utc_time(last.to_unix_ns)
+        ));
+    }
+    text.push('.');
+    if let Some(cause) = &finding.cause {
+        text.push_str(&format!(" {} ({}).", capitalised(cause), finding.cause_certainty.words()));
+    } else {
+        text.push_str(" Nothing recorded explains them.");
+    }
+    if finding.percent.is_some_and(|percent| percent >= INVESTIGATE_PERCENT) {
+        text.push_str(" Investigate.");
+    }
+    text
+}
+
+pub(crate) fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// `12,000`
+pub(crate) fn thousands(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    if number < 0 { format!("−{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thousands;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let cases = [(0, "0"), (997, "997"), (12_000, "12,000"), (-1_000_000, "−1,000,000")];
+        for (number, text) in cases {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Known numbers of phantoms of each kind, found as such, and none on healthy runs.
+
+mod common;
+
+use common::{Conn, MS, S, START_UNIX, Scene, only_finding, report};
+
+/// 1,000 clients at 100/s, which stay for a minute; 45 die by RST from 31 s to 33 s, and the server
+/// keeps them on its count.
+fn leak_on_rst(clients: i64, leaked: i64) -> Scene {
+    let mut scene = Scene::new(60 * S);
+    for n in 0..clients {
+        let mut conn = Conn::open(n * 10 * MS);
+        if n % (clients / leaked) == 0 && n / (clients / leaked) < leaked {
+            let nth = n / (clients / leaked);
+            conn = conn.ended(31 * S + nth * 2 * S / leaked, "remote", "rst").leaked();
+        }
+        scene.conns.push(conn);
+    }
+    scene
+}
+
+#[test]
+fn forty_five_of_a_thousand_leak_on_rst() {
+    let (code, report) = report(&leak_on_rst(1_000, 45), &[]);
+    assert_eq!(code, 99);
+    assert_eq!(report["verdict"]["state"], "crossed");
+    assert_eq!(report["verdict"]["headline"], "45 phantoms: application leak");
+    let finding = only_finding(&report);
+    assert_eq!(finding["kind"], "application_leak");
+    assert_eq!(finding["count"], 45);
+    assert_eq!(finding["at_end"], 45);
+    assert_eq!(finding["percent"], 4.5);
+    assert_eq!(finding["certainty"], "certain");
+    assert_eq!(
+        finding["cause"],
+        "the server does not clean up after connections that end by rst from the remote end"
+    );
+    assert_eq!(finding["cause_certainty"], "likely");
+    let births = finding["births"].as_array().unwrap();
+    assert_eq!(births.len(), 1);
+    assert_eq!(births[0]["count"], 45);
+    assert_eq!(births[0]["ended"][0]["by"], "remote");
+    assert_eq!(births[0]["ended"][0]["how"], "rst");
+    assert_eq!(births[0]["ended"][0]["count"], 45);
+    let from = births[0]["from_unix_ns"].as_i64().unwrap();
+    let to = births[0]["to_unix_ns"].as_i64().unwrap();
+    assert!((29 * S..=31 * S).contains(&(from - START_UNIX)));
+    assert!((33 * S..=34 * S).contains(&(to - START_UNIX)));
+    // The very connections: every 22nd, from 10000 on.
+    assert_eq!(finding["examples_are_named"], true);
+    assert_eq!(finding["examples"][1]["remote_port"], 10_022);
+    let episodes = finding["episodes"].as_array().unwrap();
+    assert_eq!(episodes.len(), 1);
+    assert_eq!(episodes[0]["ongoing"], true);
+    assert_eq!(episodes[0]["peak"], 45);
+    assert_eq!(episodes[0]["growth_per_minute"], 0.0);
+    let server = &report["captures"][0]["servers"][0];
+    assert_eq!(server["basis"], "connections");
+    assert_eq!(server["left_out_health_polls"], 60);
+    assert_eq!(server["agreement"]["compared"], server["agreement"]["equal"]);
+    assert_eq!(server["last"]["kernel_high"], 955);
+    assert_eq!(server["last"]["reported"], 1_000);
+}
+
+#[test]
+fn odd_numbers_are_found_exactly() {
+    for (clients, leaked) in [(100, 1), (997, 23), (5_000, 997)] {
+        let (code, report) = report(&leak_on_rst(clients, leaked), &[]);
+        assert_eq!(code, 99);
+        assert_eq!(only_finding(&report)["count"], leaked);
+    }
+}
+
+#[test]
+fn limits_decide_the_exit_code() {
+    let scene = leak_on_rst(1_000, 45);
+    for (limit, expected) in [("45", 0), ("44", 99), ("4.5%", 0), ("4.4%", 99)] {
+        assert_eq!(report(&scene, &["--max-phantoms", limit]).0, expected, "{limit}");
+    }
+}
+
+/// 200 connects and 200 closes a second, and a server that is right, if a millisecond late.
+fn healthy_churn() -> Scene {
+    let mut scene = Scene::new(30 * S);
+    scene.health_every = 200 * MS;
+    for n in 0..6_000 {
+        let from = n * 5 * MS;
+        let how = ["fin", "rst"][n as usize % 2];
+        let by = ["remote", "local"][n as usize / 2 % 2];
+        scene.conns.push(Conn::open(from).ended(from + 1_700 * MS, by, how));
+    }
+    scene
+}
+
+#[test]
+fn a_healthy_server_under_churn_is_not_accused() {
+    let (code, report) = report(&healthy_churn(), &[]);
+    assert_eq!(code, 0, "{}", report["verdict"]);
+    let server = &report["captures"][0]["servers"][0];
+    assert_eq!(server["findings"].as_array().unwrap().len(), 0);
+    assert_eq!(server["phantoms"]["peak"], 0);
+    assert_eq!(server["reverse_phantoms"]["peak"], 0);
+    assert_eq!(server["judged"], 150);
+    assert_eq!(report["verdict"]["headline"], "no phantoms");
+}
+
+/// Connections that were there before the recording, and end in it.
+#[test]
+fn connections_from_before_the_recording_count() {
+    let mut scene = Scene::new(30 * S);
+    for n in 0..997 {
+        let mut conn = Conn::open(-S);
+        conn.seeded = true;
+        scene.conns.push(if n < 23 {
+            conn.ended(12 * S + n * MS, "remote", "fin").leaked()
+        } else {
+            conn
+        });
+    }
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    let finding = only_finding(&report);
+    assert_eq!((&finding["count"], &finding["kind"]), (&23.into(), &"application_leak".into()));
+    assert_eq!(report["captures"][0]["servers"][0]["series"][0]["kernel_low"], 997);
+}
+
+#[test]
+fn phantoms_from_before_the_first_sample_have_no_known_cause() {
+    let mut scene = Scene::new(20 * S);
+    scene.conns = (0..100).map(|n| Conn::open(n * MS)).collect();
+    scene.adjust.push((0, 23));
+    let (_, report) = report(&scene, &[]);
+    let finding = only_finding(&report);
+    assert_eq!(finding["count"], 23);
+    assert_eq!(finding["births"][0]["before_first_sample"], true);
+    assert_eq!(finding["cause_certainty"], "unknown");
+    assert!(finding["cause"].is_null());
+}
+
+/// Amid 5,000 healthy closes by FIN, a steady leak on RST: only RST is blamed, and the growth told.
+#[test]
+fn a_steady_leak_amid_churn() {
+    let mut scene = Scene::new(120 * S);
+    for n in 0..5_000 {
+        let from = n * 20 * MS;
+        scene.conns.push(Conn::open(from).ended(from + 3 * S, "remote", "fin"));
+    }
+    for n in 0..30 {
+        let from = 10 * S + n * 3 * S;
+        scene.conns.push(Conn::open(from).ended(from + S, "remote", "rst").leaked());
+    }
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    let finding = only_finding(&report);
+    assert_eq!(finding["kind"], "application_leak");
+    // All connections have ended by 120 s, so the last samples see the leak alone.
+    assert_eq!(finding["at_end"], 30);
+    let growth = finding["episodes"][0]["growth_per_minute"].as_f64().unwrap();
+    assert!((15.0..25.0).contains(&growth), "{growth}");
+}
+
+#[test]
+fn descriptors_that_are_never_closed() {
+    let mut scene = Scene::new(60 * S);
+    for n in 0..500 {
+        let conn = Conn::open(n * 10 * MS);
+        scene.conns.push(if n < 45 {
+            conn.ended(20 * S + n * 10 * MS, "remote", "fin").leaked().held()
+        } else {
+            conn
+        });
+    }
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    let finding = only_finding(&report);
+    assert_eq!(finding["kind"], "descriptor_leak");
+    assert_eq!((&finding["count"], &finding["at_end"]), (&45.into(), &45.into()));
+    assert_eq!(finding["certainty"], "certain");
+    assert_eq!(report["captures"][0]["servers"][0]["phantoms"]["peak"], 45);
+    assert_eq!(finding["examples"][0]["state"], "close_wait");
+    assert_eq!(
+        finding["evidence_for"][0],
+        "at the end 45 sockets were over and still held by their process: 45 in close_wait, \
+         0 closed with an open descriptor"
+    );
+}
+
+#[test]
+fn half_open_connections_are_told_by_unanswered_probes() {
+    let mut scene = Scene::new(60 * S);
+    for n in 0..200 {
+        let mut conn = Conn::open(n * 10 * MS);
+        conn.unanswered_probes = if n < 23 { 4 } else { u32::from(n % 2 == 0) };
+        scene.conns.push(conn);
+    }
+    for n in 0..7 {
+        scene.conns.push(Conn::open(n * MS).ended(40 * S, "timeout", "timeout"));
+    }
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    let finding = only_finding(&report);
+    assert_eq!(finding["kind"], "half_open");
+    assert_eq!((&finding["count"], &finding["at_end"]), (&30.into(), &23.into()));
+    // Reported and established are equal, and 23 of them are not there.
+    assert_eq!(report["captures"][0]["servers"][0]["phantoms"]["peak"], 23);
+}
+
+#[test]
+fn connections_that_the_server_never_entered() {
+    let mut scene = Scene::new(60 * S);
+    for n in 0..500 {
+        let mut conn = Conn::open(n * 20 * MS);
+        if n % 20 == 19 {
+            conn.reported_from = None;
+        }
+        scene.conns.push(conn);
+    }
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    let finding = only_finding(&report);
+    assert_eq!(finding["kind"], "reverse_phantom");
+    assert_eq!(finding["count"], 25);
+    assert_eq!(finding["cause"], "the server did not enter some connections");
+    assert_eq!(report["captures"][0]["servers"][0]["phantoms"]["peak"], 0);
+}
+
+#[test]
+fn closes_that_count_twice() {
+    let mut scene = Scene::new(60 * S);
+    for n in 0..500 {
+        let conn = Conn::open(n * 10 * MS);
+        scene.conns.push(if n < 45 {
+            let to = 20 * S + n * 100 * MS;
+            scene.adjust.push((to + MS, -1));
+            conn.ended(to, "remote", "rst")
+        } else {
+            conn
+        });
+    }
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    let finding = only_finding(&report);
+    assert_eq!(finding["kind"], "double_decrement");
+    assert_eq!(finding["count"], 45);
+    assert_eq!(finding["certainty"], "likely");
+    assert_eq!(
+        finding["cause"],
+        "a close is counted twice when a connection ends by rst from the remote end"
+    );
+}
+
+#[test]
+fn a_negative_report_is_certain() {
+    let mut scene = Scene::new(40 * S);
+    for n in 0..100 {
+        let to = 20 * S + n * 10 * MS;
+        scene.conns.push(Conn::open(n * 10 * MS).ended(to, "local", "fin"));
+        if n < 23 {
+            scene.adjust.push((to + MS, -1));
+        }
+    }
+    let (_, report) = report(&scene, &[]);
+    let finding = only_finding(&report);
+    assert_eq!(finding["kind"], "double_decrement");
+    assert_eq!((&finding["count"], &finding["certainty"]), (&23.into(), &"certain".into()));
+}
+
+/// Plain HTTP requests by somebody else to the same port leave by their class.
+#[test]
+fn other_http_requests_do_not_count_where_classes_are_known() {
+    let mut scene = Scene::new(30 * S);
+    for n in 0..100 {
+        let mut conn = Conn::open(n * 10 * MS);
+        conn.class = "upgraded";
+        scene.conns.push(conn);
+    }
+    for _ in 0..3 {
+        let mut monitor = Conn::open(5 * S);
+        monitor.class = "http";
+        monitor.reported_from = None;
+        scene.conns.push(monitor);
+    }
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 0, "{report:#}");
+    let server = &report["captures"][0]["servers"][0];
+    assert_eq!(server["left_out_http"], 3);
+    assert_eq!(server["last"]["kernel_high"], 100);
+}
+
+#[test]
+fn over_a_loss_nothing_is_concluded() {
+    let mut scene = leak_on_rst(1_000, 45);
+    scene.loss.push((0, 60 * S));
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 4);
+    assert_eq!(report["verdict"]["state"], "inconclusive");
+    let server = &report["captures"][0]["servers"][0];
+    assert_eq!(server["judged"], 0);
+    assert_eq!(server["inconclusive"][0]["why"], "7 lost (ring full)");
+    assert!(server["phantoms"]["peak"].is_null());
+}
+
+/// Rows are missing, and nobody said so: the counters tell, and are used instead.
+#[test]
+fn rows_that_disagree_with_the_counters_are_not_trusted() {
+    let mut scene = leak_on_rst(1_000, 45);
+    scene.lost_rows = 300;
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    let server = &report["captures"][0]["servers"][0];
+    assert_eq!(server["basis"], "counts");
+    assert_eq!(only_finding(&report)["count"], 45);
+}
+
+/// Killed with -9: connections that were open have no row, and the counters are used.
+#[test]
+fn a_capture_that_was_cut_off_is_judged_by_its_counters() {
+    let mut scene = leak_on_rst(1_000, 45);
+    scene.finished = false;
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 99);
+    assert_eq!(only_finding(&report)["count"], 45);
+    assert_eq!(report["captures"][0]["quality"]["cut_off"], true);
+
+    let mut healthy = healthy_churn();
+    healthy.finished = false;
+    assert_eq!(self::report(&healthy, &[]).0, 0);
+}
