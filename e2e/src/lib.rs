@@ -5,6 +5,7 @@
 //! where it cannot run. Everything it starts is ended on drop, so also when an assertion fails.
 //! Harness functions panic with what they were doing: in a test that is the report.
 
+pub mod answer;
 pub mod docker;
 pub mod lab;
 pub mod machine;
