@@ -1,5 +1,6 @@
 //! Runs `probe` as a user would, and reads its JSON.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -22,9 +23,13 @@ pub fn command() -> Command {
 #[derive(Debug)]
 pub struct Agent {
     process: Option<Running>,
+    /// A socket of its own, so that a running agent of the machine is neither asked nor in the way.
+    socket: PathBuf,
 }
 
 impl Agent {
+    const LISTEN: &str = "127.0.0.1:19464";
+
     /// Returns once its counts are complete.
     ///
     /// # Panics
@@ -32,27 +37,69 @@ impl Agent {
     #[track_caller]
     #[must_use]
     pub fn start() -> Self {
-        let process = Running::start(command().arg("serve"));
-        process.wait_stderr("listening on");
-        Self { process: Some(process) }
+        let name = format!("groundtruth-agent-{}.sock", std::process::id());
+        let mut agent = Self { process: None, socket: std::env::temp_dir().join(name) };
+        agent.start_again();
+        agent
     }
 
-    /// Counts now.
+    /// Starts it after [`Agent::terminate`].
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let process = Running::start(self.command("serve").args(["--listen", Self::LISTEN]));
+        process.wait_stderr("listening on");
+        self.process = Some(process);
+    }
+
+    /// Ends it as a service manager does; what it has pinned stays.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn terminate(&mut self) {
+        if let Some(process) = self.process.take() {
+            let finished = process.stop(Signal::TERM);
+            assert_eq!(finished.code, Some(143), "{finished}");
+        }
+    }
+
+    fn command(&self, subcommand: &str) -> Command {
+        let mut command = command();
+        command.arg(subcommand).arg("--agent-socket").arg(&self.socket);
+        command
+    }
+
+    /// Counts now, as `probe count` gets them from the agent.
     #[track_caller]
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts::read(&[])
+        Counts::parse(&finish(self.command("count").arg("--json")).success("probe count"))
+    }
+
+    /// Counts now, from a JSON path of its web server.
+    #[track_caller]
+    #[must_use]
+    pub fn get(&self, path: &str) -> Counts {
+        Counts::parse(&self.text(path))
+    }
+
+    /// The body at a path of its web server.
+    #[track_caller]
+    #[must_use]
+    pub fn text(&self, path: &str) -> String {
+        let url = format!("http://{}{path}", Self::LISTEN);
+        finish(Command::new("busybox").args(["wget", "-q", "-O", "-", &url])).success("wget")
     }
 }
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if let Some(process) = self.process.take()
-            && !std::thread::panicking()
-        {
-            process.stop(Signal::TERM);
-        }
-        let _ = command().args(["stop", "--purge"]).output();
+        // Killed or not, what it has pinned must go, or the next test would take it over.
+        self.process = None;
+        let _ = self.command("stop").arg("--purge").output();
     }
 }
 
@@ -61,16 +108,9 @@ impl Drop for Agent {
 pub struct Counts(pub Value);
 
 impl Counts {
-    /// Runs `probe count --json` with more arguments.
-    ///
-    /// # Panics
-    /// If it fails or prints no JSON.
     #[track_caller]
-    #[must_use]
-    pub fn read(args: &[&str]) -> Self {
-        let text = run(&[&["count", "--json"], args].concat()).success("probe count");
-        let value = serde_json::from_str(&text)
-            .unwrap_or_else(|e| panic!("`probe count --json` printed no JSON: {e}\n{text}"));
+    fn parse(text: &str) -> Self {
+        let value = serde_json::from_str(text).unwrap_or_else(|e| panic!("no JSON: {e}\n{text}"));
         Self(value)
     }
 
