@@ -25,6 +25,8 @@ pub mod flag {
     pub const SYN_ACK_RETRANSMITTED: u32 = 1 << 9;
     /// Answered `101` with the accept key that the request's key asks for.
     pub const UPGRADED: u32 = 1 << 10;
+    /// Events of this socket were missed and made good: times since then are upper bounds.
+    pub const CAUGHT_UP: u32 = 1 << 12;
     /// Not a connection but a listening socket.
     pub const LISTENER: u32 = 1 << 11;
 }
@@ -50,6 +52,8 @@ pub mod class {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Connection {
+    /// Address of the kernel's socket: the key of the connection map.
+    pub sk: u64,
     /// Socket cookie as `ss -e` prints it; 0 where the kernel has not made one.
     pub cookie: u64,
     /// cgroup2 id of the socket's own cgroup.
@@ -107,14 +111,15 @@ pub struct Connection {
     pub class: u8,
     pub http_status: u16,
     pub close_code: u16,
-    pub pad: u32,
+    /// The last walk that met this socket.
+    pub walk: u32,
 }
 
 impl Connection {
     pub const NO_SLOT: u32 = u32::MAX;
 }
 
-const _: () = assert!(size_of::<Connection>() == 240);
+const _: () = assert!(size_of::<Connection>() == 248);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding (asserted above), every bit pattern is valid.

@@ -14,7 +14,7 @@ pub enum Stat {
     ConnectionInsertFailed = 3,
     /// Connections not counted because every counter slot was taken.
     CountSlotsFull = 4,
-    /// Stale entries of a reused socket address that were taken out (a CLOSE had been missed).
+    /// Entries of a reused socket address that were taken out: a CLOSE had been missed.
     StaleHealed = 5,
     /// Entries taken out when the socket was destroyed without a CLOSE having been seen.
     DestroyHealed = 6,
@@ -22,6 +22,14 @@ pub enum Stat {
     CgroupUnknown = 7,
     /// Slots handed out so far (not a loss: how far readers must look).
     SlotsUsed = 8,
+    /// Sockets brought forward by a packet or a walk: an event had been missed.
+    CaughtUp = 11,
+    /// Sockets found by a packet or a walk after the seed pass: their birth had been missed.
+    FoundLate = 12,
+    /// Entries taken out since a walk no longer met their sockets: a CLOSE had been missed.
+    Forgotten = 13,
+    /// Number of the current walk, set by userspace (not a loss). 0 until the seed pass has ended.
+    Walk = 14,
     /// Payload pieces that found the ring full: the HTTP side of those connections is unknown.
     PayloadLost = 9,
     /// Handshakes not followed because their map was full.

@@ -30,6 +30,16 @@ pub fn note(stat: Stat) {
     }
 }
 
+/// Number of the current walk; 0 during the seed pass.
+#[inline(always)]
+pub fn walk() -> u32 {
+    match STATISTICS.get_ptr(Stat::Walk as u32) {
+        // SAFETY: reading a u64 of an array element that userspace sets.
+        Some(number) => unsafe { number.read_volatile() as u32 },
+        None => 0,
+    }
+}
+
 /// The counters of `key`, made on first use. `None` (and a note) when there is no room.
 #[inline(always)]
 pub fn slot_of(key: &CountKey) -> Option<u32> {

@@ -47,3 +47,7 @@ pub static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, u8> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Turns socket pointers into plain numbers, one at a time per CPU (`cgroup_skb_egress`).
+#[map]
+pub static ADDRESSES: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);

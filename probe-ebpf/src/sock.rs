@@ -37,7 +37,7 @@ fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
 }
 
 impl Sock {
-    pub fn new(pointer: *const core::ffi::c_void) -> Self {
+    pub const fn new(pointer: *const core::ffi::c_void) -> Self {
         Self(pointer.cast())
     }
 

@@ -10,14 +10,14 @@ use aya_ebpf::{
 };
 use probe_common::{
     connection::{Connection, class, flag},
-    key::CountKey,
+    key::{CountKey, ListenerKey},
     loss::Stat,
     state::{self, role},
 };
 
 use crate::{
     count,
-    maps::{CONNECTIONS, RECORDS},
+    maps::{CONNECTIONS, LISTENERS, RECORDS},
     sock::Sock,
 };
 
@@ -43,17 +43,42 @@ pub fn state_change(sk: Sock, old: u8, new: u8) {
         }
         if connection.state == state::CLOSE && connection.cookie == sk.cookie() {
             generation = connection.generation + 1;
+            end(connection);
+            take_out(key, connection);
         } else {
-            count::note(Stat::StaleHealed);
+            replaced(key, connection);
         }
-        end(connection);
+    }
+    if new != state::CLOSE {
+        begin(sk, old, new, generation);
+    }
+}
+
+/// The entry's socket is gone, and another lives at its address: its end was missed.
+#[inline(always)]
+pub fn replaced(key: u64, connection: &mut Connection) {
+    count::note(Stat::StaleHealed);
+    end_unseen(connection);
+    take_out(key, connection);
+}
+
+/// Ends a connection whose CLOSE was missed; its time is when that was noticed.
+#[inline(always)]
+fn end_unseen(connection: &mut Connection) {
+    connection.flags |= flag::CLOSE_MISSED;
+    connection.closed_ns = now();
+    if connection.state == state::ESTABLISHED {
+        connection.left_established_ns = connection.closed_ns;
+    }
+    end(connection);
+}
+
+/// Removes an entry and takes it out of the count; whoever removes it does both.
+#[inline(always)]
+fn take_out(key: u64, connection: &Connection) {
+    if CONNECTIONS.remove(key).is_ok() {
         count::leave(connection);
-        let _ = CONNECTIONS.remove(&key);
     }
-    if new == state::CLOSE {
-        return;
-    }
-    begin(sk, old, new, generation);
 }
 
 /// An entry found at a birth is the same connection when this event was handled already (the second
@@ -63,6 +88,95 @@ fn is_same_connection(sk: Sock, connection: &Connection, old: u8, new: u8) -> bo
     let continues = connection.state == new
         || (connection.state == old && old == state::SYN_RECV && connection.role == role::ACTIVE);
     continues && connection.cookie == sk.cookie()
+}
+
+/// How far a state is along a connection's life.
+#[inline(always)]
+fn rank(of: u8) -> u8 {
+    match of {
+        state::SYN_SENT | state::SYN_RECV | state::LISTEN => 1,
+        state::ESTABLISHED => 2,
+        state::FIN_WAIT_1 | state::CLOSE_WAIT => 3,
+        state::FIN_WAIT_2 | state::CLOSING | state::LAST_ACK => 4,
+        _ => 5,
+    }
+}
+
+/// Makes good what no state change told: `sk` is seen under its lock in a state of which its entry
+/// is short. Only ever forward: the state is stored after the event, so an entry may be ahead.
+#[inline(always)]
+pub fn catch_up(sk: Sock, connection: &mut Connection) {
+    let seen = sk.state();
+    if rank(seen) > rank(connection.state) && seen != state::CLOSE {
+        count::note(Stat::CaughtUp);
+        connection.flags |= flag::CAUGHT_UP;
+        bring_to(sk, connection, seen);
+    }
+}
+
+/// Follows a socket that no event has shown: it was there before the programs (the seed pass), or
+/// its birth was missed. `sk` is seen under its lock, or by the walk.
+#[inline(always)]
+pub fn found(sk: Sock, cookie: u64, late: bool) {
+    let seen = sk.state();
+    // Mini sockets and passive children that are not established are not counted; CLOSE is over.
+    if matches!(seen, state::TIME_WAIT | state::NEW_SYN_RECV | state::SYN_RECV | state::CLOSE) {
+        return;
+    }
+    let now = now();
+    // SAFETY: all-zero is a valid Connection.
+    let mut connection: Connection = unsafe { core::mem::zeroed() };
+    connection.cookie = cookie;
+    connection.state = seen;
+    connection.class = class::UNKNOWN;
+    connection.first_seen_ns = now;
+    connection.flags = if late { flag::CAUGHT_UP } else { flag::SEEDED };
+    connection.role = role_of(sk, seen);
+    connection.walk = count::walk();
+    if seen == state::LISTEN {
+        connection.flags |= flag::LISTENER;
+    }
+    if late {
+        connection.established_ns = now;
+    } else if connection.role == role::PASSIVE && seen != state::LISTEN && sk.has_descriptor() {
+        connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
+        connection.accepted_ns = now;
+    }
+    if follow(sk, &mut connection) && late {
+        count::note(Stat::FoundLate);
+        if seen != state::LISTEN {
+            count::established(&connection);
+        }
+    }
+}
+
+/// The kernel does not record how a socket was opened. Listeners come first in a walk.
+#[inline(always)]
+fn role_of(sk: Sock, seen: u8) -> u8 {
+    let key = ListenerKey { netns: sk.netns(), port: sk.local_port(), pad: 0 };
+    if seen == state::LISTEN {
+        let _ = LISTENERS.insert(key, 1, 0);
+        return role::PASSIVE;
+    }
+    if seen == state::SYN_SENT || sk.bound_by_connect() {
+        return role::ACTIVE;
+    }
+    // SAFETY: the value is not read.
+    if unsafe { LISTENERS.get(key) }.is_some() { role::PASSIVE } else { role::UNKNOWN }
+}
+
+/// An entry whose socket the walk `walk` no longer met: it ended without an event.
+#[inline(always)]
+pub fn forget(key: u64, cookie: u64, walk: u32) {
+    let Some(connection) = CONNECTIONS.get_ptr_mut(&key) else { return };
+    // SAFETY: a live map value whose socket is gone.
+    let connection = unsafe { &mut *connection };
+    if connection.cookie != cookie || connection.walk >= walk {
+        return;
+    }
+    count::note(Stat::Forgotten);
+    end_unseen(connection);
+    take_out(key, connection);
 }
 
 /// The socket is destroyed: nobody holds it any more. Also the second chance for a missed CLOSE.
@@ -81,8 +195,7 @@ pub fn destroyed(sk: Sock) {
         close(sk, connection, now);
     }
     end(connection);
-    count::leave(connection);
-    let _ = CONNECTIONS.remove(&key);
+    take_out(key, connection);
 }
 
 #[inline(always)]
@@ -104,8 +217,7 @@ fn bring_to(sk: Sock, connection: &mut Connection, new: u8) {
             close(sk, connection, now);
             if !sk.has_descriptor() {
                 end(connection);
-                count::leave(connection);
-                let _ = CONNECTIONS.remove(sk.address());
+                take_out(sk.address(), connection);
                 return;
             }
             connection.flags |= flag::FD_HELD_AT_CLOSE;
@@ -191,6 +303,7 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
         // SAFETY: a helper without arguments.
         connection.task_cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     }
+    connection.walk = count::walk();
     match new {
         state::ESTABLISHED => connection.established_ns = now,
         state::LISTEN => connection.flags |= flag::LISTENER,
@@ -204,7 +317,8 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
 /// Reads the rest of a new connection, finds its counters, and inserts it if it is absent.
 /// Returns whether it was inserted.
 #[inline(always)]
-pub fn follow(sk: Sock, connection: &mut Connection) -> bool {
+fn follow(sk: Sock, connection: &mut Connection) -> bool {
+    connection.sk = sk.address();
     sk.read_addresses(connection);
     connection.netns = sk.netns();
     connection.cgroup_id = sk.cgroup_id();

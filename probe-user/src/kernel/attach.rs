@@ -1,6 +1,7 @@
 //! Loads the object, attaches every hook that this kernel grants, and keeps the links.
 
 use std::{
+    fs::File,
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{
-        Program,
+        CgroupAttachMode, CgroupSkbAttachType, Program,
         links::{FdLink, PinnedLink},
     },
 };
@@ -22,6 +23,7 @@ use super::{
     offsets::{self, Resolved},
     sys,
 };
+use crate::identity::cgroup::Mounted;
 
 /// The kernel programs as `cargo xtask build-ebpf` built them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf.o"));
@@ -55,6 +57,8 @@ pub struct Attached {
     pub degraded: Vec<String>,
     /// The programs of an earlier agent were taken over: nothing needs to be seeded.
     pub taken_over: bool,
+    /// Root of the cgroup2 hierarchy, where packet hooks are attached.
+    cgroup_root: Option<File>,
 }
 
 /// One attached program. The link lives as long as this, or as long as its pin.
@@ -108,6 +112,7 @@ pub fn attach(options: &Options) -> Result<Attached, Unavailable> {
         hooks: Vec::new(),
         degraded: missing.iter().map(|(field, cost)| format!("no {field} in BTF: {cost}")).collect(),
         taken_over,
+        cgroup_root: open_cgroup_root(),
     };
     for hook in &HOOKS {
         if options.skip.contains(&hook.name()) {
@@ -160,6 +165,15 @@ impl Attached {
                 let id = program.attach()?;
                 program.take_link(id)?.into()
             }
+            (Kind::CgroupEgress, Program::CgroupSkb(program)) => {
+                let Some(root) = &self.cgroup_root else {
+                    anyhow::bail!("no cgroup2 file system is mounted");
+                };
+                program.load()?;
+                let id =
+                    program.attach(root, CgroupSkbAttachType::Egress, CgroupAttachMode::Single)?;
+                program.take_link(id)?.try_into()?
+            }
             (Kind::Fexit(function), Program::FExit(program)) => {
                 program.load(function, btf)?;
                 let id = program.attach()?;
@@ -173,6 +187,10 @@ impl Attached {
         };
         Ok(Running { hook, link })
     }
+}
+
+fn open_cgroup_root() -> Option<File> {
+    File::open(Mounted::find().ok()?.path()?).ok()
 }
 
 /// Names the programs and layouts of this build: pins of another build are not taken over.

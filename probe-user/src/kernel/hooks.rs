@@ -5,6 +5,8 @@
 pub enum Kind {
     /// BTF-typed raw tracepoint.
     TpBtf(&'static str),
+    /// Every packet that sockets of the cgroup2 hierarchy send.
+    CgroupEgress,
     /// Function exit through a BPF trampoline; refused where function tracing is locked.
     Fexit(&'static str),
 }
@@ -25,6 +27,7 @@ impl Hook {
     pub fn name(&self) -> String {
         match self.kind {
             Kind::TpBtf(tracepoint) => format!("tp_btf/{tracepoint}"),
+            Kind::CgroupEgress => "cgroup_skb/egress".into(),
             Kind::Fexit(function) => format!("fexit/{function}"),
         }
     }
@@ -43,7 +46,7 @@ const DESTROY: Option<&str> =
 const RESETS: Option<&str> = Some("who reset a connection is not told");
 
 /// In the order of attaching: what repairs comes before what it repairs.
-pub const HOOKS: [Hook; 7] = [
+pub const HOOKS: [Hook; 8] = [
     tp_btf("destroy_sock_1", "tcp_destroy_sock", DESTROY),
     tp_btf("destroy_sock_2", "tcp_destroy_sock", DESTROY),
     tp_btf("set_state_1", "inet_sock_set_state", None),
@@ -51,11 +54,19 @@ pub const HOOKS: [Hook; 7] = [
     tp_btf("receive_reset", "tcp_receive_reset", RESETS),
     tp_btf("send_reset", "tcp_send_reset", RESETS),
     Hook {
+        program: "egress",
+        kind: Kind::CgroupEgress,
+        without: Some("a state change that the kernel skipped is made good only by the next walk"),
+    },
+    Hook {
         program: "accept",
         kind: Kind::Fexit("inet_csk_accept"),
         without: Some("`accepted` times are upper bounds, and the accepting task is not told"),
     },
 ];
 
-/// The iterator that finds the connections from before.
-pub const SEED: &str = "seed";
+/// The iterator that walks a namespace's sockets.
+pub const WALK: &str = "walk";
+
+/// Attached nowhere: takes out entries whose sockets are gone.
+pub const FORGET: &str = "forget";

@@ -3,10 +3,13 @@
 pub mod attach;
 pub mod hooks;
 pub mod offsets;
-pub mod seed;
 pub mod sys;
+pub mod walk;
 
 use std::fmt;
+
+pub use crate::truth::ebpf::open;
+pub use attach::Options;
 
 /// Why this host can't run the programs: exit code 96.
 #[derive(Debug)]

@@ -88,6 +88,19 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     Ok(info)
 }
 
+/// Runs a raw tracepoint program once, on this CPU, with `arguments` as its context.
+///
+/// # Errors
+/// As bpf(2) `BPF_PROG_TEST_RUN` (raw tracepoints: Linux 5.10 and later).
+pub fn run_program(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<()> {
+    // SAFETY: all-zero is a valid bpf_attr.
+    let mut attributes: bpf_attr = unsafe { mem::zeroed() };
+    attributes.test.prog_fd = program.as_raw_fd() as u32;
+    attributes.test.ctx_in = arguments.as_ptr() as u64;
+    attributes.test.ctx_size_in = mem::size_of_val(arguments) as u32;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes).map(drop)
+}
+
 /// A descriptor for a program in the kernel.
 ///
 /// # Errors

@@ -4,10 +4,11 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd},
     ptr,
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::Context;
-use aya::maps::{Map, MapData};
+use aya::maps::{Array, Map, MapData};
 use probe_common::{
     key::CountSlot,
     loss::{STATS, Stat},
@@ -67,6 +68,7 @@ impl<T> Drop for Mapped<T> {
 pub struct Counters {
     slots: Mapped<CountSlot>,
     statistics: Mapped<u64>,
+    statistics_map: Mutex<Array<MapData, u64>>,
 }
 
 impl Counters {
@@ -81,6 +83,7 @@ impl Counters {
             slots: Mapped::new(&counts, entries).context("cannot map the counters")?,
             statistics: Mapped::new(&statistics, STATS as u32)
                 .context("cannot map the statistics")?,
+            statistics_map: Mutex::new(Array::try_from(Map::Array(statistics))?),
         })
     }
 
@@ -89,6 +92,17 @@ impl Counters {
     pub fn slots(&self) -> Vec<CountSlot> {
         let used = self.statistic(Stat::SlotsUsed) as usize;
         (0..used).filter_map(|index| self.slots.get(index)).filter(|slot| slot.key.ready == 1).collect()
+    }
+
+    /// Numbers the next walk, for the kernel side to stamp what it meets.
+    ///
+    /// # Errors
+    /// As bpf(2).
+    pub fn next_walk(&self) -> anyhow::Result<u32> {
+        let mut map = self.statistics_map.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = self.statistic(Stat::Walk) + 1;
+        map.set(Stat::Walk as u32, number, 0).context("cannot number the walk")?;
+        Ok(u32::try_from(number).unwrap_or(u32::MAX))
     }
 
     #[must_use]

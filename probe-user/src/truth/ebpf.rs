@@ -1,6 +1,7 @@
 //! The exact source: our own programs in this host's kernel.
 
 use std::{
+    collections::{HashMap, HashSet},
     os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,21 +11,22 @@ use aya::{
     Btf,
     maps::{Map, MapData, RingBuf},
 };
-use probe_common::{connection::Connection, key::CountSlot, loss::Stat};
+use probe_common::{connection::Connection, key::CountSlot, loss::Stat, state};
 use tokio::sync::mpsc::Receiver;
 
 use super::{
     counters::Counters,
     records::Records,
+    sock_diag::{self, Detail},
     source::{Backend, Ended, Exactness, Source},
 };
 use crate::{
-    identity::netns,
+    clock,
+    identity::netns::{self, Netns},
     kernel::{
         Unavailable,
         attach::{self, Attached, Options},
-        seed::{self, Seeder},
-        sys,
+        sys, walk,
     },
 };
 
@@ -38,6 +40,13 @@ const COUNT_LOSSES: [(Stat, &str); 3] = [
     (Stat::CountSlotsFull, "connections were not counted: too many containers × ports"),
 ];
 
+/// One walk over the host's sockets.
+struct Walk {
+    number: u32,
+    started_ns: u64,
+    namespaces: HashMap<u32, Netns>,
+}
+
 /// Programs, maps and the record thread.
 pub struct EbpfSource {
     counters: Counters,
@@ -46,8 +55,6 @@ pub struct EbpfSource {
     attached: Mutex<Attached>,
     hooks: Vec<String>,
     degraded: Vec<String>,
-    /// Accepts are seen when they happen; otherwise walks note them.
-    sharp_accepts: bool,
 }
 
 /// Attaches, then seeds: from the moment this returns, counts are exact.
@@ -59,12 +66,16 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     let mut degraded = std::mem::take(&mut attached.degraded);
     Btf::from_sys_fs()
         .map_err(anyhow::Error::from)
-        .and_then(|btf| seed::load(&mut attached.ebpf, &btf))
+        .and_then(|btf| walk::load(&mut attached.ebpf, &btf))
         .map_err(|error| inside("load iter/tcp", &error))?;
     if !attached.taken_over {
         degraded.extend(walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?);
     }
-    build(attached, degraded).map_err(|error| inside("open the maps", &error))
+    let source =
+        build(attached, degraded).map_err(|error| inside("open the maps", &error))?;
+    // From now on a socket that no event has shown is one whose birth was missed.
+    source.counters.next_walk().map_err(|error| inside("end the seed pass", &error))?;
+    Ok(source)
 }
 
 fn inside(what: &str, error: &anyhow::Error) -> Unavailable {
@@ -91,7 +102,6 @@ fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<Eb
         counters,
         connections,
         records: Records::start(ring)?,
-        sharp_accepts: hooks.iter().any(|hook| hook == "fexit/inet_csk_accept"),
         attached: Mutex::new(attached),
         hooks,
         degraded,
@@ -101,16 +111,15 @@ fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<Eb
 /// Walks every network namespace; returns what could not be walked.
 fn walk_all(attached: &mut Attached) -> anyhow::Result<Vec<String>> {
     let found = netns::find().context("cannot list network namespaces")?;
-    let mut seeder = Seeder::loaded(&mut attached.ebpf)?;
     let mut failed = Vec::new();
     for namespace in &found.namespaces {
-        if let Err(error) = seeder.walk(namespace) {
+        if let Err(error) = walk::walk(&mut attached.ebpf, namespace) {
             failed.push(format!("connections from before the start are missing: {error:#}"));
         }
     }
     if found.unreadable > 0 {
         failed.push(format!(
-            "{} processes' network namespaces could not be looked at",
+            "the network namespaces of {} processes could not be looked at",
             found.unreadable
         ));
     }
@@ -122,6 +131,32 @@ impl EbpfSource {
     #[must_use]
     pub fn statistic(&self, which: Stat) -> u64 {
         self.counters.statistic(which)
+    }
+
+    /// Takes out entries that `walk` should have met and did not, if sock_diag does not list their
+    /// sockets either (a walk may skip sockets while its hash bucket changes). It takes a CLOSE and
+    /// a destruction that were both skipped to leave such an entry.
+    fn forget_missing(&self, attached: &mut Attached, walk: &Walk) -> anyhow::Result<()> {
+        let mut missing: HashMap<u32, Vec<Connection>> = HashMap::new();
+        for connection in self.connections()? {
+            let met = connection.walk >= walk.number
+                || connection.first_seen_ns >= walk.started_ns
+                || connection.state == state::CLOSE;
+            if !met {
+                missing.entry(connection.netns).or_default().push(connection);
+            }
+        }
+        for (netns, connections) in missing {
+            let Some(namespace) = walk.namespaces.get(&netns) else { continue };
+            let listed: HashSet<u64> = sock_diag::dump(namespace, Detail::Basic)?
+                .iter()
+                .map(|socket| socket.cookie)
+                .collect();
+            for connection in connections.iter().filter(|gone| !listed.contains(&gone.cookie)) {
+                walk::forget(&mut attached.ebpf, connection, walk.number)?;
+            }
+        }
+        Ok(())
     }
 
     /// Program runs that the kernel skipped because the program was running already. The second
@@ -151,12 +186,19 @@ impl Source for EbpfSource {
         Ok(self.counters.slots())
     }
 
-    fn refresh_accepted(&self) -> anyhow::Result<()> {
-        if self.sharp_accepts {
-            return Ok(());
-        }
+    fn settle(&self) -> anyhow::Result<()> {
         let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        walk_all(&mut attached).map(drop)
+        let started_ns = clock::mono_ns().unsigned_abs();
+        let number = self.counters.next_walk()?;
+        let found = netns::find().context("cannot list network namespaces")?;
+        let mut namespaces = HashMap::new();
+        for namespace in found.namespaces {
+            // One that is gone meanwhile took its sockets with it.
+            if walk::walk(&mut attached.ebpf, &namespace).is_ok() {
+                namespaces.insert(namespace.inode, namespace);
+            }
+        }
+        self.forget_missing(&mut attached, &Walk { number, started_ns, namespaces })
     }
 
     fn connections(&self) -> anyhow::Result<Vec<Connection>> {

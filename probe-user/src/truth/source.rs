@@ -41,12 +41,13 @@ pub trait Source: Send + Sync {
     /// When the kernel or the agent cannot be asked.
     fn slots(&self) -> anyhow::Result<Vec<CountSlot>>;
 
-    /// Brings `accepted_total` up to date where accepts are seen only by walking the sockets (no
-    /// function tracing): tens of milliseconds at 50,000 sockets. Call before showing it.
+    /// Walks every socket once: notes accepts that no event has shown (where function tracing is
+    /// locked), and makes good what the kernel's events missed. Tens of milliseconds at 50,000
+    /// sockets. Call before numbers are shown once; an agent calls it every few seconds.
     ///
     /// # Errors
     /// As [`Source::slots`].
-    fn refresh_accepted(&self) -> anyhow::Result<()> {
+    fn settle(&self) -> anyhow::Result<()> {
         Ok(())
     }
 

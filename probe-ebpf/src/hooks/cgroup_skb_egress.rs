@@ -1,0 +1,69 @@
+//! `cgroup_skb/egress` at the cgroup2 root: every packet that a socket sends, under the socket's
+//! lock, right after the state change that caused it. Unlike tracing programs, cgroup programs are
+//! never skipped, so this is where a missed state change is noticed and made good.
+
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
+
+use crate::{
+    count,
+    maps::{ADDRESSES, CONNECTIONS},
+    sock::Sock,
+    track,
+};
+
+/// Let the packet pass. Anything else would drop it.
+const PASS: i32 = 1;
+const IPPROTO_TCP: u32 = 6;
+
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    // SAFETY: the context of a cgroup_skb program; the verifier turns this into a checked load.
+    let socket = unsafe { (*skb).__bindgen_anon_2.sk };
+    if socket.is_null() {
+        return PASS;
+    }
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(socket as u64) {
+        // SAFETY: a live map value; the sender holds the socket's lock.
+        let connection = unsafe { &mut *connection };
+        // SAFETY: a field that the verifier knows of every socket.
+        let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
+        if connection.remote_port == remote_port {
+            track::catch_up(Sock::new(connection.sk as *const _), connection);
+            return PASS;
+        }
+        track::replaced(socket as u64, connection);
+    }
+    adopt(skb, socket);
+    PASS
+}
+
+/// Follows a socket whose birth was missed.
+#[inline(always)]
+fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) {
+    // SAFETY: `socket` is what the context holds, not NULL; the result is checked.
+    let full = unsafe { bpf_sk_fullsock(socket) };
+    if full.is_null() {
+        return;
+    }
+    // SAFETY: checked for NULL; the verifier knows the fields of a full socket.
+    if unsafe { (*full).protocol } != IPPROTO_TCP {
+        return;
+    }
+    // The verifier forbids arithmetic on this pointer. Through a map it becomes a plain number,
+    // which is what reading kernel memory needs.
+    let key = socket as u64;
+    let _ = ADDRESSES.insert(key, key, 0);
+    // SAFETY: a copied u64.
+    let Some(address) = unsafe { ADDRESSES.get(key) }.copied() else { return };
+    let _ = ADDRESSES.remove(key);
+    // SAFETY: the context that this helper asks for.
+    let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
+    track::found(Sock::new(address as *const _), cookie, count::walk() > 0);
+}

@@ -1,0 +1,17 @@
+//! Run by userspace through `BPF_PROG_TEST_RUN`, attached nowhere: takes out an entry whose socket
+//! a walk no longer met, with the same code that ends every other connection.
+
+use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
+
+use crate::track;
+
+/// Arguments: key (the socket's address), cookie, number of the walk.
+#[raw_tracepoint(tracepoint = "sys_enter")]
+pub fn forget(ctx: RawTracePointContext) -> i32 {
+    let arguments: *const u64 = ctx.as_ptr().cast();
+    // SAFETY: userspace passes three words, which is what the kernel hands on as the context.
+    let (key, cookie, walk) =
+        unsafe { (*arguments, *arguments.add(1), *arguments.add(2) as u32) };
+    track::forget(key, cookie, walk);
+    0
+}

@@ -1,0 +1,74 @@
+//! Walks every socket of the host, one network namespace after the other: at the start to follow
+//! what was there before, later to note accepts and to make good what events missed.
+
+use std::{fs::File, io::Read, os::fd::AsFd};
+
+use anyhow::Context;
+use aya::{
+    Btf, Ebpf,
+    programs::{Iter, Program, RawTracePoint},
+};
+use probe_common::connection::Connection;
+
+use super::{
+    hooks::{FORGET, WALK},
+    sys,
+};
+use crate::identity::netns::Netns;
+
+/// Loads the two programs that are attached nowhere.
+///
+/// # Errors
+/// Where the kernel refuses `iter/tcp`.
+pub fn load(ebpf: &mut Ebpf, btf: &Btf) -> anyhow::Result<()> {
+    iterator(ebpf)?.load("tcp", btf).context("cannot load iter/tcp")?;
+    forgetter(ebpf)?.load().context("cannot load the program that takes out stale entries")
+}
+
+/// Walks every socket of `namespace` once.
+///
+/// # Errors
+/// Where the namespace can't be entered, or the kernel stops the walk.
+pub fn walk(ebpf: &mut Ebpf, namespace: &Netns) -> anyhow::Result<()> {
+    let program = iterator(ebpf)?;
+    let link = program.attach()?;
+    let link = program.take_link(link)?;
+    // The iterator walks the namespace of the task that opens it.
+    namespace
+        .run(move || -> anyhow::Result<()> {
+            let mut file: File = link.into_file()?;
+            let mut nothing = [0_u8; 4096];
+            while file.read(&mut nothing)? > 0 {}
+            Ok(())
+        })
+        .map_err(anyhow::Error::from)
+        .flatten()
+        .with_context(|| {
+            format!("cannot walk the sockets of network namespace {}", namespace.inode)
+        })
+}
+
+/// Takes out an entry whose socket walk `number` no longer met.
+///
+/// # Errors
+/// As bpf(2).
+pub fn forget(ebpf: &mut Ebpf, connection: &Connection, number: u32) -> anyhow::Result<()> {
+    let arguments = [connection.sk, connection.cookie, u64::from(number)];
+    let program = forgetter(ebpf)?;
+    sys::run_program(program.fd()?.as_fd(), &arguments)
+        .context("cannot take out the entry of a socket that is gone")
+}
+
+fn iterator(ebpf: &mut Ebpf) -> anyhow::Result<&mut Iter> {
+    match ebpf.program_mut(WALK) {
+        Some(Program::Iter(program)) => Ok(program),
+        _ => anyhow::bail!("the object file has no iterator {WALK}"),
+    }
+}
+
+fn forgetter(ebpf: &mut Ebpf) -> anyhow::Result<&mut RawTracePoint> {
+    match ebpf.program_mut(FORGET) {
+        Some(Program::RawTracePoint(program)) => Ok(program),
+        _ => anyhow::bail!("the object file has no program {FORGET}"),
+    }
+}
