@@ -79,5 +79,5 @@ fn metrics_and_json_say_the_same() {
         })
         .and_then(|line| line.rsplit(' ').next());
     assert_eq!(value, Some("23"), "{metrics}");
-    assert_eq!(agent.text("/healthz").trim().is_empty(), false);
+    assert!(!agent.text("/healthz").trim().is_empty());
 }

@@ -72,7 +72,6 @@ fn a_process_that_moves_takes_no_connection_along() {
         [of(18081, &from), of(18082, &to)].map(|population| counts.established(&population))
     });
     agent.counts().assert_exact();
-    drop(server);
 }
 
 #[test]
