@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::balancer::{self, Policy, Role, ShardFault};
 use crate::churn::{self, ChurnEnd};
 use crate::client::{self, EndSpec};
-use crate::fault::FaultSpec;
+use crate::fault::{FaultSpec, Side};
 use crate::scenario::{self, Scenario};
 use crate::server;
 use crate::sink::SinkMode;
-use crate::units::{Amount, Ramp, duration, duration_or_ms, name_and_amount};
+use crate::units::{Amount, Ramp, Window, duration, duration_or_ms, name_and_amount};
 
 /// Servers, clients and faults whose truth is known.
 #[derive(Debug, Parser)]
@@ -38,7 +39,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A WebSocket server that echoes, reports its health, and has the faults it is given
-    #[command(after_help = crate::fault::help(), after_long_help = format!("{}
+    #[command(after_help = crate::fault::help(Side::Server), after_long_help = format!("{}
 Examples:
   lab serve
   lab serve --listen 127.0.0.1:0 --listen [::1]:0 --json
@@ -48,7 +49,7 @@ Examples:
 Served beside the WebSockets:
   /health       .checks.capacity.current is what the server believes; goroutines are its tasks
   /metrics      Prometheus: process_open_fds, process_resident_memory_bytes, lab_tasks, …
-  /connections  the server's own table: .connections[].peer", crate::fault::help()))]
+  /connections  the server's own table: .connections[].peer", crate::fault::help(Side::Server)))]
     Serve(Serve),
 
     /// WebSocket clients against any server, one JSON line each
@@ -77,6 +78,18 @@ Written to DIR: truth.jsonl, results.jsonl, capture/, report.html, report.md, re
 Exit code: that of `analyzer report` (99 when phantoms cross the scenario's threshold), 1 when what
 was found is not what was done; `demo` exits 0 exactly when both are equal.", crate::scenario::help()))]
     Run(Run),
+
+    /// A balancer with slots per shard, in several processes that share port and slots
+    #[command(after_help = crate::fault::help(Side::Balancer), after_long_help = format!("{}
+Examples:
+  lab balance --spawn-shards
+  lab balance --spawn-shards --fault slot-race:10% --truth truth.jsonl
+  lab balance --spawn-shards --shard-fault 2:forbidden-origin --shard-fault all:hang:1%
+  lab serve --listen 127.0.0.1:3002 & lab balance --shard 127.0.0.1:3002 --slots 100
+
+/health has .shards[i].{{connections,capacity,available}}; /metrics has process_open_fds and more.",
+        crate::fault::help(Side::Balancer)))]
+    Balance(Balance),
 
     /// A plain TCP server for `churn`
     #[command(after_help = "\
@@ -118,12 +131,23 @@ pub(crate) struct Serve {
     pub(crate) token: Option<String>,
 
     /// A fault, and how many connections it hits; repeatable
-    #[arg(long = "fault", value_name = "NAME[:AMOUNT]")]
+    #[arg(long = "fault", value_name = "NAME[:AMOUNT]", value_parser = FaultSpec::of_server)]
     pub(crate) faults: Vec<FaultSpec>,
+
+    /// The time that slow-response and spin-cpu take
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "3s")]
+    pub(crate) fault_delay: Duration,
 
     /// Append a JSON line for every connection that a fault hits
     #[arg(long, value_name = "FILE")]
     pub(crate) truth: Option<PathBuf>,
+
+    /// More upgrades than this in a second are answered 429
+    #[arg(long, value_name = "N")]
+    pub(crate) rate_limit: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) accepting: Accepting,
 
     /// Stop after so long
     #[arg(long, value_parser = duration)]
@@ -132,6 +156,30 @@ pub(crate) struct Serve {
     /// Say where it listens, and the totals at the end, as JSON lines on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Accepting, badly")]
+pub(crate) struct Accepting {
+    /// Length of the accept queue; the kernel caps it at net.core.somaxconn
+    #[arg(long, value_name = "N")]
+    pub(crate) backlog: Option<u32>,
+
+    /// Listen only so long after the start
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(crate) bind_after: Option<Duration>,
+
+    /// Pause before each accept
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(crate) accept_delay: Option<Duration>,
+
+    /// Accept nothing from then to then, counted from the start
+    #[arg(long, value_name = "FROM-UNTIL")]
+    pub(crate) accept_stall: Option<Window>,
+
+    /// Have no more descriptors than this, so that accepting fails
+    #[arg(long, value_name = "N")]
+    pub(crate) max_fds: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -196,6 +244,69 @@ pub(crate) struct Load {
     /// The summary as JSON on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Balance {
+    /// Address to listen on; port 0 is any free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3005")]
+    pub(crate) listen: SocketAddr,
+
+    /// A shard, repeatable [default: 127.0.0.1:3002, 3003 and 3004]
+    #[arg(long = "shard", value_name = "ADDRESS")]
+    pub(crate) shards: Vec<SocketAddr>,
+
+    /// Connections that each shard may get
+    #[arg(long, value_name = "N", default_value_t = 6000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) slots: u32,
+
+    /// How a shard is chosen among those with free slots
+    #[arg(long, value_enum, default_value_t = Policy::RoundRobin)]
+    pub(crate) policy: Policy,
+
+    /// Processes that share the port and the slots; each needs two descriptors a client
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) workers: u16,
+
+    /// Answer 504 if a shard has not answered within
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "10s")]
+    pub(crate) upstream_timeout: Duration,
+
+    /// Connect to shards from these local ports only, so that they run out (Linux 6.3)
+    #[arg(long, value_name = "FIRST-LAST", value_parser = port_range)]
+    pub(crate) upstream_ports: Option<(u16, u16)>,
+
+    /// Have no more descriptors than this in each process
+    #[arg(long, value_name = "N")]
+    pub(crate) max_fds: Option<u64>,
+
+    /// Start `lab serve` at each shard's address
+    #[arg(long)]
+    pub(crate) spawn_shards: bool,
+
+    /// A fault of spawned shards: N is the shard's number from 1, or all; repeatable
+    #[arg(long = "shard-fault", value_name = "N:NAME[:AMOUNT]", value_parser = ShardFault::parse, requires = "spawn_shards")]
+    pub(crate) shard_faults: Vec<ShardFault>,
+
+    /// A fault, and how many connections it hits; repeatable
+    #[arg(long = "fault", value_name = "NAME[:AMOUNT]", value_parser = FaultSpec::of_balancer)]
+    pub(crate) faults: Vec<FaultSpec>,
+
+    /// Append a JSON line for every connection that a fault hits, here or at a spawned shard
+    #[arg(long, value_name = "FILE")]
+    pub(crate) truth: Option<PathBuf>,
+
+    /// Stop after so long
+    #[arg(long, value_parser = duration)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Say where it listens, and the totals at the end, as JSON lines on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// What the supervisor tells one of its processes
+    #[arg(long, hide = true)]
+    pub(crate) worker: Option<Role>,
 }
 
 #[derive(Debug, Args)]
@@ -287,6 +398,15 @@ impl From<Serve> for server::Options {
             token: args.token,
             faults: args.faults,
             truth: args.truth,
+            fault_delay: args.fault_delay,
+            rate_limit: args.rate_limit,
+            accepting: server::Accepting {
+                backlog: args.accepting.backlog,
+                bind_after: args.accepting.bind_after,
+                delay: args.accepting.accept_delay,
+                stall: args.accepting.accept_stall,
+                max_fds: args.accepting.max_fds,
+            },
         }
     }
 }
@@ -323,6 +443,39 @@ impl From<Churn> for churn::Options {
             threads: args.threads,
         }
     }
+}
+
+impl From<Balance> for balancer::Options {
+    fn from(args: Balance) -> Self {
+        let shards = if args.shards.is_empty() {
+            [3002, 3003, 3004].map(|port| ([127, 0, 0, 1], port).into()).to_vec()
+        } else {
+            args.shards
+        };
+        balancer::Options {
+            listen: args.listen,
+            shards,
+            slots: args.slots.into(),
+            policy: args.policy,
+            workers: args.workers,
+            upstream_timeout: args.upstream_timeout,
+            upstream_ports: args.upstream_ports,
+            max_fds: args.max_fds,
+            spawn_shards: args.spawn_shards,
+            shard_faults: args.shard_faults,
+            faults: args.faults,
+            truth: args.truth,
+        }
+    }
+}
+
+fn port_range(text: &str) -> Result<(u16, u16), String> {
+    text.split_once('-')
+        .and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)))
+        .filter(|(first, last)| 0 < *first && first <= last)
+        .ok_or_else(|| {
+            format!("`{text}` is no port range: expected FIRST-LAST such as 40000-40099")
+        })
 }
 
 impl From<Run> for scenario::Options {

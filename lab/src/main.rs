@@ -4,11 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod balancer;
+mod children;
 mod churn;
 mod cli;
 mod client;
 mod error;
 mod fault;
+mod http;
 mod net;
 mod process;
 mod scenario;
@@ -52,6 +55,14 @@ fn run(command: Command) -> anyhow::Result<()> {
             Command::Sink(args) => {
                 let stopped = signal::signalled_within(args.duration);
                 sink::run(&args.listen, args.mode, args.json, stopped).await
+            }
+            Command::Balance(args) => {
+                let json = args.json;
+                let stopped = signal::signalled_within(args.duration);
+                match args.worker.clone() {
+                    Some(role) => balancer::worker::run(&role, args.into()).await,
+                    None => balancer::run(&args.into(), json, stopped).await,
+                }
             }
             Command::Churn(args) => {
                 let json = args.json;

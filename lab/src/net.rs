@@ -29,16 +29,28 @@ pub(crate) fn sources(asked: &[IpAddr], remote: SocketAddr, connections: u64) ->
 /// Lets `bind` fix the address and `connect` choose the port, so that a port that is in TIME_WAIT
 /// or in use towards another destination can be taken.
 pub(crate) fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
+    set_ip_option(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Lets the kernel choose this socket's port from these only (Linux 6.3).
+pub(crate) fn local_port_range(socket: &impl AsFd, first: u16, last: u16) -> io::Result<()> {
+    /// From linux/in.h; libc does not have it.
+    const IP_LOCAL_PORT_RANGE: libc::c_int = 51;
+
+    let range = (u32::from(last) << 16) | u32::from(first);
+    set_ip_option(socket, IP_LOCAL_PORT_RANGE, range.cast_signed())
+}
+
+fn set_ip_option(socket: &impl AsFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open while it is borrowed, and the option's value is a live `c_int`
     // whose size is passed along.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            size_of_val(&on) as libc::socklen_t,
+            option,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -25,6 +25,20 @@ pub(crate) fn raise_fd_limit() {
     let _ = setrlimit(Resource::Nofile, limit);
 }
 
+/// Lets this process open no more than `max` descriptors from here on.
+pub(crate) fn lower_fd_limit(max: u64) -> anyhow::Result<()> {
+    use rustix::process::{Resource, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = Some(max);
+    setrlimit(Resource::Nofile, limit).map_err(|error| {
+        crate::error::LabError::usage(format!(
+            "cannot set the descriptor limit to {max}: {error}; choose at most {}",
+            limit.maximum.unwrap_or(u64::MAX)
+        ))
+    })
+}
+
 /// Resident memory in bytes.
 pub(crate) fn resident_bytes() -> u64 {
     let pages = fs::read_to_string("/proc/self/statm")

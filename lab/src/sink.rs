@@ -44,7 +44,7 @@ pub(crate) async fn run(
 ) -> anyhow::Result<()> {
     process::raise_fd_limit();
     let listeners: Vec<_> =
-        listen.iter().map(|&at| server::listen(at)).collect::<Result<_, _>>()?;
+        listen.iter().map(|&at| server::listen(at, 4096, false)).collect::<Result<_, _>>()?;
     server::announce(&listeners, json, |address| format!("listening on {address}"));
     let totals = Arc::new(Totals::default());
     for listener in listeners {

@@ -11,12 +11,26 @@ use serde::{Deserialize, Serialize};
 use crate::error::file_error;
 use crate::units::unix_ns;
 
-/// One hit. Addresses are written from the side of the process that has the fault, with the names
-/// that a capture has: `remote_*` of a server's fault is the client's own (`local_*`) address.
+/// The connection that a server or a balancer was hit on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leg {
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: SocketAddr,
+    /// The client's own address, where a balancer in between has passed it on.
+    pub(crate) client: Option<SocketAddr>,
+}
+
+/// One hit. `remote_*` and `local_*` are written from the side of the process that has the fault,
+/// with the names that a capture has. `client_*` is the client's own address, whatever is between.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hit {
     pub(crate) unix_ns: i64,
     pub(crate) fault: String,
+    /// What the handshake comes to on this leg, if the fault decides it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outcome: Option<String>,
+    pub(crate) client_address: String,
+    pub(crate) client_port: u16,
     pub(crate) remote_address: String,
     pub(crate) remote_port: u16,
     pub(crate) local_address: String,
@@ -24,14 +38,18 @@ pub(crate) struct Hit {
 }
 
 impl Hit {
-    pub(crate) fn now(fault: &str, remote: SocketAddr, local: SocketAddr) -> Self {
+    pub(crate) fn now(fault: &str, outcome: Option<String>, leg: &Leg) -> Self {
+        let client = leg.client.unwrap_or(leg.remote);
         Hit {
             unix_ns: unix_ns(),
             fault: fault.to_owned(),
-            remote_address: remote.ip().to_canonical().to_string(),
-            remote_port: remote.port(),
-            local_address: local.ip().to_canonical().to_string(),
-            local_port: local.port(),
+            outcome,
+            client_address: client.ip().to_canonical().to_string(),
+            client_port: client.port(),
+            remote_address: leg.remote.ip().to_canonical().to_string(),
+            remote_port: leg.remote.port(),
+            local_address: leg.local.ip().to_canonical().to_string(),
+            local_port: leg.local.port(),
         }
     }
 }
@@ -83,12 +101,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("truth.jsonl");
         assert_eq!(read(&path).unwrap(), []);
-        let hit = Hit::now(
-            "app-leak-on-rst",
-            "[::ffff:127.0.0.1]:40000".parse().unwrap(),
-            "127.0.0.1:8080".parse().unwrap(),
-        );
-        assert_eq!(hit.remote_address, "127.0.0.1");
+        let leg = Leg {
+            remote: "[::ffff:127.0.0.1]:40000".parse().unwrap(),
+            local: "127.0.0.1:8080".parse().unwrap(),
+            client: None,
+        };
+        let hit = Hit::now("app-leak-on-rst", None, &leg);
+        assert_eq!((hit.remote_address.as_str(), hit.client_port), ("127.0.0.1", 40000));
         let log = TruthLog::append_to(&path).unwrap();
         log.write(&hit).unwrap();
         log.write(&hit).unwrap();

@@ -117,6 +117,30 @@ pub(crate) fn name_and_amount(text: &str) -> Result<(&str, Amount), String> {
     }
 }
 
+/// A time of a run, `5s-10s`, counted from its start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) from: Duration,
+    pub(crate) until: Duration,
+}
+
+impl Window {
+    pub(crate) fn contains(self, since_start: Duration) -> bool {
+        (self.from..self.until).contains(&since_start)
+    }
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}` is no window: expected FROM-UNTIL such as 5s-10s");
+        let (from, until) = text.split_once('-').ok_or_else(expected)?;
+        let window = Window { from: duration(from)?, until: duration(until)? };
+        if window.from < window.until { Ok(window) } else { Err(expected()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +171,14 @@ mod tests {
         assert_eq!(within.offset(50, 100), Duration::from_secs(5));
         assert!("0/s".parse::<Ramp>().is_err());
         assert!("fast".parse::<Ramp>().unwrap_err().contains("100/s"));
+    }
+
+    #[test]
+    fn windows() {
+        let window: Window = "5s-10s".parse().unwrap();
+        assert!(window.contains(Duration::from_secs(5)));
+        assert!(!window.contains(Duration::from_secs(10)));
+        assert!("10s-5s".parse::<Window>().unwrap_err().contains("FROM-UNTIL"));
     }
 
     #[test]

@@ -113,11 +113,15 @@ fn in_words(counts: &BTreeMap<String, u64>) -> String {
 mod tests {
     use super::*;
     use crate::scenario::find;
+    use crate::truth::Leg;
 
     fn hits(ports: std::ops::Range<u16>) -> Vec<Hit> {
-        let remote = |port| format!("127.0.0.1:{port}").parse().unwrap();
-        let local = "127.0.0.1:8080".parse().unwrap();
-        ports.map(|port| Hit::now("app-leak-on-rst", remote(port), local)).collect()
+        let leg = |port| Leg {
+            remote: ([127, 0, 0, 1], port).into(),
+            local: ([127, 0, 0, 1], 8080).into(),
+            client: None,
+        };
+        ports.map(|port| Hit::now("app-leak-on-rst", None, &leg(port))).collect()
     }
 
     fn finding(kind: &str, count: u64, port: u32) -> Finding {

@@ -4,7 +4,6 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-mod children;
 mod judge;
 mod network;
 mod run;
@@ -70,7 +69,7 @@ mod tests {
     fn every_row_is_usable() {
         for scenario in table::ALL {
             for fault in scenario.faults {
-                fault.parse::<FaultSpec>().unwrap();
+                FaultSpec::of_server(fault).unwrap();
             }
             for end in scenario.ends {
                 end.parse::<EndSpec>().unwrap();

@@ -10,9 +10,9 @@ use serde_json::json;
 use tokio::process::Child;
 
 use super::Scenario;
-use super::children::{self, command, interrupt, line_with, sibling, spawn};
 use super::judge::{self, Comparison};
 use super::network::Link;
+use crate::children::{self, command, interrupt, line_with, sibling, spawn};
 use crate::client::record::Record;
 use crate::error::{LabError, file_error};
 use crate::truth::{self, Hit, TruthLog};
@@ -305,6 +305,9 @@ impl Run<'_> {
                     truth.write(&Hit {
                         unix_ns: record.closed_unix_ns.unwrap_or(record.started_unix_ns),
                         fault: "half-open".to_owned(),
+                        outcome: None,
+                        client_address: address.clone(),
+                        client_port: port,
                         remote_address: address,
                         remote_port: port,
                         local_address: record.remote_address,

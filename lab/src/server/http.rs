@@ -1,96 +1,161 @@
-//! The server's HTTP side: `/health`, `/metrics`, `/connections`, and the WebSocket upgrade.
+//! The server's HTTP side: `/health`, `/metrics`, `/connections`, and the WebSocket upgrade with
+//! the faults that strike there.
 
-use std::convert::Infallible;
 use std::fmt::Write as _;
-use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, SEC_WEBSOCKET_ACCEPT,
-    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
-};
+use hyper::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Server;
+use crate::fault::Reaction;
+use crate::http::{self, Body, text};
 use crate::process;
+use crate::truth::Leg;
 
-pub(super) type Body = Full<Bytes>;
+/// What becomes of the connection after HTTP is done with it.
+#[derive(Debug, Default)]
+pub(super) enum Next {
+    #[default]
+    Close,
+    /// A 101 was written.
+    WebSocket,
+    Reset,
+    Garbage,
+    /// The truth cannot be written.
+    Fail(anyhow::Error),
+}
 
-/// Answers one request; `upgraded` is set when the connection is a WebSocket from here on.
-pub(super) fn answer(
-    server: &Server,
-    request: &Request<Incoming>,
-    upgraded: &OnceLock<()>,
-) -> Result<Response<Body>, Infallible> {
-    let response = match request.uri().path() {
-        _ if asks_for_websocket(request.headers()) => upgrade(server, request, upgraded),
-        _ if request.method() != Method::GET => {
-            text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n")
+/// One connection's answers. Requests come one after the other, so that the locks never wait.
+pub(super) struct Answers<'a> {
+    pub(super) server: &'a Server,
+    /// `client` is filled in by the upgrade request.
+    pub(super) leg: Mutex<Leg>,
+    pub(super) next: Mutex<Next>,
+}
+
+impl Answers<'_> {
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
+        let server = self.server;
+        if http::asks_for_websocket(request.headers()) {
+            return self.upgrade(request.headers()).await;
         }
-        "/health" => body("application/json", health(server).to_string()),
-        "/metrics" => body("text/plain; version=0.0.4", metrics(server)),
-        "/connections" => body("application/json", connections(server).to_string()),
-        _ => text(
-            StatusCode::UPGRADE_REQUIRED,
-            "this is a WebSocket server; see also /health, /metrics and /connections\n",
-        ),
-    };
-    Ok(response)
+        if request.method() != Method::GET {
+            return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"));
+        }
+        Ok(match request.uri().path() {
+            "/health" => http::json(&health(server)),
+            "/metrics" => http::prometheus(metrics(server)),
+            "/connections" => http::json(&connections(server)),
+            _ if request.headers().contains_key(SEC_WEBSOCKET_VERSION) => {
+                text(StatusCode::UPGRADE_REQUIRED, "the upgrade header is missing\n")
+            }
+            _ => text(
+                StatusCode::UPGRADE_REQUIRED,
+                "this is a WebSocket server; see also /health, /metrics and /connections\n",
+            ),
+        })
+    }
+
+    async fn upgrade(&self, headers: &HeaderMap) -> io::Result<Response<Body>> {
+        let leg = {
+            let mut leg = lock(&self.leg);
+            leg.client = http::forwarded_for(headers);
+            *leg
+        };
+        match self.server.faults.reaction(&leg) {
+            Ok(Some(reaction)) => self.react(reaction, &leg, headers).await,
+            Ok(None) => self.upgrade_properly(&leg, headers),
+            Err(error) => self.end(Next::Fail(error)),
+        }
+    }
+
+    async fn react(
+        &self,
+        reaction: Reaction,
+        leg: &Leg,
+        headers: &HeaderMap,
+    ) -> io::Result<Response<Body>> {
+        let delay = self.server.options.fault_delay;
+        match reaction {
+            Reaction::Answer(status) => {
+                let status = StatusCode::from_u16(status).map_err(io::Error::other)?;
+                Ok(text(status, "the lab's fault says so\n"))
+            }
+            // The key of the example in RFC 6455, which no client sends.
+            Reaction::WrongAccept => Ok(http::switching_protocols(b"dGhlIHNhbXBsZSBub25jZQ==")),
+            Reaction::Garbage => self.end(Next::Garbage),
+            Reaction::Hang => std::future::pending().await,
+            Reaction::Reset => self.end(Next::Reset),
+            Reaction::Close => self.end(Next::Close),
+            Reaction::CloseAfterUpgrade => {
+                let key = headers.get(SEC_WEBSOCKET_KEY).map_or(&b""[..], |key| key.as_bytes());
+                Ok(http::switching_protocols(key))
+            }
+            Reaction::Delay => {
+                tokio::time::sleep(delay).await;
+                self.upgrade_properly(leg, headers)
+            }
+            Reaction::Spin => {
+                spin(delay);
+                self.upgrade_properly(leg, headers)
+            }
+        }
+    }
+
+    fn end(&self, next: Next) -> io::Result<Response<Body>> {
+        *lock(&self.next) = next;
+        Err(http::no_answer())
+    }
+
+    fn upgrade_properly(&self, leg: &Leg, headers: &HeaderMap) -> io::Result<Response<Body>> {
+        let server = self.server;
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            let mut response =
+                text(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is expected\n");
+            response.headers_mut().insert(SEC_WEBSOCKET_VERSION, 13.into());
+            return Ok(response);
+        }
+        let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
+            return Ok(text(StatusCode::BAD_REQUEST, "sec-websocket-key is missing\n"));
+        };
+        let token =
+            headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
+        let refusal = if server.options.token.as_deref().is_some_and(|wanted| token != Some(wanted))
+        {
+            Some((StatusCode::UNAUTHORIZED, "token", "a bearer token is expected\n"))
+        } else if !server.admits_now() {
+            Some((StatusCode::TOO_MANY_REQUESTS, "rate-limit", "too many in this second\n"))
+        } else if server.registry.count() >= server.options.max_connections {
+            Some((StatusCode::SERVICE_UNAVAILABLE, "capacity-limit", "all connections are taken\n"))
+        } else {
+            None
+        };
+        if let Some((status, why, says)) = refusal {
+            return match server.faults.turned_away(why, &format!("http_{}", status.as_u16()), leg) {
+                Ok(()) => Ok(text(status, says)),
+                Err(error) => self.end(Next::Fail(error)),
+            };
+        }
+        *lock(&self.next) = Next::WebSocket;
+        Ok(http::switching_protocols(key.as_bytes()))
+    }
 }
 
-fn upgrade(
-    server: &Server,
-    request: &Request<Incoming>,
-    upgraded: &OnceLock<()>,
-) -> Response<Body> {
-    let headers = request.headers();
-    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let mut response = text(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is expected\n");
-        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, hyper::http::HeaderValue::from(13));
-        return response;
-    }
-    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else {
-        return text(StatusCode::BAD_REQUEST, "sec-websocket-key is missing\n");
-    };
-    if let Some(token) = &server.options.token
-        && headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "))
-            != Some(token.as_str())
-    {
-        return text(StatusCode::UNAUTHORIZED, "a bearer token is expected\n");
-    }
-    if server.registry.count() >= server.options.max_connections {
-        return text(StatusCode::SERVICE_UNAVAILABLE, "all connections are taken\n");
-    }
-
-    let _ = upgraded.set(());
-    let mut response = Response::new(Body::default());
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let headers = response.headers_mut();
-    headers.insert(CONNECTION, hyper::http::HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, hyper::http::HeaderValue::from_static("websocket"));
-    if let Ok(accept) = derive_accept_key(key.as_bytes()).try_into() {
-        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    response
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    has_token(headers, CONNECTION, "upgrade") && has_token(headers, UPGRADE, "websocket")
-}
-
-/// Whether a comma-separated header has `token`, in any case.
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|part| part.trim().eq_ignore_ascii_case(token))
+fn spin(time: Duration) {
+    let until = Instant::now() + time;
+    while Instant::now() < until {
+        std::hint::spin_loop();
+    }
 }
 
 /// "goroutines" are the tasks of this server's connections, health polls included.
@@ -124,15 +189,15 @@ fn health(server: &Server) -> serde_json::Value {
     })
 }
 
-fn percentage(part: f64, whole: f64) -> f64 {
+pub(crate) fn percentage(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { round2(100.0 * part / whole) } else { 0.0 }
 }
 
-fn round2(number: f64) -> f64 {
+pub(crate) fn round2(number: f64) -> f64 {
     (number * 100.0).round() / 100.0
 }
 
-/// Prometheus' text format. The process metrics bear the names of the common client libraries.
+/// The process metrics bear the names of the common client libraries.
 fn metrics(server: &Server) -> String {
     let gauges = [
         ("process_open_fds", "Open file descriptors.", process::open_fds() as f64),
@@ -162,25 +227,11 @@ fn metrics(server: &Server) -> String {
     text
 }
 
-fn count(counter: &std::sync::atomic::AtomicU64) -> f64 {
+fn count(counter: &AtomicU64) -> f64 {
     counter.load(Ordering::Relaxed) as f64
 }
 
 /// The table, for whoever joins it row by row: `.connections[].peer` is the client's address.
 fn connections(server: &Server) -> serde_json::Value {
     json!({ "schema_version": 1, "connections": server.registry.entries() })
-}
-
-fn body(content_type: &'static str, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, hyper::http::HeaderValue::from_static(content_type));
-    response
-}
-
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    response
 }

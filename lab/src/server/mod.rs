@@ -3,24 +3,25 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use crate::error::LabError;
 use crate::fault::{FaultSpec, Faults};
 use crate::process::{self, CpuMeter};
+use crate::truth::Leg;
+use crate::units::Window;
 
-mod http;
+pub(crate) mod http;
 mod registry;
 pub(crate) mod websocket;
 
+use http::{Answers, Next, lock};
 use registry::Registry;
 
 /// What `lab serve` was asked for.
@@ -33,6 +34,26 @@ pub(crate) struct Options {
     pub(crate) token: Option<String>,
     pub(crate) faults: Vec<FaultSpec>,
     pub(crate) truth: Option<PathBuf>,
+    /// For the faults that take time.
+    pub(crate) fault_delay: Duration,
+    /// Upgrades per second; more are answered 429.
+    pub(crate) rate_limit: Option<u32>,
+    pub(crate) accepting: Accepting,
+}
+
+/// How the server listens and accepts; by default at once and as fast as it can.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Accepting {
+    /// Accept queue of the listener; the kernel caps it at `net.core.somaxconn`.
+    pub(crate) backlog: Option<u32>,
+    /// Listen so long after the start.
+    pub(crate) bind_after: Option<Duration>,
+    /// Pause before each accept.
+    pub(crate) delay: Option<Duration>,
+    /// Accept nothing in this time.
+    pub(crate) stall: Option<Window>,
+    /// Let this process have no more descriptors, once it listens.
+    pub(crate) max_fds: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -55,10 +76,12 @@ pub(crate) struct Server {
     memory_limit_bytes: u64,
     /// Hundredths of a percent of one core over the last second.
     cpu_centi_percent: AtomicU64,
+    /// Upgrades in the current second, and when that began.
+    admitted: Mutex<(Instant, u32)>,
+    started: Instant,
     stop: watch::Sender<()>,
 }
 
-/// Accept queue of the listener; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
 /// Listens, says where, and serves until `stopped` resolves.
@@ -71,8 +94,16 @@ pub(crate) async fn run(
     stopped: impl Future<Output = Option<i32>>,
 ) -> anyhow::Result<()> {
     process::raise_fd_limit();
-    let listeners: Vec<_> =
-        options.listen.iter().map(|&at| listen(at)).collect::<Result<_, _>>()?;
+    if let Some(wait) = options.accepting.bind_after {
+        eprintln!("listening in {}", humantime::format_duration(wait));
+        tokio::time::sleep(wait).await;
+    }
+    let backlog = options.accepting.backlog.unwrap_or(BACKLOG);
+    let at = options.listen.iter();
+    let listeners: Vec<_> = at.map(|&at| listen(at, backlog, false)).collect::<Result<_, _>>()?;
+    if let Some(max) = options.accepting.max_fds {
+        process::lower_fd_limit(max)?;
+    }
     let faults = Faults::arm(&options.faults, options.truth.as_deref())?;
     let server = Arc::new(Server {
         options,
@@ -83,6 +114,8 @@ pub(crate) async fn run(
         max_tasks: process::max_fds(),
         memory_limit_bytes: process::memory_limit_bytes(),
         cpu_centi_percent: AtomicU64::new(0),
+        admitted: Mutex::new((Instant::now(), 0)),
+        started: Instant::now(),
         stop: watch::Sender::new(()),
     });
 
@@ -110,6 +143,30 @@ pub(crate) async fn run(
 impl Server {
     fn cpu_percent(&self) -> f64 {
         self.cpu_centi_percent.load(Ordering::Relaxed) as f64 / 100.0
+    }
+
+    /// Whether the rate limit has room for one more upgrade in this second.
+    fn admits_now(&self) -> bool {
+        let Some(limit) = self.options.rate_limit else { return true };
+        let mut admitted = lock(&self.admitted);
+        if admitted.0.elapsed() >= Duration::from_secs(1) {
+            *admitted = (Instant::now(), 0);
+        }
+        let admits = admitted.1 < limit;
+        admitted.1 += u32::from(admits);
+        admits
+    }
+
+    /// Waits until the next connection may be accepted.
+    async fn may_accept(&self) {
+        let accepting = &self.options.accepting;
+        if let Some(delay) = accepting.delay {
+            tokio::time::sleep(delay).await;
+        }
+        let since_start = self.started.elapsed();
+        if let Some(stall) = accepting.stall.filter(|stall| stall.contains(since_start)) {
+            tokio::time::sleep(stall.until.saturating_sub(since_start)).await;
+        }
     }
 
     /// Sends close frames, and waits a little for the clients to go.
@@ -173,12 +230,18 @@ pub(crate) async fn accept_failed(error: &std::io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+/// With `shared`, other processes may listen at the same address (`SO_REUSEPORT`).
+pub(crate) fn listen(
+    address: SocketAddr,
+    backlog: u32,
+    shared: bool,
+) -> anyhow::Result<TcpListener> {
     let open = || {
         let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
         socket.set_reuseaddr(true)?;
+        socket.set_reuseport(shared)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.listen(backlog)
     };
     open().map_err(|error| {
         let advice = match error.kind() {
@@ -206,6 +269,7 @@ async fn accept(
     fail: tokio::sync::mpsc::Sender<anyhow::Error>,
 ) {
     loop {
+        server.may_accept().await;
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -230,18 +294,47 @@ async fn accept(
 async fn connection(server: &Server, stream: TcpStream, peer: SocketAddr) -> anyhow::Result<()> {
     // A connection that died before it was accepted has no local address to speak of.
     let Ok(local) = stream.local_addr() else { return Ok(()) };
-    let upgraded = OnceLock::new();
-    let Some((stream, read)) = http_until_upgrade(server, stream, &upgraded).await else {
-        return Ok(());
+    let answers = Answers {
+        server,
+        leg: Mutex::new(Leg { remote: peer, local, client: None }),
+        next: Mutex::default(),
     };
+    let mut stop = server.stop.subscribe();
+    let (mut stream, read) = tokio::select! {
+        left = crate::http::serve(stream, |request| answers.answer(request)) => left,
+        _ = stop.changed() => return Ok(()),
+    };
+    let next = std::mem::take(&mut *lock(&answers.next));
+    let leg = *lock(&answers.leg);
+    match next {
+        Next::Close => Ok(()),
+        Next::Reset => {
+            let _ = stream.set_zero_linger();
+            Ok(())
+        }
+        Next::Garbage => {
+            let _ = stream.write_all(b"220 lab.example ESMTP\r\n").await;
+            Ok(())
+        }
+        Next::Fail(error) => Err(error),
+        Next::WebSocket => websocket(server, stream, read, &leg).await,
+    }
+}
+
+async fn websocket(
+    server: &Server,
+    stream: TcpStream,
+    read: bytes::Bytes,
+    leg: &Leg,
+) -> anyhow::Result<()> {
     server.totals.upgraded.fetch_add(1, Ordering::Relaxed);
-    let admission = server.faults.admission(peer, local)?;
-    let id = server.registry.admit(admission, peer, local);
+    let admission = server.faults.admission(leg)?;
+    let id = server.registry.admit(admission, leg.remote, leg.local);
 
     let (ending, stream) = websocket::serve(server, stream, read).await;
 
     let Some(id) = id else { return Ok(()) };
-    let clean_up = server.faults.clean_up(ending, peer, local)?;
+    let clean_up = server.faults.clean_up(ending, leg)?;
     if clean_up.close {
         drop(stream);
     } else {
@@ -249,25 +342,4 @@ async fn connection(server: &Server, stream: TcpStream, peer: SocketAddr) -> any
     }
     server.registry.clean_up(id, clean_up);
     Ok(())
-}
-
-/// The socket and what was read past the request, once a 101 has been written to it.
-async fn http_until_upgrade(
-    server: &Server,
-    stream: TcpStream,
-    upgraded: &OnceLock<()>,
-) -> Option<(TcpStream, Bytes)> {
-    let _ = stream.set_nodelay(true);
-    let service =
-        service_fn(|request| std::future::ready(http::answer(server, &request, upgraded)));
-    let http = hyper::server::conn::http1::Builder::new()
-        .serve_connection(TokioIo::new(stream), service)
-        .without_shutdown();
-    let mut stop = server.stop.subscribe();
-    let parts = tokio::select! {
-        parts = http => parts.ok()?,
-        _ = stop.changed() => return None,
-    };
-    upgraded.get()?;
-    Some((parts.io.into_inner(), parts.read_buf))
 }

@@ -1,4 +1,4 @@
-//! The processes of a scenario: found, started, waited for, ended.
+//! Other processes of the project: found, started, waited for, ended.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::error::{LabError, file_error};
 
 /// A program of this project: beside this one, else on `PATH`.
-pub(super) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
+pub(crate) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let beside = std::env::current_exe()?.with_file_name(name);
     if beside.is_file() {
         return Ok(beside);
@@ -30,8 +30,8 @@ pub(super) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     )
 }
 
-/// Where a scenario's programs run: here, or inside a network namespace.
-pub(super) fn command(namespace: Option<&str>, program: &Path) -> Command {
+/// A program to be run: here, or inside a network namespace.
+pub(crate) fn command(namespace: Option<&str>, program: &Path) -> Command {
     let mut command = match namespace {
         None => Command::new(program),
         Some(name) => {
@@ -47,12 +47,12 @@ pub(super) fn command(namespace: Option<&str>, program: &Path) -> Command {
 }
 
 /// A log file in the run's directory, for one stream of a child.
-pub(super) fn log(dir: &Path, name: &str) -> anyhow::Result<Stdio> {
+pub(crate) fn log(dir: &Path, name: &str) -> anyhow::Result<Stdio> {
     let path = dir.join(name);
     Ok(File::create(&path).map_err(|error| file_error(&path, "create", &error))?.into())
 }
 
-pub(super) fn spawn(command: &mut Command) -> anyhow::Result<Child> {
+pub(crate) fn spawn(command: &mut Command) -> anyhow::Result<Child> {
     command.spawn().map_err(|error| {
         let program = Path::new(command.as_std().get_program()).display().to_string();
         LabError::host(format!("cannot start `{program}`: {error}"))
@@ -61,7 +61,7 @@ pub(super) fn spawn(command: &mut Command) -> anyhow::Result<Child> {
 
 /// Reads lines until one fits, and goes on reading in the background, so that the child never
 /// blocks. `None` if the stream ends first or nothing fits in time.
-pub(super) async fn line_with<R: AsyncRead + Unpin + Send + 'static>(
+pub(crate) async fn line_with<R: AsyncRead + Unpin + Send + 'static>(
     stream: R,
     patience: Duration,
     show: bool,
@@ -91,7 +91,7 @@ pub(super) async fn line_with<R: AsyncRead + Unpin + Send + 'static>(
 }
 
 /// Sends SIGINT and waits; a child that does not listen is killed when it is dropped.
-pub(super) async fn interrupt(name: &str, child: &mut Child) -> anyhow::Result<ExitStatus> {
+pub(crate) async fn interrupt(name: &str, child: &mut Child) -> anyhow::Result<ExitStatus> {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     if let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
@@ -105,14 +105,14 @@ pub(super) async fn interrupt(name: &str, child: &mut Child) -> anyhow::Result<E
 }
 
 /// The exit code; a child that a signal killed counts as 128 + signal.
-pub(super) fn code(status: ExitStatus) -> i32 {
+pub(crate) fn code(status: ExitStatus) -> i32 {
     use std::os::unix::process::ExitStatusExt;
 
     status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }
 
 /// An error with the child's own code, for a child that ended in a way that was not planned.
-pub(super) fn unexpected(program: impl AsRef<OsStr>, status: ExitStatus) -> anyhow::Error {
+pub(crate) fn unexpected(program: impl AsRef<OsStr>, status: ExitStatus) -> anyhow::Error {
     let program = program.as_ref().to_string_lossy().into_owned();
     LabError::Sibling { program, code: code(status) }.into()
 }
