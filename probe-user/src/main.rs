@@ -1,1 +1,60 @@
-fn main() {}
+//! `probe`: exact connection counts from the kernel, and the phantoms in what servers report.
+
+mod cli;
+mod clock;
+mod cmd;
+mod error;
+mod exit;
+mod export;
+mod filter;
+mod health;
+mod identity;
+mod kernel;
+mod record;
+mod signal;
+mod truth;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    error::Error,
+    exit::Exit,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let exit = match error.downcast_ref::<Error>() {
+                Some(expected) => {
+                    eprintln!("probe: {expected}");
+                    expected.exit()
+                }
+                None => {
+                    eprintln!("probe: unexpected failure, please report it: {error:#}");
+                    Exit::Bug
+                }
+            };
+            exit.into()
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let socket = cli.agent_socket;
+    match cli.command.unwrap_or_else(|| Command::Count(cli::Count::default())) {
+        Command::Doctor(arguments) => cmd::doctor::run(&arguments),
+        Command::Count(arguments) => cmd::count::run(&socket, &arguments).await,
+        Command::Connections(arguments) => cmd::connections::run(&socket, &arguments).await,
+        Command::Watch(arguments) => cmd::watch::run(&socket, arguments).await,
+        Command::Record(arguments) => cmd::record::run(&socket, arguments).await,
+        Command::Serve(arguments) => cmd::serve::run(&socket, &arguments).await,
+        Command::Stop(arguments) => cmd::stop::run(&socket, &arguments),
+    }
+}

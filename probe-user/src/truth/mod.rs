@@ -1,3 +1,11 @@
 //! What we hold to be true, where it comes from, and how sure we are.
 
+pub mod agent;
+pub mod choose;
+pub mod counters;
+pub mod ebpf;
+pub mod polled;
+pub mod raw;
+pub mod records;
+pub mod sock_diag;
 pub mod source;

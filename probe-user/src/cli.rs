@@ -1,0 +1,260 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    filter::Filter,
+    health::{path::FieldPath, url::HealthUrl},
+    truth::agent,
+    watch::{resources::FieldChoice, verdict::MaxPhantoms},
+};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "probe",
+    version,
+    about = "Exact connection counts from the kernel, per container, and the phantoms in what servers report",
+    after_help = "Examples:
+  sudo probe count                                   exact counts now
+  sudo probe count --port 3005 --role passive --json
+  sudo probe connections --state close_wait --older-than 5m
+  sudo probe watch --health http://127.0.0.1:3005/health --interval 10s --max-phantoms 2%
+  sudo probe record -o capture --health http://127.0.0.1:3005/health --duration 10m
+  probe doctor                                       what can run on this host, and why
+
+Exit codes: 0 done, 1 a bug, 2 wrong usage or bad input, 4 inconclusive, 96 this host cannot do it,
+99 a threshold was crossed, 130 and 143 stopped by SIGINT and SIGTERM."
+)]
+pub(crate) struct Cli {
+    /// Where a running agent (`probe serve`) is asked
+    #[arg(long, global = true, value_name = "PATH", default_value = agent::SOCKET)]
+    pub(crate) agent_socket: PathBuf,
+
+    /// Without a command: what `probe count` prints
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// What can run on this host, what cannot, and why
+    Doctor(Doctor),
+    /// Exact counts now, per container, port, role and state
+    Count(Count),
+    /// The sockets behind the counts
+    Connections(Connections),
+    /// Hold what a server reports against the kernel's count, a block per interval
+    Watch(Watch),
+    /// Write a capture for `analyzer`
+    Record(Record),
+    /// Run the agent: metrics, JSON, and counts for the other commands
+    Serve(Serve),
+    /// End the agent
+    Stop(Stop),
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  probe doctor
+  sudo probe doctor --json
+
+Exits 96 if exact counts cannot be had on this host.")]
+pub(crate) struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug, Default)]
+#[command(after_help = "Examples:
+  sudo probe count
+  sudo probe count --container web --port 3005
+  sudo probe count --role passive --json
+
+ACCEPTED counts since the programs were attached. Without root or BPF the counts come from sock_diag
+and are not exact; --require-exact makes that an error (exit 96).")]
+pub(crate) struct Count {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Exit 96 rather than count by polling sock_diag
+    #[arg(long)]
+    pub(crate) require_exact: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sudo probe connections --port 3005
+  sudo probe connections --state close_wait --older-than 5m
+  sudo probe connections --pid 4711 --json")]
+pub(crate) struct Connections {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    /// Only sockets that this process holds
+    #[arg(long, value_name = "PID")]
+    pub(crate) pid: Option<u32>,
+
+    /// Only connections that were established at least this long ago; those from before the
+    /// programs were attached count from then on
+    #[arg(long, value_name = "5m", value_parser = humantime::parse_duration)]
+    pub(crate) older_than: Option<Duration>,
+
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How a server is asked what it holds.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Health")]
+pub(crate) struct Health {
+    /// Where the server reports its connections, http only
+    #[arg(long, value_name = "URL")]
+    pub(crate) health: Option<HealthUrl>,
+
+    /// Where in the JSON body the number of connections stands
+    #[arg(long, value_name = "PATH", default_value = ".checks.capacity.current")]
+    pub(crate) reported: FieldPath,
+
+    /// How long an answer may take
+    #[arg(long, value_name = "5s", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) health_timeout: Duration,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sudo probe watch --health http://127.0.0.1:3005/health
+  sudo probe watch --health http://127.0.0.1:3005/health --port 3005 --interval 10s --max-phantoms 2%
+  sudo probe watch --health http://127.0.0.1:8080/status --reported .connections.active --port 3005
+  sudo probe watch --health http://127.0.0.1:3005/health --expect 1000 --until-idle --json
+
+A phantom is a connection that the server reports and the kernel does not have. Ctrl-C ends it with
+the shutdown check. Exits 99 if --max-phantoms was crossed, 4 if nothing could be judged.")]
+pub(crate) struct Watch {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    #[command(flatten)]
+    pub(crate) health: Health,
+
+    /// Time between blocks
+    #[arg(long, value_name = "10s", default_value = "10s", value_parser = interval)]
+    pub(crate) interval: Duration,
+
+    /// Stop after this long
+    #[arg(long, value_name = "10m", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Stop once the kernel's count is back where it was at the start
+    #[arg(long)]
+    pub(crate) until_idle: bool,
+
+    /// More phantoms than this (a number, or a share of what is reported) end in exit code 99
+    #[arg(long, value_name = "2%|20", default_value = "2%")]
+    pub(crate) max_phantoms: MaxPhantoms,
+
+    /// How many connections the load opens: shows the ramp's progress
+    #[arg(long, value_name = "N")]
+    pub(crate) expect: Option<u64>,
+
+    /// The load client's results (JSON lines): shows messages and errors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client: Option<PathBuf>,
+
+    /// Where in the body the server's resources stand: max, cpu, memory, memory-limit, goroutines,
+    /// goroutines-limit; default is the shape .checks.memory.used_mb and so on; may be repeated
+    #[arg(long, value_name = "NAME=PATH")]
+    pub(crate) field: Vec<FieldChoice>,
+
+    /// Print one JSON object per block
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Exit 96 rather than count by polling sock_diag
+    #[arg(long)]
+    pub(crate) require_exact: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sudo probe record -o capture --health http://127.0.0.1:3005/health
+  sudo probe record -o capture --port 3005 --duration 10m
+  analyzer report capture
+
+Records until Ctrl-C, SIGTERM or --duration; \"recording to DIR\" on stderr says that it has begun.")]
+pub(crate) struct Record {
+    /// A new or empty directory for the capture
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    #[command(flatten)]
+    pub(crate) health: Health,
+
+    /// Time between health requests
+    #[arg(long, value_name = "1s", default_value = "1s", value_parser = interval)]
+    pub(crate) interval: Duration,
+
+    /// Stop after this long
+    #[arg(long, value_name = "10m", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+
+    /// Ports whose every connection counts as a WebSocket
+    #[arg(long, value_name = "PORT", value_delimiter = ',')]
+    pub(crate) websocket: Vec<u16>,
+
+    /// Print a JSON summary at the end
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sudo probe serve
+  sudo probe serve --listen 127.0.0.1:9464
+  curl -s http://127.0.0.1:9464/metrics
+  curl -s 'http://127.0.0.1:9464/v1/counts?port=3005&role=passive'")]
+pub(crate) struct Serve {
+    /// Address of the metrics and the JSON; loopback only
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
+    pub(crate) listen: SocketAddr,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sudo probe stop
+  sudo probe stop --purge")]
+pub(crate) struct Stop {
+    /// Also remove the kernel programs and maps that stay pinned for the next agent
+    #[arg(long)]
+    pub(crate) purge: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(100) {
+        return Err("too short: expected 100ms or more".into());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

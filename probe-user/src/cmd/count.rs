@@ -1,0 +1,99 @@
+//! `probe count`: exact counts now.
+
+use std::{collections::HashMap, path::Path};
+
+use probe_common::{
+    key::{CountKey, CountSlot},
+    state,
+};
+
+use crate::{
+    cli::Count,
+    cmd::{print, print_json, table},
+    exit::Exit,
+    export::json::{CountRow, Counts},
+    identity::Identity,
+    truth::{
+        choose::{self, Need},
+        polled::{dump_all, keyed},
+        sock_diag::Detail,
+        source::Backend,
+    },
+};
+
+/// States of which the kernel keeps most sockets as mini sockets, which fire no event: waiting SYNs
+/// and what is left of a connection. Only a dump has them all.
+const MINI_STATES: [u8; 3] = [state::SYN_RECV, state::FIN_WAIT_2, state::TIME_WAIT];
+
+pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit> {
+    let need = if arguments.require_exact { Need::Exact } else { Need::Any };
+    let source = choose::open(socket, need)?;
+    let mut slots = source.slots()?;
+    if source.backend() == Backend::Ebpf {
+        add_mini_sockets(&mut slots)?;
+    }
+    let identity = Identity::new()?;
+    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    arguments.filter.check_containers(&identity)?;
+    let counts =
+        Counts::new(&slots, source.backend(), source.exactness()?, &identity, &arguments.filter);
+    if arguments.json {
+        print_json(&counts)?;
+    } else {
+        print(&text(&counts))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn add_mini_sockets(slots: &mut Vec<CountSlot>) -> anyhow::Result<()> {
+    for slot in slots.iter_mut() {
+        for state in MINI_STATES {
+            slot.states[usize::from(state) - 1] = 0;
+        }
+    }
+    let mut index: HashMap<CountKey, usize> = HashMap::new();
+    for (position, slot) in slots.iter().enumerate() {
+        index.entry(slot.key).or_insert(position);
+        // A mini socket has lost its cgroup: it goes to the first population on its port.
+        index.entry(CountKey { cgroup_id: 0, ..slot.key }).or_insert(position);
+    }
+    for (socket, key) in keyed(&dump_all(Detail::Basic)?.sockets) {
+        if !MINI_STATES.contains(&socket.state) {
+            continue;
+        }
+        let position = *index.entry(key).or_insert_with(|| {
+            slots.push(CountSlot { key, ..CountSlot::default() });
+            slots.len() - 1
+        });
+        slots[position].states[usize::from(socket.state) - 1] += 1;
+    }
+    Ok(())
+}
+
+fn text(counts: &Counts) -> String {
+    let header = ["CONTAINER", "PORT", "ROLE", "ESTABLISHED", "ACCEPTED", "OTHER STATES"];
+    let mut table = table::new(header, &[1, 3, 4]);
+    let shown: Vec<&CountRow> = counts.counts.iter().filter(|row| !row.states.is_empty()).collect();
+    for row in &shown {
+        let others: Vec<String> = row
+            .states
+            .iter()
+            .filter(|(name, _)| **name != "established")
+            .map(|(name, count)| format!("{name} {count}"))
+            .collect();
+        table.add_row([
+            table::text(&row.container.name),
+            row.port.into(),
+            row.role.into(),
+            row.established.into(),
+            row.accepted.map_or("-".into(), Into::into),
+            others.join(", ").into(),
+        ]);
+    }
+    let mut text =
+        if shown.is_empty() { "no connections\n".to_owned() } else { table::render(&table) };
+    for reason in &counts.degraded {
+        text.push_str(&format!("not exact: {reason}\n"));
+    }
+    text
+}

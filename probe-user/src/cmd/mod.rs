@@ -1,0 +1,25 @@
+//! One file per subcommand.
+
+pub(crate) mod connections;
+pub(crate) mod count;
+pub(crate) mod doctor;
+pub(crate) mod record;
+pub(crate) mod serve;
+pub(crate) mod stop;
+mod table;
+pub(crate) mod watch;
+
+use std::io::{self, Write};
+
+/// Prints to stdout. A reader that has enough (`| head`) is no failure of ours.
+fn print(text: &str) -> anyhow::Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Prints one JSON document on a line of its own.
+fn print_json(document: &impl serde::Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string(document)?))
+}

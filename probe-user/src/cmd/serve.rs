@@ -1,0 +1,74 @@
+//! `probe serve`: the agent.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use anyhow::Context;
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::{
+    cli::Serve,
+    error::Error,
+    exit::Exit,
+    export::{
+        http::{self, Agent},
+        lock::Lock,
+    },
+    identity::Identity,
+    kernel,
+    signal::Signals,
+    truth::choose::unsupported,
+};
+
+pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit> {
+    let listen = arguments.listen;
+    if !listen.ip().is_loopback() {
+        return Err(Error::input(
+            format!("{listen} is reachable from other hosts, and there is no token or TLS yet"),
+            "listen on loopback, for example --listen 127.0.0.1:9464",
+        )
+        .into());
+    }
+    let mut signals = Signals::catch()?;
+    let _lock = Lock::take(socket)?;
+    // Asked before the programs are loaded, so that a port in use costs nothing.
+    let tcp = TcpListener::bind(listen).await.map_err(|error| {
+        Error::input(
+            format!("cannot listen on {listen}: {error}"),
+            "choose another address with --listen",
+        )
+    })?;
+    let source =
+        kernel::open(kernel::Options { pin: Some(kernel::PIN_ROOT.into()), ..Default::default() })
+            .map_err(unsupported)?;
+    let unix = bind(socket)?;
+    let agent = Agent::new(source, Identity::new()?);
+    eprintln!("probe: listening on http://{} and {}", tcp.local_addr()?, socket.display());
+
+    let public = axum::serve(tcp, http::public(agent.clone()));
+    let private = axum::serve(unix, http::private(agent));
+    let stop = tokio::select! {
+        stop = signals.next() => stop,
+        result = async { tokio::try_join!(public, private) } => {
+            result.context("the listener failed")?;
+            anyhow::bail!("the listeners ended by themselves");
+        }
+    };
+    // Streams that are open end with the process; nobody waits for them.
+    let _ = fs::remove_file(socket);
+    eprintln!(
+        "probe: stopped by {}; what is pinned stays (`probe stop --purge` removes it)",
+        stop.name()
+    );
+    Ok(stop.exit())
+}
+
+/// We hold the lock, so a socket that is there was left behind.
+fn bind(socket: &Path) -> anyhow::Result<UnixListener> {
+    let _ = fs::remove_file(socket);
+    let listener = UnixListener::bind(socket)
+        .with_context(|| format!("cannot listen on {}", socket.display()))?;
+    // Raw records show every connection of the host.
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o660))
+        .with_context(|| format!("cannot set the mode of {}", socket.display()))?;
+    Ok(listener)
+}

@@ -1,0 +1,50 @@
+//! Tables for people: plain columns, as wide as the terminal, at most 100 where there is none.
+
+use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+
+use crate::watch::style::{Style, Tone};
+
+/// An empty table; `right`: columns of numbers.
+pub(super) fn new<const N: usize>(header: [&str; N], right: &[usize]) -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
+    if table.width().is_none() {
+        table.set_width(100);
+    }
+    for &index in right {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// A cell of text from elsewhere, such as a process name: nothing in it reaches the terminal as a
+/// control sequence.
+pub(super) fn text(content: &str) -> Cell {
+    let shown: String = content
+        .chars()
+        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
+        .collect();
+    Cell::new_owned(shown)
+}
+
+/// A coloured word.
+pub(super) fn word(content: &str, tone: Tone, style: Style) -> Cell {
+    let cell = Cell::new(content);
+    if !style.is_coloured() {
+        return cell;
+    }
+    cell.fg(match tone {
+        Tone::Good => Color::Green,
+        Tone::Warning => Color::Yellow,
+        Tone::Bad => Color::Red,
+    })
+}
+
+pub(super) fn render(table: &Table) -> String {
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}

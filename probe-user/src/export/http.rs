@@ -1,0 +1,261 @@
+//! The agent's HTTP side: metrics and JSON for everybody on this host, and on the Unix socket also
+//! raw records for our own commands.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Query, Request, State},
+    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use hyper::body::{Bytes, Frame};
+use probe_common::{connection::Connection, key::CountSlot, state::role};
+use tokio::sync::{Semaphore, mpsc::Receiver};
+
+use super::{
+    json::{Counts, SCHEMA_VERSION},
+    prometheus,
+};
+use crate::{
+    cmd::connections::{self, Wanted},
+    filter::Filter,
+    identity::Identity,
+    truth::{
+        agent::AgentState,
+        raw,
+        source::{Ended, Source},
+    },
+};
+
+/// Answers that are made at the same time; more are turned away.
+const CONCURRENT: usize = 32;
+/// An answer that takes longer is given up.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What the handlers share.
+pub(crate) struct Agent {
+    source: Arc<dyn Source>,
+    identity: Identity,
+    slots: Semaphore,
+}
+
+impl Agent {
+    pub(crate) fn new(source: Arc<dyn Source>, identity: Identity) -> Arc<Self> {
+        Arc::new(Self { source, identity, slots: Semaphore::new(CONCURRENT) })
+    }
+
+    async fn refresh(&self, slots: &[CountSlot]) {
+        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    }
+
+    async fn counts(&self, filter: &Filter) -> anyhow::Result<(Vec<CountSlot>, Counts)> {
+        let slots = self.source.slots()?;
+        self.refresh(&slots).await;
+        let exactness = self.source.exactness()?;
+        let counts = Counts::new(&slots, self.source.backend(), exactness, &self.identity, filter);
+        Ok((slots, counts))
+    }
+}
+
+/// For the TCP listener: nothing raw.
+pub(crate) fn public(agent: Arc<Agent>) -> Router {
+    routes(&agent).with_state(agent)
+}
+
+/// For the Unix socket, whose file mode says who may ask.
+pub(crate) fn private(agent: Arc<Agent>) -> Router {
+    routes(&agent)
+        .route("/v1/raw/state", get(raw_state))
+        .route("/v1/raw/slots", get(raw_slots))
+        .route("/v1/raw/connections", get(raw_connections))
+        .route("/v1/raw/events", get(raw_events))
+        .with_state(agent)
+}
+
+fn routes(agent: &Arc<Agent>) -> Router<Arc<Agent>> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/v1/counts", get(counts))
+        .route("/v1/connections", get(connections_json))
+        .route("/healthz", get(healthz))
+        .layer(middleware::from_fn_with_state(Arc::clone(agent), bound))
+}
+
+/// Keeps a flood of requests from becoming a flood of dumps.
+async fn bound(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+    let Ok(_permit) = agent.slots.try_acquire() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once\n").into_response();
+    };
+    match tokio::time::timeout(TIMEOUT, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => (StatusCode::GATEWAY_TIMEOUT, "gave up after 10 s\n").into_response(),
+    }
+}
+
+/// A failure to ask the kernel, or a filter that is none.
+enum Refused {
+    Query(String),
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Refused {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, error) = match self {
+            Self::Query(error) => (StatusCode::BAD_REQUEST, error),
+            Self::Failed(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+        };
+        let body = serde_json::json!({ "schema_version": SCHEMA_VERSION, "error": error });
+        (status, Json(body)).into_response()
+    }
+}
+
+type Parameters = Query<HashMap<String, String>>;
+
+async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Refused> {
+    let (slots, counts) = agent.counts(&Filter::default()).await?;
+    let mut established = BTreeMap::new();
+    for slot in &slots {
+        let container = agent.identity.of(slot.key.cgroup_id, slot.key.netns);
+        let key = (
+            container.name,
+            container.runtime.name().to_owned(),
+            slot.key.port,
+            role::name(slot.key.role),
+        );
+        *established.entry(key).or_insert(0) += slot.established_total;
+    }
+    let exactness = agent.source.exactness()?;
+    let text = prometheus::text(&counts, &established, &exactness)
+        .map_err(|error| Refused::Failed(error.into()))?;
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))], text).into_response())
+}
+
+async fn counts(
+    State(agent): State<Arc<Agent>>,
+    Query(parameters): Parameters,
+) -> Result<Json<Counts>, Refused> {
+    let filter = Filter::from_query(&parameters, &[]).map_err(Refused::Query)?;
+    Ok(Json(agent.counts(&filter).await?.1))
+}
+
+async fn connections_json(
+    State(agent): State<Arc<Agent>>,
+    Query(parameters): Parameters,
+) -> Result<Response, Refused> {
+    let filter = Filter::from_query(&parameters, &["pid", "older_than"]).map_err(Refused::Query)?;
+    let pid = parameters
+        .get("pid")
+        .map(|pid| pid.parse().map_err(|_| Refused::Query(format!("pid {pid:?} is no number"))))
+        .transpose()?;
+    let older_than = parameters
+        .get("older_than")
+        .map(|age| {
+            humantime::parse_duration(age)
+                .map_err(|error| Refused::Query(format!("older_than {age:?}: {error}")))
+        })
+        .transpose()?;
+    // Dumps and the look at every process take a while: not on the thread that answers others.
+    let found = tokio::task::spawn_blocking(move || {
+        let wanted = Wanted { pid, older_than };
+        tokio::runtime::Handle::current().block_on(connections::find(
+            agent.source.as_ref(),
+            &agent.identity,
+            &filter,
+            wanted,
+        ))
+    })
+    .await
+    .map_err(|error| Refused::Failed(error.into()))??;
+    let body = serde_json::json!({ "schema_version": SCHEMA_VERSION, "connections": found });
+    Ok(Json(body).into_response())
+}
+
+async fn healthz(State(agent): State<Arc<Agent>>) -> Result<Response, Refused> {
+    let exactness = agent.source.exactness()?;
+    Ok(Json(serde_json::json!({
+        "schema_version": SCHEMA_VERSION,
+        "status": "ok",
+        "exact": exactness.exact,
+        "detail_complete": exactness.detail_complete,
+        "degraded": exactness.degraded,
+    }))
+    .into_response())
+}
+
+async fn raw_state(State(agent): State<Arc<Agent>>) -> Result<Json<AgentState>, Refused> {
+    Ok(Json(AgentState {
+        pid: std::process::id(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        backend: agent.source.backend(),
+        hooks: agent.source.hooks(),
+        exactness: agent.source.exactness()?,
+    }))
+}
+
+async fn raw_slots(State(agent): State<Arc<Agent>>) -> Result<Vec<u8>, Refused> {
+    Ok(records(&agent.source.slots()?))
+}
+
+async fn raw_connections(State(agent): State<Arc<Agent>>) -> Result<Vec<u8>, Refused> {
+    let connections = tokio::task::spawn_blocking(move || agent.source.connections())
+        .await
+        .map_err(|error| Refused::Failed(error.into()))??;
+    Ok(records(&connections))
+}
+
+fn records<R: raw::Record>(records: &[R]) -> Vec<u8> {
+    let mut answer = raw::header::<R>().to_vec();
+    answer.extend_from_slice(raw::bytes(records));
+    answer
+}
+
+async fn raw_events(State(agent): State<Arc<Agent>>) -> Response {
+    match agent.source.ended() {
+        Some(batches) => Body::new(Events {
+            header: Some(Bytes::copy_from_slice(&raw::header::<Connection>())),
+            batches,
+        })
+        .into_response(),
+        None => (StatusCode::NOT_FOUND, "this backend sees no connection end\n").into_response(),
+    }
+}
+
+/// The stream of ended connections as a body that ends with the agent.
+struct Events {
+    header: Option<Bytes>,
+    batches: Receiver<Ended>,
+}
+
+impl hyper::body::Body for Events {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(header) = self.header.take() {
+            return Poll::Ready(Some(Ok(Frame::data(header))));
+        }
+        self.batches.poll_recv(context).map(|batch| {
+            batch.map(|ended| Ok(Frame::data(Bytes::copy_from_slice(raw::bytes(&ended)))))
+        })
+    }
+}

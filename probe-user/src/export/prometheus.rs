@@ -1,0 +1,127 @@
+//! The metrics of `/metrics`, in the Prometheus text format.
+
+use std::collections::BTreeMap;
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    registry::Registry,
+};
+
+use super::json::Counts;
+use crate::truth::source::Exactness;
+
+/// Gauge, labels `container`, `runtime`, `port`, `role`, `state`.
+const CONNECTIONS: &str = "connections";
+/// Counter, labels `container`, `runtime`, `port`, `role`.
+const ESTABLISHED: &str = "connections_established";
+/// Counter, labels as above, passive sockets only.
+const ACCEPTED: &str = "connections_accepted";
+/// Gauges, 1 or 0.
+const EXACT: &str = "exact";
+const DETAIL_COMPLETE: &str = "detail_complete";
+const BUILD: &str = "build";
+
+type Labels = Vec<(&'static str, String)>;
+
+/// Sums over cgroups and namespaces: a label's values are services of this host, not sockets.
+pub(crate) fn text(
+    counts: &Counts,
+    established_total: &BTreeMap<(String, String, u16, &'static str), u64>,
+    exactness: &Exactness,
+) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("groundtruth");
+    let connections = Family::<Labels, Gauge>::default();
+    let established = Family::<Labels, Counter>::default();
+    let accepted = Family::<Labels, Counter>::default();
+    for row in &counts.counts {
+        let labels = labels(&row.container.name, row.container.runtime.name(), row.port, row.role);
+        for (state, count) in &row.states {
+            let mut labels = labels.clone();
+            labels.push(("state", (*state).to_owned()));
+            connections.get_or_create(&labels).inc_by(*count);
+        }
+        if let Some(total) = row.accepted {
+            accepted.get_or_create(&labels).inc_by(total);
+        }
+    }
+    for ((container, runtime, port, role), total) in established_total {
+        established.get_or_create(&labels(container, runtime, *port, role)).inc_by(*total);
+    }
+    registry.register(CONNECTIONS, "TCP sockets in each kernel state", connections);
+    registry.register(
+        ESTABLISHED,
+        "Connections established since the kernel programs were attached",
+        established,
+    );
+    registry.register(
+        ACCEPTED,
+        "Connections accepted since the kernel programs were attached",
+        accepted,
+    );
+    for (name, help, value) in [
+        (EXACT, "1 if no count was lost and none drifted", exactness.exact),
+        (DETAIL_COMPLETE, "1 if no connection record was lost", exactness.detail_complete),
+    ] {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(i64::from(value));
+        registry.register(name, help, gauge);
+    }
+    let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION").to_owned())]);
+    registry.register(BUILD, "The agent's version", build);
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+fn labels(container: &str, runtime: &str, port: u16, role: &str) -> Labels {
+    vec![
+        ("container", container.to_owned()),
+        ("runtime", runtime.to_owned()),
+        ("port", port.to_string()),
+        ("role", role.to_owned()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        export::json::CountRow,
+        identity::cgroup::{Container, Runtime},
+        truth::source::Backend,
+    };
+
+    #[test]
+    fn populations_of_one_service_are_summed_and_names_are_escaped() {
+        let row = |cgroup_id, established| CountRow {
+            cgroup_id,
+            container: Container { id: None, name: "we\"b\n\\".into(), runtime: Runtime::Docker },
+            netns: 1,
+            port: 3005,
+            role: "passive",
+            established,
+            accepted: Some(7),
+            states: BTreeMap::from([("established", established)]),
+        };
+        let counts = Counts {
+            schema_version: "1.0",
+            at_unix_ns: 0,
+            backend: Backend::Ebpf,
+            exact: true,
+            degraded: vec![],
+            counts: vec![row(1, 20), row(2, 3)],
+        };
+        let exactness = Exactness { exact: true, detail_complete: false, degraded: vec![] };
+        let text = text(&counts, &BTreeMap::new(), &exactness).unwrap();
+        let labels = r#"container="we\"b\n\\",runtime="docker",port="3005",role="passive""#;
+        for line in [
+            format!("groundtruth_connections{{{labels},state=\"established\"}} 23"),
+            format!("groundtruth_connections_accepted_total{{{labels}}} 14"),
+            "groundtruth_exact 1".into(),
+            "groundtruth_detail_complete 0".into(),
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+    }
+}

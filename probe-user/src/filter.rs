@@ -1,0 +1,267 @@
+//! The filters that every command shares: `--container`, `--port`, `--role`, `--state`.
+
+use std::{collections::HashMap, ops::RangeInclusive, str::FromStr};
+
+use clap::{Args, ValueEnum};
+use probe_common::{key::CountKey, state};
+
+use crate::{
+    error::Error,
+    identity::{Identity, cgroup::Container},
+};
+
+/// Which connections are meant; what is not given is not filtered by.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters")]
+pub(crate) struct Filter {
+    /// Container, unit or `host`, by name or by 6 or more digits of the id; may be repeated
+    #[arg(long = "container", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) containers: Vec<String>,
+
+    /// The service's ports: local of accepted connections, remote of outgoing ones
+    #[arg(long = "port", value_name = "3005,3002-3004", default_value = "")]
+    pub(crate) ports: Ports,
+
+    /// Who opened the connection: a client of this host (active), or one it accepted (passive)
+    #[arg(long = "role", value_name = "ROLE", value_enum, value_delimiter = ',')]
+    pub(crate) roles: Vec<Role>,
+
+    /// Kernel state, as in `ss`: established, `close_wait`, `fin_wait_1`, …
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
+    pub(crate) states: Vec<State>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Passive,
+    Active,
+    Unknown,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        state::role::name(self.number())
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Passive => state::role::PASSIVE,
+            Self::Active => state::role::ACTIVE,
+            Self::Unknown => state::role::UNKNOWN,
+        }
+    }
+}
+
+impl Filter {
+    /// The same filters as parameters of a URL; `others` are parameters that are none.
+    pub(crate) fn from_query(
+        parameters: &HashMap<String, String>,
+        others: &[&str],
+    ) -> Result<Self, String> {
+        let mut filter = Self::default();
+        for (name, value) in parameters {
+            let parts = value.split(',').filter(|part| !part.is_empty());
+            match name.as_str() {
+                "container" => filter.containers = parts.map(str::to_owned).collect(),
+                "port" => filter.ports = value.parse()?,
+                "role" => {
+                    filter.roles = parts
+                        .map(|part| {
+                            Role::from_str(part, true).map_err(|_| {
+                                format!("{part:?} is no role: expected passive, active, unknown")
+                            })
+                        })
+                        .collect::<Result<_, _>>()?;
+                }
+                "state" => filter.states = parts.map(str::parse).collect::<Result<_, _>>()?,
+                other if others.contains(&other) => {}
+                other => {
+                    return Err(format!(
+                        "no parameter {other:?}: expected container, port, role, state"
+                    ));
+                }
+            }
+        }
+        Ok(filter)
+    }
+
+    pub(crate) fn keeps(&self, key: &CountKey, container: &Container) -> bool {
+        self.keeps_role(key.role)
+            && self.ports.contains(key.port)
+            && (self.containers.is_empty()
+                || self.containers.iter().any(|wanted| container.matches(wanted)))
+    }
+
+    fn keeps_role(&self, role: u8) -> bool {
+        self.roles.is_empty() || self.roles.iter().any(|wanted| wanted.number() == role)
+    }
+
+    pub(crate) fn keeps_state(&self, state: u8) -> bool {
+        self.states.is_empty() || self.states.contains(&State(state))
+    }
+
+    /// Refuses a container that this host does not have.
+    pub(crate) fn check_containers(&self, identity: &Identity) -> Result<(), Error> {
+        if self.containers.is_empty() {
+            return Ok(());
+        }
+        let known = identity.containers();
+        for wanted in &self.containers {
+            if wanted == "host" || known.iter().any(|container| container.matches(wanted)) {
+                continue;
+            }
+            let mut names: Vec<&str> = known.iter().map(|c| c.name.as_str()).collect();
+            names.dedup();
+            let more = names.len().saturating_sub(20);
+            names.truncate(20);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            return Err(Error::input(
+                format!("no such container: {wanted:?}"),
+                format!("known on this host: {}{more}", names.join(", ")),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A set of ports, `3005,3002-3004`; the empty one holds all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ports(Vec<RangeInclusive<u16>>);
+
+impl Ports {
+    pub(crate) fn one(port: u16) -> Self {
+        Self(vec![port..=port])
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn contains(&self, port: u16) -> bool {
+        self.0.is_empty() || self.0.iter().any(|range| range.contains(&port))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u16> {
+        self.0.iter().cloned().flatten()
+    }
+}
+
+impl std::fmt::Display for Ports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, range) in self.0.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            if range.start() == range.end() {
+                write!(f, "{comma}{}", range.start())?;
+            } else {
+                write!(f, "{comma}{}-{}", range.start(), range.end())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let port = |text: &str| match text.trim().parse::<u16>() {
+            Ok(0) | Err(_) => Err(format!("{text:?} is no port: expected 1 to 65535")),
+            Ok(port) => Ok(port),
+        };
+        let range = |part: &str| {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (port(first)?, port(last)?);
+            if first > last {
+                return Err(format!("{part:?} runs backwards: expected {last}-{first}"));
+            }
+            Ok(first..=last)
+        };
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        text.split(',').map(range).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A kernel state by its name, with `-` or `_`, in any case, or as `ss` shortens it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State(pub(crate) u8);
+
+impl FromStr for State {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.trim().to_lowercase().replace('-', "_");
+        let name = match name.as_str() {
+            "estab" | "connected" => "established",
+            "closed" => "close",
+            "listening" => "listen",
+            "fin_wait1" => "fin_wait_1",
+            "fin_wait2" => "fin_wait_2",
+            other => other,
+        };
+        (1..=11u8).find(|&state| state::state_name(state) == name).map(Self).ok_or_else(|| {
+            format!(
+                "{text:?} is no TCP state: expected one of {}",
+                state::STATE_NAMES[..11].join(", ")
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::cgroup::Runtime;
+
+    #[test]
+    fn ports_are_lists_of_ranges() {
+        let ports: Ports = "3005,3002-3004".parse().unwrap();
+        assert!([3002, 3003, 3004, 3005].iter().all(|&port| ports.contains(port)));
+        assert!(!ports.contains(3001) && !ports.contains(3006));
+        assert_eq!(ports.to_string(), "3005,3002-3004");
+        assert!("".parse::<Ports>().unwrap().contains(1));
+    }
+
+    #[test]
+    fn what_is_no_port_says_what_is_expected() {
+        for (text, message) in [
+            ("0", "\"0\" is no port: expected 1 to 65535"),
+            ("70000", "\"70000\" is no port: expected 1 to 65535"),
+            ("http", "\"http\" is no port: expected 1 to 65535"),
+            ("9-3", "\"9-3\" runs backwards: expected 3-9"),
+        ] {
+            assert_eq!(text.parse::<Ports>().unwrap_err(), message);
+        }
+    }
+
+    #[test]
+    fn states_as_ss_and_the_kernel_write_them() {
+        for (text, number) in [
+            ("established", 1),
+            ("ESTAB", 1),
+            ("close-wait", 8),
+            ("CLOSE_WAIT", 8),
+            ("fin_wait2", 5),
+        ] {
+            assert_eq!(text.parse::<State>().unwrap(), State(number), "{text}");
+        }
+        assert!("open".parse::<State>().unwrap_err().contains("expected one of established,"));
+    }
+
+    #[test]
+    fn every_part_of_a_filter_must_hold() {
+        let web = Container { id: None, name: "web".into(), runtime: Runtime::Docker };
+        let key = CountKey { port: 3005, role: state::role::PASSIVE, ..CountKey::default() };
+        let filter = Filter {
+            containers: vec!["web".into(), "db".into()],
+            ports: "3005".parse().unwrap(),
+            roles: vec![Role::Passive],
+            states: vec![],
+        };
+        assert!(filter.keeps(&key, &web));
+        assert!(!filter.keeps(&CountKey { port: 80, ..key }, &web));
+        assert!(!filter.keeps(&CountKey { role: state::role::ACTIVE, ..key }, &web));
+        assert!(!filter.keeps(&key, &Container::host()));
+    }
+}

@@ -1,0 +1,219 @@
+//! Where a number stands in a JSON body: `.checks.capacity.current`, `.shards[0].connections`.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use serde_json::Value;
+
+/// A path into JSON, as jq writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FieldPath {
+    text: String,
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
+/// Why there is no number at a path.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FieldError {
+    #[error("the body has no field {path}; {near}")]
+    Missing { path: String, near: String },
+    #[error("{path} is {found}, expected a whole number; {near}")]
+    NotANumber { path: String, found: &'static str, near: String },
+}
+
+impl FieldPath {
+    /// The whole number at this path.
+    pub(crate) fn number(&self, body: &Value) -> Result<i64, FieldError> {
+        let mut value = body;
+        for step in &self.steps {
+            let next = match step {
+                Step::Key(key) => value.get(key),
+                Step::Index(index) => value.get(index),
+            };
+            value = next.ok_or_else(|| FieldError::Missing {
+                path: self.text.clone(),
+                near: self.near(body),
+            })?;
+        }
+        whole(value).ok_or_else(|| FieldError::NotANumber {
+            path: self.text.clone(),
+            found: kind(value),
+            near: self.near(body),
+        })
+    }
+
+    /// The numbers that the body does have, those that look most like this path first.
+    fn near(&self, body: &Value) -> String {
+        let wanted: Vec<&str> = segments(&self.text).collect();
+        let mut paths: Vec<String> = numbers(body).into_keys().collect();
+        if paths.is_empty() {
+            return "it has no numbers at all".into();
+        }
+        paths.sort_by_key(|path| {
+            std::cmp::Reverse(segments(path).filter(|part| wanted.contains(part)).count())
+        });
+        let more = if paths.len() > 6 { ", …" } else { "" };
+        paths.truncate(6);
+        format!("it has numbers at {}{more} (choose with --reported)", paths.join(", "))
+    }
+}
+
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    path.split(['.', '[', ']']).filter(|part| !part.is_empty())
+}
+
+fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let number = value.as_f64()?;
+        // Beyond 2^53 a float is no count of anything.
+        (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
+    })
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number with a fraction",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Every number of a body with its path; true and false as 1 and 0.
+pub(crate) fn numbers(body: &Value) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    collect(body, &mut String::new(), &mut found);
+    found
+}
+
+fn collect(value: &Value, path: &mut String, found: &mut BTreeMap<String, f64>) {
+    let length = path.len();
+    let mut leaf = |number: f64| {
+        let path = if path.is_empty() { ".".into() } else { path.clone() };
+        found.insert(path, number);
+    };
+    match value {
+        Value::Number(number) => {
+            if let Some(number) = number.as_f64() {
+                leaf(number);
+            }
+        }
+        Value::Bool(flag) => leaf(f64::from(u8::from(*flag))),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                path.push_str(&format!("[{index}]"));
+                collect(item, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                path.push('.');
+                path.push_str(key);
+                collect(field, path, found);
+                path.truncate(length);
+            }
+        }
+        Value::Null | Value::String(_) => {}
+    }
+}
+
+impl FromStr for FieldPath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || {
+            format!(
+                "{text:?} is no field path: expected one like .checks.capacity.current or .shards[0].connections"
+            )
+        };
+        let mut steps = Vec::new();
+        let mut rest = text;
+        if !rest.starts_with(['.', '[']) {
+            return Err(expected());
+        }
+        while !rest.is_empty() {
+            if let Some(inside) = rest.strip_prefix('[') {
+                let (index, after) = inside.split_once(']').ok_or_else(expected)?;
+                steps.push(Step::Index(index.parse().map_err(|_| expected())?));
+                rest = after;
+            } else if let Some(after) = rest.strip_prefix('.') {
+                let end = after.find(['.', '[']).unwrap_or(after.len());
+                // A lone `.` is the body itself.
+                if end > 0 {
+                    steps.push(Step::Key(after[..end].to_owned()));
+                } else if text != "." && !after.starts_with('[') {
+                    return Err(expected());
+                }
+                rest = &after[end..];
+            } else {
+                return Err(expected());
+            }
+        }
+        Ok(Self { text: text.to_owned(), steps })
+    }
+}
+
+impl std::fmt::Display for FieldPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn at(path: &str, body: &Value) -> Result<i64, FieldError> {
+        path.parse::<FieldPath>().unwrap().number(body)
+    }
+
+    #[test]
+    fn numbers_are_found() {
+        let body =
+            json!({"checks": {"capacity": {"current": 997}}, "shards": [{"n": 2.0}, {"n": -3}]});
+        assert_eq!(at(".checks.capacity.current", &body), Ok(997));
+        assert_eq!(at(".shards[0].n", &body), Ok(2));
+        assert_eq!(at(".shards[1].n", &body), Ok(-3));
+        assert_eq!(at(".", &json!(23)), Ok(23));
+        assert_eq!(at("[1]", &json!([1, 2])), Ok(2));
+    }
+
+    #[test]
+    fn what_is_missing_names_its_neighbours() {
+        let body = json!({"checks": {"capacity": {"used": 5, "max": 10}}, "uptime": 3});
+        assert_eq!(
+            at(".checks.capacity.current", &body).unwrap_err().to_string(),
+            "the body has no field .checks.capacity.current; it has numbers at \
+             .checks.capacity.max, .checks.capacity.used, .uptime (choose with --reported)"
+        );
+        assert_eq!(
+            at(".status", &json!({"status": "ok"})).unwrap_err().to_string(),
+            ".status is a string, expected a whole number; it has no numbers at all"
+        );
+        assert!(at(".n", &json!({"n": 1.5})).unwrap_err().to_string().contains("a fraction"));
+    }
+
+    #[test]
+    fn every_number_is_kept_with_its_path() {
+        let body = json!({"healthy": true, "a": [{"b": 1}, {"b": 2.5}], "s": "x", "n": null});
+        let expected = [(".a[0].b", 1.0), (".a[1].b", 2.5), (".healthy", 1.0)];
+        assert_eq!(numbers(&body), expected.map(|(path, n)| (path.to_owned(), n)).into());
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        for text in ["", "a.b", ".a..b", ".a[x]", ".a[1", ".a[0]b"] {
+            assert!(text.parse::<FieldPath>().is_err(), "{text}");
+        }
+    }
+}

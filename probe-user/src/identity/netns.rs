@@ -1,0 +1,185 @@
+//! The network namespaces of this host, and a way to run code inside one.
+//!
+//! A namespace is found if a process lives in it or if it is mounted (`ip netns`, Docker, CNI). One
+//! that only an open descriptor keeps alive is not.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A network namespace, kept alive by an open descriptor.
+#[derive(Clone, Debug)]
+pub struct Netns {
+    /// The inode that names it everywhere: `stat -L /proc/PID/ns/net`.
+    pub inode: u32,
+    /// Where it was found, for messages.
+    pub path: PathBuf,
+    file: Arc<File>,
+}
+
+impl Netns {
+    /// Opens a namespace by the path of its handle.
+    ///
+    /// # Errors
+    /// As `open(2)` and `fstat(2)`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let inode = inode_number(&file)?;
+        Ok(Self { inode, path: path.to_owned(), file: Arc::new(file) })
+    }
+
+    /// The namespace of this process.
+    ///
+    /// # Errors
+    /// As [`Netns::open`].
+    pub fn current() -> io::Result<Self> {
+        Self::open(Path::new("/proc/self/ns/net"))
+    }
+
+    /// Runs `work` on a thread of its own that has entered this namespace; the caller's thread stays
+    /// where it is. Sockets opened inside stay in the namespace.
+    ///
+    /// # Errors
+    /// When the kernel refuses `setns(2)`: entering another namespace takes `CAP_SYS_ADMIN`.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if Self::current()?.inode == self.inode {
+            return Ok(work());
+        }
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                // SAFETY: the descriptor is open for the whole call; setns changes this thread only.
+                let entered = unsafe { libc::setns(self.file.as_raw_fd(), libc::CLONE_NEWNET) };
+                if entered == 0 { Ok(work()) } else { Err(io::Error::last_os_error()) }
+            });
+            match inside.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+}
+
+fn inode_number(file: &File) -> io::Result<u32> {
+    // nsfs inodes are 32 bits wide (`ns_common.inum`).
+    u32::try_from(file.metadata()?.ino()).map_err(io::Error::other)
+}
+
+/// Every network namespace that can be found, and how many processes could not be looked at.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Ordered by inode.
+    pub namespaces: Vec<Netns>,
+    /// Processes whose namespace this user may not see.
+    pub unreadable: usize,
+}
+
+/// Looks through `/proc/*/ns/net` and the mounted namespaces.
+///
+/// # Errors
+/// When `/proc` cannot be read, or not even the own namespace.
+pub fn find() -> io::Result<Found> {
+    let own = Netns::current()?;
+    let mut namespaces = BTreeMap::from([(own.inode, own)]);
+    let mut unreadable = 0;
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        let path = entry.path().join("ns/net");
+        match fs::read_link(&path) {
+            Ok(link) => add(&mut namespaces, link_inode(&link), &path),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unreadable += 1,
+            // The process has ended.
+            Err(_) => {}
+        }
+    }
+    for (inode, path) in mounted(&fs::read_to_string("/proc/self/mountinfo")?) {
+        add(&mut namespaces, Some(inode), &path);
+    }
+    Ok(Found { namespaces: namespaces.into_values().collect(), unreadable })
+}
+
+fn add(namespaces: &mut BTreeMap<u32, Netns>, inode: Option<u32>, path: &Path) {
+    let Some(inode) = inode else { return };
+    if let std::collections::btree_map::Entry::Vacant(place) = namespaces.entry(inode) {
+        // Between the look and the open the process may have ended or moved: believe the open.
+        if let Ok(namespace) = Netns::open(path)
+            && namespace.inode == inode
+        {
+            place.insert(namespace);
+        }
+    }
+}
+
+/// `net:[4026531840]` → 4026531840
+fn link_inode(link: &Path) -> Option<u32> {
+    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// Namespace mounts of `/proc/self/mountinfo`: the root field reads `net:[inode]`.
+fn mounted(mountinfo: &str) -> Vec<(u32, PathBuf)> {
+    mountinfo
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(' ');
+            let root = fields.nth(3)?;
+            let mount_point = fields.next()?;
+            Some((link_inode(Path::new(root))?, PathBuf::from(unescape(mount_point))))
+        })
+        .collect()
+}
+
+/// The kernel writes blanks and backslashes in mount points as three octal digits.
+pub(super) fn unescape(field: &str) -> String {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let octal = (first == b'\\' && tail.len() >= 3)
+            .then(|| std::str::from_utf8(&tail[..3]).ok())
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        if let Some(byte) = octal {
+            bytes.push(byte);
+            rest = &tail[3..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_namespace_is_found_and_entered() {
+        let own = Netns::current().unwrap();
+        let found = find().unwrap();
+        assert!(found.namespaces.iter().any(|namespace| namespace.inode == own.inode));
+        assert_eq!(own.run(|| 23).unwrap(), 23);
+    }
+
+    #[test]
+    fn mounts_of_namespaces_are_told_from_other_mounts() {
+        let mountinfo = "\
+36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+1163 27 0:4 net:[4026532281] /run/netns/a\\040b rw shared:5 - nsfs nsfs rw
+1170 27 0:4 mnt:[4026532300] /run/snapd/ns/x.mnt rw - nsfs nsfs rw
+";
+        assert_eq!(mounted(mountinfo), [(4_026_532_281, PathBuf::from("/run/netns/a b"))]);
+    }
+
+    #[test]
+    fn escapes_that_are_none_stay() {
+        assert_eq!(unescape("a\\134b\\"), "a\\b\\");
+        assert_eq!(unescape("\\9zz"), "\\9zz");
+    }
+}

@@ -1,0 +1,5 @@
+//! Writes a capture while connections come and go.
+
+pub(crate) mod counters;
+pub(crate) mod recorder;
+pub(crate) mod rows;

@@ -1,0 +1,281 @@
+//! The recording itself: a tick a second for counts and counters, and whatever ends in between.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use capture::{
+    CaptureWriter, WriteError,
+    meta::Meta,
+    schema::{ClockRow, ConnectionRow, HealthRow, KernelRow, LossRow},
+    writer::Summary,
+};
+use probe_common::{
+    connection::{Connection, flag},
+    key::{CountKey, CountSlot},
+    state,
+};
+
+use super::{
+    counters::{self, Counters},
+    rows,
+};
+use crate::{
+    clock::{self, Pair},
+    export::json::key_of,
+    filter::Filter,
+    identity::{Identity, cgroup::Container, netns},
+    truth::{
+        polled::dump_all,
+        sock_diag::{Detail, DiagSocket},
+        source::Source,
+    },
+};
+
+/// Between clock pairs.
+const CLOCK_EVERY_S: u64 = 10;
+
+/// What tells one connection from all others.
+type Key = (u64, u64, u32);
+
+fn identity_of(connection: &Connection) -> Key {
+    (connection.sk, connection.cookie, connection.generation)
+}
+
+pub(crate) struct Recorder {
+    source: Arc<dyn Source>,
+    identity: Arc<Identity>,
+    filter: Filter,
+    writer: CaptureWriter,
+    ticks: u64,
+    counts: HashMap<CountKey, [i64; 21]>,
+    kernel: HashMap<u32, Counters>,
+    containers: HashMap<u64, Container>,
+    degraded: HashSet<String>,
+    checked_mono_ns: i64,
+    /// Ended since the last snapshot of open connections was asked for.
+    ended: Option<HashSet<Key>>,
+}
+
+impl Recorder {
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        identity: Arc<Identity>,
+        filter: Filter,
+        writer: CaptureWriter,
+    ) -> Self {
+        Self {
+            source,
+            identity,
+            filter,
+            writer,
+            ticks: 0,
+            counts: HashMap::new(),
+            kernel: HashMap::new(),
+            containers: HashMap::new(),
+            degraded: HashSet::new(),
+            checked_mono_ns: clock::mono_ns(),
+            ended: None,
+        }
+    }
+
+    /// A batch of connections that ended.
+    pub(crate) fn take_ended(&mut self, batch: &[Connection]) -> Result<(), WriteError> {
+        if let Some(ended) = &mut self.ended {
+            ended.extend(batch.iter().map(identity_of));
+        }
+        let rows: Vec<ConnectionRow> = batch
+            .iter()
+            .filter(|connection| self.keeps(connection))
+            .map(|connection| rows::connection(connection, None))
+            .collect();
+        self.writer.connections(&rows)
+    }
+
+    pub(crate) fn take_health(&mut self, row: HealthRow) -> Result<(), WriteError> {
+        self.writer.health(&[row])
+    }
+
+    /// An interval from which ended connections are missing.
+    pub(crate) fn take_loss(&mut self, reason: &str, count: u64) -> Result<(), WriteError> {
+        self.writer.loss(&[LossRow {
+            from_mono_ns: self.checked_mono_ns,
+            to_mono_ns: clock::mono_ns(),
+            reason: reason.to_owned().into(),
+            count,
+        }])
+    }
+
+    /// Once a second.
+    pub(crate) async fn tick(&mut self) -> anyhow::Result<()> {
+        let slots = self.source.slots()?;
+        let at_mono_ns = clock::mono_ns();
+        self.name(&slots, at_mono_ns).await?;
+        self.write_counts(&slots, at_mono_ns, false)?;
+        self.write_kernel(false)?;
+        self.write_losses()?;
+        if self.ticks.is_multiple_of(CLOCK_EVERY_S) {
+            self.write_clock()?;
+        }
+        self.ticks += 1;
+        Ok(self.writer.flush()?)
+    }
+
+    /// The last rows. `drain` hands over what ended until now, and is called once the connections
+    /// that are still open are known.
+    pub(crate) async fn finish(
+        mut self,
+        meta: &mut Meta,
+        drain: impl AsyncFnOnce(&mut Self) -> Result<(), WriteError>,
+    ) -> anyhow::Result<Summary> {
+        let slots = self.source.slots()?;
+        let at_mono_ns = clock::mono_ns();
+        self.name(&slots, at_mono_ns).await?;
+        self.write_counts(&slots, at_mono_ns, true)?;
+        self.write_kernel(true)?;
+        // A connection that ends between the snapshot and the drain is in both: it ended.
+        self.ended = Some(HashSet::new());
+        let open = self.source.connections()?;
+        drain(&mut self).await?;
+        self.write_open(&open)?;
+        self.write_losses()?;
+        self.write_clock()?;
+        let mut degraded: Vec<String> = self.degraded.into_iter().collect();
+        degraded.sort_unstable();
+        meta.degraded = degraded;
+        meta.ended_mono_ns = Some(clock::mono_ns());
+        Ok(self.writer.finish(meta)?)
+    }
+
+    fn keeps(&self, connection: &Connection) -> bool {
+        let container = self.identity.of(connection.cgroup_id, connection.netns);
+        connection.flags & flag::LISTENER == 0 && self.filter.keeps(&key_of(connection), &container)
+    }
+
+    fn write_open(&mut self, open: &[Connection]) -> anyhow::Result<()> {
+        let dumped = dump_all(Detail::TcpInfo)?;
+        let by_cookie: HashMap<u64, &DiagSocket> =
+            dumped.sockets.iter().map(|socket| (socket.cookie, socket)).collect();
+        let ended = self.ended.take().unwrap_or_default();
+        let rows: Vec<ConnectionRow> = open
+            .iter()
+            .filter(|connection| !ended.contains(&identity_of(connection)))
+            .filter(|connection| self.keeps(connection))
+            .map(|connection| {
+                let socket = by_cookie.get(&connection.cookie);
+                rows::connection(connection, socket.and_then(|socket| socket.info))
+            })
+            .collect();
+        Ok(self.writer.connections(&rows)?)
+    }
+
+    /// Rows for containers that are new or have another name.
+    async fn name(&mut self, slots: &[CountSlot], at_mono_ns: i64) -> anyhow::Result<()> {
+        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        for slot in slots {
+            let cgroup_id = slot.key.cgroup_id;
+            let container = self.identity.of(cgroup_id, slot.key.netns);
+            if self.containers.get(&cgroup_id) == Some(&container) {
+                continue;
+            }
+            let path = self.identity.path(cgroup_id);
+            self.writer.containers(&[rows::container(cgroup_id, &container, path, at_mono_ns)])?;
+            self.containers.insert(cgroup_id, container);
+        }
+        Ok(())
+    }
+
+    fn write_counts(
+        &mut self,
+        slots: &[CountSlot],
+        at_mono_ns: i64,
+        all: bool,
+    ) -> Result<(), WriteError> {
+        let mut changed = Vec::new();
+        for slot in slots {
+            let container = self.identity.of(slot.key.cgroup_id, slot.key.netns);
+            if !self.filter.keeps(&slot.key, &container) {
+                continue;
+            }
+            let now = fingerprint(slot);
+            let before = self.counts.insert(slot.key, now);
+            if all || before != Some(now) {
+                changed.push(rows::count(slot, at_mono_ns));
+            }
+        }
+        self.writer.counts(&changed)
+    }
+
+    fn write_kernel(&mut self, all: bool) -> anyhow::Result<()> {
+        let mut changed = Vec::new();
+        for namespace in netns::find()?.namespaces {
+            // A namespace may be gone by now, or be closed to us.
+            let Ok(now) = counters::read(&namespace) else { continue };
+            let at_mono_ns = clock::mono_ns();
+            let before = self.kernel.entry(namespace.inode).or_default();
+            changed.extend(
+                now.iter().filter(|(name, value)| all || before.get(*name) != Some(*value)).map(
+                    |(name, value)| KernelRow {
+                        at_mono_ns,
+                        netns: namespace.inode,
+                        name: (*name).into(),
+                        value: *value,
+                    },
+                ),
+            );
+            *before = now;
+        }
+        Ok(self.writer.kernel(&changed)?)
+    }
+
+    /// A row for each reason that is new since the last look.
+    fn write_losses(&mut self) -> anyhow::Result<()> {
+        let exactness = self.source.exactness()?;
+        let now = clock::mono_ns();
+        let mut rows = Vec::new();
+        for reason in exactness.degraded {
+            if self.degraded.contains(&reason) {
+                continue;
+            }
+            // What was degraded before the first tick is a property of this host, not a loss.
+            if self.ticks > 0 {
+                rows.push(LossRow {
+                    from_mono_ns: self.checked_mono_ns,
+                    to_mono_ns: now,
+                    count: leading_number(&reason).unwrap_or(1),
+                    reason: reason.clone().into(),
+                });
+            }
+            self.degraded.insert(reason);
+        }
+        self.checked_mono_ns = now;
+        Ok(self.writer.loss(&rows)?)
+    }
+
+    fn write_clock(&mut self) -> Result<(), WriteError> {
+        let Pair { mono_ns, unix_ns } = Pair::now();
+        self.writer.clock(&[ClockRow { mono_ns, unix_ns }])
+    }
+}
+
+fn leading_number(text: &str) -> Option<u64> {
+    text.split(' ').next()?.parse().ok()
+}
+
+/// Everything of a slot that a row has, to tell whether it changed.
+fn fingerprint(slot: &CountSlot) -> [i64; 21] {
+    let mut numbers = [0; 21];
+    let totals = [slot.established_total, slot.accepted_total, slot.closed_total];
+    let all = slot.states.iter().copied().chain(slot.classes).chain(totals.map(u64::cast_signed));
+    for (place, number) in numbers.iter_mut().zip(all) {
+        *place = number;
+    }
+    numbers
+}
+
+/// How long ended connections may take from the kernel to us.
+pub(crate) const DRAIN: Duration = Duration::from_millis(500);
+
+const _: () = assert!(state::STATES + 6 + 3 == 21);

@@ -1,0 +1,36 @@
+//! Picks where counts come from: a running agent, else our own programs, else sock_diag.
+
+use std::{path::Path, sync::Arc};
+
+use super::{agent::Agent, polled::Polled, source::Source};
+use crate::{error::Error, kernel};
+
+/// What a command can do without exact counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing: exit 96.
+    Exact,
+    /// Go on with sock_diag, and say so on stderr.
+    Any,
+}
+
+/// Opens the best source there is.
+pub(crate) fn open(agent_socket: &Path, need: Need) -> anyhow::Result<Arc<dyn Source>> {
+    if let Some(agent) = Agent::connect(agent_socket)? {
+        return Ok(Arc::new(agent));
+    }
+    match kernel::open(kernel::Options::default()) {
+        Ok(source) => Ok(source),
+        Err(unavailable) if need == Need::Exact => Err(unsupported(unavailable).into()),
+        Err(unavailable) => {
+            eprintln!("probe: {unavailable}; polling sock_diag instead, which is not exact");
+            let kernel::Unavailable { what, why, .. } = unavailable;
+            Ok(Arc::new(Polled::new(format!("cannot {what}: {why}"))))
+        }
+    }
+}
+
+pub(crate) fn unsupported(unavailable: kernel::Unavailable) -> Error {
+    let kernel::Unavailable { what, why, cure } = unavailable;
+    Error::Unsupported { what, why, cure }
+}

@@ -1,0 +1,274 @@
+//! Sockets as the kernel lists them on request (`NETLINK_SOCK_DIAG`, what `ss` asks): the backend
+//! where no eBPF runs, and what the audit holds our counts against.
+//!
+//! A dump is no instant: the kernel walks its hash table while connections come and go.
+
+use std::{io, net::IpAddr};
+
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
+};
+use netlink_packet_sock_diag::{
+    SockDiagMessage,
+    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+
+use crate::identity::netns::Netns;
+
+/// `INET_DIAG_CGROUP_ID`, Linux 5.8 and later.
+const INET_DIAG_CGROUP_ID: u16 = 21;
+
+/// What to ask for beside addresses and state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    Basic,
+    /// Also [`TcpInfo`], which takes each socket's lock and about twice the time.
+    TcpInfo,
+}
+
+/// One TCP socket of a dump, mini sockets (waiting SYNs, `time_wait`) included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiagSocket {
+    pub netns: u32,
+    /// `AF_INET` (2) or `AF_INET6` (10), as the socket was made.
+    pub family: u8,
+    /// [`probe_common::state`]
+    pub state: u8,
+    /// IPv6 or v4-mapped IPv6, network order.
+    pub local_address: [u8; 16],
+    pub remote_address: [u8; 16],
+    pub local_port: u16,
+    pub remote_port: u16,
+    pub cookie: u64,
+    /// 0 for a socket that no process holds: not accepted yet, orphaned, or a mini socket.
+    pub inode: u32,
+    pub uid: u32,
+    /// `None` before Linux 5.8, and for mini sockets.
+    pub cgroup_id: Option<u64>,
+    /// Of a listener: connections waiting to be accepted. Else: bytes not read yet.
+    pub receive_queue: u32,
+    /// Of a listener: its backlog. Else: bytes not acknowledged yet.
+    pub send_queue: u32,
+    pub info: Option<TcpInfo>,
+}
+
+/// The part of `struct tcp_info` that tells a live peer from a silent one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// Timeouts since the last acknowledgement.
+    pub retransmits: u8,
+    /// Keepalive or window probes without an answer.
+    pub probes: u8,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    pub last_data_recv_ms: u32,
+    pub last_ack_recv_ms: u32,
+    pub rtt_us: u32,
+    /// Segments retransmitted over the connection's life.
+    pub total_retransmits: u32,
+    pub bytes_acked: u64,
+    pub bytes_received: u64,
+}
+
+impl TcpInfo {
+    /// Older kernels send a shorter struct; fields past its end are 0.
+    fn parse(bytes: &[u8]) -> Self {
+        // Offsets as in `struct tcp_info` of include/uapi/linux/tcp.h, which only grows.
+        Self {
+            retransmits: bytes.get(2).copied().unwrap_or(0),
+            probes: bytes.get(3).copied().unwrap_or(0),
+            unacked: u32_at(bytes, 24),
+            last_data_recv_ms: u32_at(bytes, 52),
+            last_ack_recv_ms: u32_at(bytes, 56),
+            rtt_us: u32_at(bytes, 68),
+            total_retransmits: u32_at(bytes, 100),
+            bytes_acked: u64_at(bytes, 120),
+            bytes_received: u64_at(bytes, 128),
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8], offset: usize) -> u32 {
+    bytes[offset.min(bytes.len())..].first_chunk().map_or(0, |chunk| u32::from_ne_bytes(*chunk))
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    bytes[offset.min(bytes.len())..].first_chunk().map_or(0, |chunk| u64::from_ne_bytes(*chunk))
+}
+
+/// Every TCP socket of a network namespace, IPv4 and IPv6, in every state.
+///
+/// # Errors
+/// When the namespace cannot be entered, or the kernel refuses the dump (`ENOENT`: the module
+/// `tcp_diag` is missing).
+pub fn dump(netns: &Netns, detail: Detail) -> io::Result<Vec<DiagSocket>> {
+    netns.run(|| {
+        let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        let mut sockets = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            dump_family(&socket, family, detail, netns.inode, &mut sockets)?;
+        }
+        Ok(sockets)
+    })?
+}
+
+fn dump_family(
+    socket: &Socket,
+    family: u8,
+    detail: Detail,
+    netns: u32,
+    sockets: &mut Vec<DiagSocket>,
+) -> io::Result<()> {
+    socket.send(&request(family, detail), 0)?;
+    // The kernel fills datagrams of up to 32 KiB once it has seen a buffer that large.
+    let mut buffer = Vec::with_capacity(64 << 10);
+    loop {
+        buffer.clear();
+        match socket.recv(&mut buffer, 0) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        let mut rest = buffer.as_slice();
+        while !rest.is_empty() {
+            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
+            match message.payload {
+                NetlinkPayload::Done(_) => return Ok(()),
+                NetlinkPayload::Error(error) => return Err(error.to_io()),
+                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
+                    sockets.push(read(&response, netns));
+                }
+                _ => {}
+            }
+            // Messages are aligned to 4 bytes (`NLMSG_ALIGN`); the length is not.
+            let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
+            rest = &rest[length..];
+        }
+    }
+}
+
+fn request(family: u8, detail: Detail) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(
+        header,
+        NetlinkPayload::from(SockDiagMessage::InetRequest(InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: match detail {
+                Detail::Basic => ExtensionFlags::empty(),
+                Detail::TcpInfo => ExtensionFlags::INFO,
+            },
+            states: StateFlags::all(),
+            socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+        })),
+    );
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn read(response: &InetResponse, netns: u32) -> DiagSocket {
+    let header = &response.header;
+    let id = &header.socket_id;
+    let mut socket = DiagSocket {
+        netns,
+        family: header.family,
+        state: header.state,
+        local_address: mapped(id.source_address),
+        remote_address: mapped(id.destination_address),
+        local_port: id.source_port,
+        remote_port: id.destination_port,
+        // The kernel sends the cookie as two u32, low half first.
+        cookie: u64::from(u32_at(&id.cookie, 0)) | u64::from(u32_at(&id.cookie, 4)) << 32,
+        inode: header.inode,
+        uid: header.uid,
+        cgroup_id: None,
+        receive_queue: header.recv_queue,
+        send_queue: header.send_queue,
+        info: None,
+    };
+    for attribute in &response.nlas {
+        match attribute {
+            Nla::TcpInfo(bytes) => socket.info = Some(TcpInfo::parse(bytes)),
+            Nla::Other(other) if other.kind() == INET_DIAG_CGROUP_ID && other.value_len() == 8 => {
+                let mut bytes = [0; 8];
+                other.emit_value(&mut bytes);
+                socket.cgroup_id = Some(u64::from_ne_bytes(bytes));
+            }
+            _ => {}
+        }
+    }
+    socket
+}
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use probe_common::state;
+
+    use super::*;
+
+    fn of_port(port: u16, detail: Detail) -> Vec<DiagSocket> {
+        let mut sockets = dump(&Netns::current().unwrap(), detail).unwrap();
+        sockets.retain(|socket| socket.local_port == port);
+        sockets
+    }
+
+    #[test]
+    fn a_known_number_of_connections_is_found() {
+        for (address, family) in [("127.0.0.1:0", AF_INET), ("[::1]:0", AF_INET6)] {
+            let listener = TcpListener::bind(address).unwrap();
+            let at = listener.local_addr().unwrap();
+            let clients: Vec<_> = (0..23).map(|_| TcpStream::connect(at).unwrap()).collect();
+            let accepted: Vec<_> = (0..7).map(|_| listener.accept().unwrap()).collect();
+
+            let sockets = of_port(at.port(), Detail::Basic);
+            let (listeners, connections): (Vec<_>, Vec<_>) =
+                sockets.iter().partition(|socket| socket.state == state::LISTEN);
+            assert_eq!(listeners.len(), 1);
+            assert_eq!(listeners[0].receive_queue, 16, "waiting to be accepted");
+            assert_eq!(connections.len(), 23);
+            assert!(connections.iter().all(|socket| socket.state == state::ESTABLISHED));
+            assert!(connections.iter().all(|socket| socket.family == family));
+            assert!(connections.iter().all(|socket| socket.info.is_none()));
+            assert_eq!(connections.iter().filter(|socket| socket.inode != 0).count(), 7);
+            drop((clients, accepted));
+        }
+    }
+
+    #[test]
+    fn a_dual_stack_listener_has_v4_mapped_connections() {
+        let listener = TcpListener::bind("[::]:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let sockets = of_port(port, Detail::TcpInfo);
+        let child =
+            sockets.iter().find(|socket| socket.state == state::ESTABLISHED).expect("the child");
+        assert_eq!(child.family, AF_INET6);
+        assert_eq!(child.remote_address, mapped("127.0.0.1".parse().unwrap()));
+        assert_eq!(child.remote_port, client.local_addr().unwrap().port());
+        assert_eq!(child.info.map(|info| info.unacked), Some(0));
+    }
+
+    #[test]
+    fn a_short_tcp_info_reads_as_zero_past_its_end() {
+        assert_eq!(TcpInfo::parse(&[]), TcpInfo::default());
+        let mut bytes = vec![0; 28];
+        bytes[3] = 2;
+        bytes[24] = 5;
+        assert_eq!(TcpInfo::parse(&bytes), TcpInfo { probes: 2, unacked: 5, ..TcpInfo::default() });
+    }
+}

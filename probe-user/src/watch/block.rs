@@ -1,0 +1,333 @@
+//! What `probe watch` prints: a block per interval, and the end. One model, two forms.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::{
+    client_file::Totals,
+    resources::Resources,
+    style::{Style, Tone},
+    verdict::INVESTIGATE_PERCENT,
+};
+use crate::{clock, truth::source::Backend};
+
+/// One interval.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Block {
+    pub(crate) schema_version: &'static str,
+    /// `block`
+    pub(crate) r#type: &'static str,
+    pub(crate) block: u64,
+    pub(crate) at_unix_ns: i64,
+    pub(crate) elapsed_ms: u64,
+    pub(crate) kernel: Kernel,
+    /// Null if the server could not be asked.
+    pub(crate) reported: Option<i64>,
+    pub(crate) reported_error: Option<String>,
+    pub(crate) phantoms: Option<Phantoms>,
+    pub(crate) ramp: Option<Ramp>,
+    pub(crate) clients: Option<Totals>,
+    pub(crate) resources: Option<Resources>,
+    pub(crate) verdict: Verdict,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) next_checks: Vec<String>,
+}
+
+/// The watched population; the poll's own connection is left out.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Kernel {
+    pub(crate) established: i64,
+    /// Lowest and highest count over the health request that was judged by.
+    pub(crate) established_min: i64,
+    pub(crate) established_max: i64,
+    pub(crate) close_wait: i64,
+    /// Over, but a process still holds the descriptor.
+    pub(crate) closed_held: i64,
+    pub(crate) backend: Backend,
+    pub(crate) exact: bool,
+    pub(crate) degraded: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Phantoms {
+    /// Reported, and more than the kernel had at any moment of the request.
+    pub(crate) count: i64,
+    /// Of what is reported.
+    pub(crate) percent: f64,
+    /// In the kernel at every moment of the request, and not reported.
+    pub(crate) reverse: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Ramp {
+    pub(crate) reached: i64,
+    pub(crate) expected: i64,
+    /// From the first connection to the last, or until now.
+    pub(crate) elapsed_ms: u64,
+    pub(crate) done: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Ok,
+    Warning,
+    /// Phantoms at a tenth of what is reported, or more.
+    Investigate,
+    /// The server could not be asked.
+    Unavailable,
+    /// Counts may be wrong.
+    Inconclusive,
+}
+
+impl Verdict {
+    fn word(self) -> (&'static str, Tone) {
+        match self {
+            Self::Ok => ("ok", Tone::Good),
+            Self::Warning => ("warning", Tone::Warning),
+            Self::Investigate => ("investigate", Tone::Bad),
+            Self::Unavailable => ("unavailable", Tone::Warning),
+            Self::Inconclusive => ("inconclusive", Tone::Warning),
+        }
+    }
+}
+
+/// The last object: what the whole came to.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct End {
+    pub(crate) schema_version: &'static str,
+    /// `end`
+    pub(crate) r#type: &'static str,
+    pub(crate) at_unix_ns: i64,
+    pub(crate) blocks: u64,
+    pub(crate) stopped_by: &'static str,
+    pub(crate) kernel: Return,
+    pub(crate) reported: Return,
+    /// The highest count of phantoms in any block.
+    pub(crate) worst_phantoms: Option<Phantoms>,
+    pub(crate) max_phantoms: String,
+    pub(crate) threshold_crossed: bool,
+    pub(crate) exit_code: u8,
+}
+
+/// Whether a number is back where it was at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Return {
+    pub(crate) before: Option<i64>,
+    pub(crate) after: Option<i64>,
+    pub(crate) back: Option<bool>,
+}
+
+impl Return {
+    pub(crate) fn new(before: Option<i64>, after: Option<i64>) -> Self {
+        let back = before.zip(after).map(|(before, after)| after <= before);
+        Self { before, after, back }
+    }
+
+    fn text(self, style: Style) -> String {
+        let number = |n: Option<i64>| n.map_or("unavailable".to_owned(), |n| n.to_string());
+        let (word, tone) = match self.back {
+            Some(true) => ("back", Tone::Good),
+            Some(false) => ("not back", Tone::Bad),
+            None => ("unknown", Tone::Warning),
+        };
+        format!(
+            "before {}, now {}   {}",
+            number(self.before),
+            number(self.after),
+            style.paint(tone, word)
+        )
+    }
+}
+
+impl Block {
+    pub(crate) fn text(&self, style: Style) -> String {
+        let mut out = String::new();
+        let (word, tone) = self.verdict.word();
+        let _ = writeln!(
+            out,
+            "{} UTC  block {}  +{:.1} s  {}",
+            clock::time_of_day(self.at_unix_ns),
+            self.block,
+            self.elapsed_ms as f64 / 1e3,
+            style.paint(tone, word)
+        );
+        let kernel = &self.kernel;
+        let mut beside = String::new();
+        if kernel.established_min != kernel.established_max {
+            let _ = write!(beside, " ({} to {})", kernel.established_min, kernel.established_max);
+        }
+        for (count, name) in
+            [(kernel.close_wait, "close_wait"), (kernel.closed_held, "closed, held")]
+        {
+            if count > 0 {
+                let _ = write!(beside, ", {count} {name}");
+            }
+        }
+        let exact = if kernel.exact { "exact" } else { "not exact" };
+        let _ =
+            writeln!(out, "  kernel    {:>8} established{beside}   {exact}", kernel.established);
+        match (self.reported, &self.reported_error) {
+            (Some(reported), _) => {
+                let _ = writeln!(out, "  reported  {reported:>8}");
+            }
+            (None, why) => {
+                let why = why.as_deref().unwrap_or("not asked");
+                let _ = writeln!(out, "  reported: unavailable ({why})");
+            }
+        }
+        if let Some(phantoms) = self.phantoms {
+            let tone = if phantoms.count == 0 {
+                Tone::Good
+            } else if phantoms.percent >= INVESTIGATE_PERCENT {
+                Tone::Bad
+            } else {
+                Tone::Warning
+            };
+            let count = style.paint(tone, &format!("{:>8}", phantoms.count));
+            let _ = write!(out, "  phantoms  {count} {:.1} %", phantoms.percent);
+            if phantoms.reverse > 0 {
+                let _ = write!(out, "   reverse phantoms {}", phantoms.reverse);
+            }
+            out.push('\n');
+        }
+        if let Some(ramp) = self.ramp {
+            let seconds = ramp.elapsed_ms as f64 / 1e3;
+            let _ =
+                writeln!(out, "  ramp      {}/{} in {seconds:.1} s", ramp.reached, ramp.expected);
+        }
+        if let Some(clients) = self.clients {
+            let _ = writeln!(
+                out,
+                "  clients   messages sent {}, received {}, errors {}",
+                clients.messages_sent, clients.messages_received, clients.errors
+            );
+        }
+        let resources = self.resources.as_ref().map_or(String::new(), Resources::line);
+        if !resources.is_empty() {
+            let _ = writeln!(out, "  {resources}");
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(out, "  {} {warning}", style.paint(Tone::Warning, "warning:"));
+        }
+        for (index, check) in self.next_checks.iter().enumerate() {
+            let lead = if index == 0 { "next:" } else { "     " };
+            let _ = writeln!(out, "  {lead} {check}");
+        }
+        out
+    }
+}
+
+impl End {
+    pub(crate) fn text(&self, style: Style) -> String {
+        let mut out = String::new();
+        let _ = writeln!(
+            out,
+            "end after {} blocks, stopped by {}\n  kernel    {}\n  reported  {}",
+            self.blocks,
+            self.stopped_by,
+            self.kernel.text(style),
+            self.reported.text(style)
+        );
+        let (tone, text) = match self.worst_phantoms {
+            None => (Tone::Warning, "nothing could be judged".to_owned()),
+            Some(worst) => {
+                let found = format!("at most {} phantoms, {:.1} %", worst.count, worst.percent);
+                if self.threshold_crossed {
+                    (Tone::Bad, format!("{found}: more than {} allowed", self.max_phantoms))
+                } else {
+                    (Tone::Good, format!("{found}: within the {} allowed", self.max_phantoms))
+                }
+            }
+        };
+        let _ = writeln!(out, "  verdict   {}", style.paint(tone, &text));
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block() -> Block {
+        Block {
+            schema_version: "1.0",
+            r#type: "block",
+            block: 3,
+            at_unix_ns: 1_700_000_000_000_000_000,
+            elapsed_ms: 30_000,
+            kernel: Kernel {
+                established: 955,
+                established_min: 955,
+                established_max: 955,
+                close_wait: 2,
+                closed_held: 0,
+                backend: Backend::Ebpf,
+                exact: true,
+                degraded: vec![],
+            },
+            reported: Some(1000),
+            reported_error: None,
+            phantoms: Some(Phantoms { count: 45, percent: 4.5, reverse: 0 }),
+            ramp: Some(Ramp { reached: 1000, expected: 1000, elapsed_ms: 10_200, done: true }),
+            clients: None,
+            resources: None,
+            verdict: Verdict::Warning,
+            warnings: vec!["phantoms grew from 20 to 45".into()],
+            next_checks: vec![],
+        }
+    }
+
+    #[test]
+    fn a_block_reads_as_people_expect() {
+        assert_eq!(
+            block().text(Style::plain()),
+            "22:13:20 UTC  block 3  +30.0 s  warning
+  kernel         955 established, 2 close_wait   exact
+  reported      1000
+  phantoms        45 4.5 %
+  ramp      1000/1000 in 10.2 s
+  warning: phantoms grew from 20 to 45
+"
+        );
+    }
+
+    #[test]
+    fn what_is_unavailable_is_no_number() {
+        let mut block = block();
+        block.reported = None;
+        block.reported_error = Some("cannot connect: Connection refused".into());
+        block.phantoms = None;
+        let text = block.text(Style::plain());
+        assert!(text.contains("reported: unavailable (cannot connect: Connection refused)"));
+        assert!(!text.contains("phantoms  "));
+        let json = serde_json::to_value(&block).unwrap();
+        assert!(json["reported"].is_null() && json["phantoms"].is_null());
+    }
+
+    #[test]
+    fn the_end_says_what_is_back() {
+        let end = End {
+            schema_version: "1.0",
+            r#type: "end",
+            at_unix_ns: 0,
+            blocks: 7,
+            stopped_by: "--until-idle",
+            kernel: Return::new(Some(0), Some(0)),
+            reported: Return::new(Some(0), Some(45)),
+            worst_phantoms: Some(Phantoms { count: 45, percent: 4.5, reverse: 0 }),
+            max_phantoms: "2%".into(),
+            threshold_crossed: true,
+            exit_code: 99,
+        };
+        assert_eq!(
+            end.text(Style::plain()),
+            "end after 7 blocks, stopped by --until-idle
+  kernel    before 0, now 0   back
+  reported  before 0, now 45   not back
+  verdict   at most 45 phantoms, 4.5 %: more than 2% allowed
+"
+        );
+    }
+}

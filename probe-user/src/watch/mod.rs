@@ -1,0 +1,11 @@
+//! Holds what a server reports against what the kernel has.
+
+pub(crate) mod block;
+pub(crate) mod bracket;
+pub(crate) mod client_file;
+pub(crate) mod poll;
+pub(crate) mod population;
+pub(crate) mod resources;
+pub(crate) mod session;
+pub(crate) mod style;
+pub(crate) mod verdict;

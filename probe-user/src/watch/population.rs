@@ -1,0 +1,176 @@
+//! The connections that a server's report is held against: those to its ports, of one role, in its
+//! container. A proxy in front of the container on this host (docker-proxy) is not the server.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use probe_common::{
+    key::{CountKey, CountSlot},
+    state::{self, role},
+};
+
+use super::bracket::Level;
+use crate::{
+    clock,
+    error::Error,
+    filter::{Filter, Ports, Role},
+    identity::{Identity, process},
+    truth::{
+        polled::{Dumped, dump_all, keyed, listening_ports},
+        sock_diag::{Detail, DiagSocket},
+        source::{Backend, Source},
+    },
+};
+
+/// Processes that listen on a container's published port and pass it on.
+const HOPS: [&str; 2] = ["docker-proxy", "rootlessport"];
+
+pub(crate) struct Population {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) identity: Arc<Identity>,
+    filter: Filter,
+    /// (namespace, port) of published ports.
+    hops: HashSet<(u32, u16)>,
+    /// Whether a key belongs, so that a count takes no parsing of paths.
+    members: Mutex<HashMap<CountKey, bool>>,
+}
+
+impl Population {
+    /// `default_port`: taken where the filter has no ports, e.g. the health URL's.
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        identity: Arc<Identity>,
+        mut filter: Filter,
+        default_port: Option<u16>,
+    ) -> anyhow::Result<Self> {
+        if let (true, Some(port)) = (filter.ports.is_empty(), default_port) {
+            filter.ports = Ports::one(port);
+        }
+        if filter.roles.is_empty() {
+            filter.roles = vec![Role::Passive];
+        }
+        let hops = hops(&dump_all(Detail::Basic)?, &filter);
+        Ok(Self { source, identity, filter, hops, members: Mutex::default() })
+    }
+
+    pub(crate) fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// Refuses ports on which nobody listens, since a count of them would be 0 for ever.
+    pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
+        if !self.filter.roles.contains(&Role::Passive) || self.filter.ports.is_empty() {
+            return Ok(());
+        }
+        let dumped = dump_all(Detail::Basic)?;
+        let listeners: Vec<CountKey> = keyed(&dumped.sockets)
+            .into_iter()
+            .filter(|(socket, key)| {
+                socket.state == state::LISTEN && self.filter.ports.contains(key.port)
+            })
+            .map(|(_, key)| key)
+            .collect();
+        if listeners.iter().any(|key| self.contains(key)) {
+            return Ok(());
+        }
+        let ports = &self.filter.ports;
+        let error = if listeners.is_empty() {
+            let known: BTreeSet<u16> = listening_ports(&dumped.sockets).into_iter().collect();
+            let known: Vec<String> = known.iter().map(u16::to_string).collect();
+            Error::input(
+                format!("nobody listens on port {ports} of this host"),
+                format!("somebody listens on: {} (choose with --port)", known.join(", ")),
+            )
+        } else if self.filter.containers.is_empty() {
+            Error::input(
+                format!("port {ports} is only the published port of a container"),
+                "name the container, and the port inside it: --container NAME --port PORT",
+            )
+        } else {
+            let names: BTreeSet<String> = listeners
+                .iter()
+                .map(|key| self.identity.of(key.cgroup_id, key.netns).name)
+                .collect();
+            let names: Vec<String> = names.into_iter().collect();
+            Error::input(
+                format!("{} does not listen on port {ports}", self.filter.containers.join(", ")),
+                format!("on that port listens: {}", names.join(", ")),
+            )
+        };
+        Err(error.into())
+    }
+
+    /// Published ports that were left out, for a line to the user.
+    pub(crate) fn left_out(&self) -> Vec<u16> {
+        let ports: BTreeSet<u16> = self.hops.iter().map(|&(_, port)| port).collect();
+        ports.into_iter().collect()
+    }
+
+    /// True for a connection to a published port, which its proxy passes on.
+    pub(crate) fn is_hop(&self, socket: &DiagSocket) -> bool {
+        self.hops.contains(&(socket.netns, socket.local_port))
+    }
+
+    /// Asks Docker again, and forgets what was decided by the names of before.
+    pub(crate) async fn refresh(&self) -> anyhow::Result<()> {
+        let slots = self.source.slots()?;
+        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
+    }
+
+    pub(crate) fn contains(&self, key: &CountKey) -> bool {
+        let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
+        *members.entry(*key).or_insert_with(|| {
+            let hop = key.role == role::PASSIVE && self.hops.contains(&(key.netns, key.port));
+            let container = self.identity.of(key.cgroup_id, key.netns);
+            self.filter.keeps(key, &container) && !hop
+        })
+    }
+
+    /// The slots of this population.
+    pub(crate) fn slots(&self) -> anyhow::Result<Vec<CountSlot>> {
+        let mut slots = self.source.slots()?;
+        slots.retain(|slot| self.contains(&slot.key));
+        Ok(slots)
+    }
+
+    /// The count now.
+    pub(crate) fn level(&self) -> anyhow::Result<Level> {
+        let slots = self.slots()?;
+        let sum = |state: u8| slots.iter().map(|slot| slot.states[usize::from(state) - 1]).sum();
+        let knows_totals = self.source.backend() == Backend::Ebpf;
+        Ok(Level {
+            mono_ns: clock::mono_ns(),
+            established: sum(state::ESTABLISHED),
+            close_wait: sum(state::CLOSE_WAIT),
+            closed_held: sum(state::CLOSE),
+            opened: if knows_totals {
+                slots.iter().map(|slot| slot.established_total).sum()
+            } else {
+                0
+            },
+        })
+    }
+}
+
+/// Where docker-proxy and its like listen on the ports of interest.
+fn hops(dumped: &Dumped, filter: &Filter) -> HashSet<(u32, u16)> {
+    let listeners: HashMap<u32, (u32, u16)> = dumped
+        .sockets
+        .iter()
+        .filter(|socket| {
+            socket.state == state::LISTEN
+                && !filter.ports.is_empty()
+                && filter.ports.contains(socket.local_port)
+        })
+        .map(|socket| (socket.inode, (socket.netns, socket.local_port)))
+        .collect();
+    process::owners(&listeners.keys().copied().collect())
+        .into_iter()
+        .filter(|(_, owners)| owners.iter().any(|owner| HOPS.contains(&owner.comm.as_str())))
+        .filter_map(|(inode, _)| listeners.get(&inode).copied())
+        .collect()
+}
