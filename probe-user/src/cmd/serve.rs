@@ -38,7 +38,7 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
         )
     })?;
     let source =
-        kernel::open(kernel::Options { pin: Some(kernel::PIN_ROOT.into()), ..Default::default() })
+        kernel::open(&kernel::Options { pin: Some(kernel::PIN_ROOT.into()), ..Default::default() })
             .map_err(unsupported)?;
     let unix = bind(socket)?;
     let agent = Agent::new(source, Identity::new()?);

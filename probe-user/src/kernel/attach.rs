@@ -15,12 +15,12 @@ use aya::{
     },
 };
 use aya_obj::generated::bpf_prog_info;
-use probe_common::ABI_VERSION;
 
 use super::{
     Unavailable,
     hooks::{HOOKS, Hook, Kind},
     offsets::{self, Resolved},
+    pin::Pins,
     sys,
 };
 use crate::identity::cgroup::Mounted;
@@ -53,12 +53,21 @@ impl Default for Options {
 pub struct Attached {
     pub ebpf: Ebpf,
     pub hooks: Vec<Running>,
-    /// What this host can't give, in words.
-    pub degraded: Vec<String>,
+    /// Fields that this kernel's BTF lacks, and what that costs.
+    pub missing: Vec<(&'static str, &'static str)>,
+    /// Hooks that this host does not grant.
+    pub absent: Vec<Absent>,
     /// The programs of an earlier agent were taken over: nothing needs to be seeded.
     pub taken_over: bool,
     /// Root of the cgroup2 hierarchy, where packet hooks are attached.
     cgroup_root: Option<File>,
+}
+
+/// A hook that could not be had.
+pub struct Absent {
+    pub hook: &'static Hook,
+    /// The kernel's reason.
+    pub why: String,
 }
 
 /// One attached program. The link lives as long as this, or as long as its pin.
@@ -80,71 +89,71 @@ impl Running {
 
 /// # Errors
 /// [`Unavailable`] where the kernel lacks BTF, refuses the programs, or grants no state changes.
-pub fn attach(options: &Options) -> Result<Attached, Unavailable> {
+pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable> {
     let Resolved { offsets, missing } = offsets::resolve()?;
     let btf = Btf::from_sys_fs().map_err(|error| Unavailable {
         what: "read the kernel's type information (BTF)".into(),
         why: error.to_string(),
         cure: "use a kernel built with CONFIG_DEBUG_INFO_BTF=y".into(),
     })?;
-    let pin = options.pin.as_deref().map(|directory| directory.join(generation()));
-    let taken_over = pin.as_deref().is_some_and(|directory| directory.join("ready").is_dir());
+    let pins = options.pin.as_deref().map(|root| Pins::prepare(root, OBJECT)).transpose()?;
+    let taken_over = pins.as_ref().is_some_and(Pins::are_complete);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).override_global("OFFSETS", &offsets, true);
     loader.map_max_entries("CONNECTIONS", options.connections);
-    if let Some(directory) = &pin {
-        if !taken_over {
-            // A start that was cut off left this half done.
-            remove_generation(directory);
-        }
-        std::fs::create_dir_all(directory.join("links")).map_err(|error| Unavailable {
-            what: format!("make the pin directory {}", directory.display()),
-            why: error.to_string(),
-            cure: "run as root, with a BPF file system mounted".into(),
-        })?;
-        for name in PINNED_MAPS {
-            loader.map_pin_path(name, directory.join(name));
+    for name in PINNED_MAPS {
+        if let Some(pins) = &pins {
+            loader.map_pin_path(name, pins.map(name));
         }
     }
     let ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
     let mut attached = Attached {
         ebpf,
         hooks: Vec::new(),
-        degraded: missing.iter().map(|(field, cost)| format!("no {field} in BTF: {cost}")).collect(),
+        missing,
+        absent: Vec::new(),
         taken_over,
         cgroup_root: open_cgroup_root(),
     };
     for hook in &HOOKS {
-        if options.skip.contains(&hook.name()) {
-            attached.degrade(hook, "switched off", hook.without.unwrap_or("nothing is counted"));
-            continue;
-        }
-        let link = pin.as_deref().map(|directory| directory.join("links").join(hook.program));
-        match attached.add(hook, &btf, link.as_deref()) {
+        let pin = pins.as_ref().map(|pins| pins.link(hook.program));
+        let result = if options.skip.contains(&hook.name()) {
+            Err(anyhow::anyhow!("switched off"))
+        } else {
+            attached.add(hook, &btf, pin.as_deref())
+        };
+        match result {
             Ok(running) => attached.hooks.push(running),
-            Err(error) => match hook.without {
-                Some(cost) => attached.degrade(hook, &root_cause(error.as_ref()), cost),
-                None => {
-                    return Err(Unavailable {
-                        what: format!("attach {}", hook.name()),
-                        why: root_cause(error.as_ref()),
-                        cure: "run `probe doctor` for what this host lacks".into(),
-                    });
-                }
-            },
+            Err(error) if hook.without.is_some() => {
+                attached.absent.push(Absent { hook, why: root_cause(error.as_ref()) });
+            }
+            Err(error) => {
+                return Err(Unavailable {
+                    what: format!("attach {}", hook.name()),
+                    why: root_cause(error.as_ref()),
+                    cure: "run `probe doctor` for what this host lacks".into(),
+                });
+            }
         }
     }
-    attached.degraded.dedup();
-    if let Some(directory) = &pin {
-        // The marker of a complete start: bpffs has directories, but no plain files.
-        let _ = std::fs::create_dir(directory.join("ready"));
-    }
-    Ok(attached)
+    Ok((attached, pins))
 }
 
 impl Attached {
-    fn degrade(&mut self, hook: &Hook, why: &str, cost: &str) {
-        self.degraded.push(format!("no {}: {cost} ({why})", hook.name()));
+    /// What this host can't give, in words.
+    #[must_use]
+    pub fn degraded(&self) -> Vec<String> {
+        let mut words: Vec<String> = self
+            .missing
+            .iter()
+            .map(|(field, cost)| format!("this kernel has no {field}: {cost}"))
+            .chain(self.absent.iter().map(|absent| {
+                let cost = absent.hook.without.unwrap_or_default();
+                format!("no {}: {cost}", absent.hook.name())
+            }))
+            .collect();
+        words.dedup();
+        words
     }
 
     fn add(
@@ -191,49 +200,6 @@ impl Attached {
 
 fn open_cgroup_root() -> Option<File> {
     File::open(Mounted::find().ok()?.path()?).ok()
-}
-
-/// Names the programs and layouts of this build: pins of another build are not taken over.
-fn generation() -> String {
-    let hash = OBJECT.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{ABI_VERSION}-{hash:016x}")
-}
-
-/// Removes the pins of other builds: called once the new programs are attached and seeded.
-pub fn remove_other_generations(root: &Path) -> Vec<String> {
-    let current = generation();
-    let Ok(entries) = std::fs::read_dir(root) else { return Vec::new() };
-    let mut removed = Vec::new();
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name != current {
-            remove_generation(&entry.path());
-            removed.push(name);
-        }
-    }
-    removed
-}
-
-/// Removes everything pinned under `root`, and with it the programs from the kernel.
-pub fn remove_all(root: &Path) {
-    let Ok(entries) = std::fs::read_dir(root) else { return };
-    for entry in entries.flatten() {
-        remove_generation(&entry.path());
-    }
-    let _ = std::fs::remove_dir(root);
-}
-
-/// bpffs has no recursive removal of its own, and pins can only be unlinked.
-fn remove_generation(directory: &Path) {
-    // Links first: a program must not run on while its maps vanish from sight.
-    for inner in [directory.join("ready"), directory.join("links"), directory.to_path_buf()] {
-        for entry in std::fs::read_dir(&inner).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_file(entry.path());
-        }
-        let _ = std::fs::remove_dir(&inner);
-    }
 }
 
 fn load_error(error: &aya::EbpfError) -> Unavailable {

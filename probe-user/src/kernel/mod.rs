@@ -1,8 +1,10 @@
 //! From this kernel's BTF to attached programs.
 
 pub mod attach;
+pub mod features;
 pub mod hooks;
 pub mod offsets;
+pub mod pin;
 pub mod sys;
 pub mod walk;
 
@@ -10,6 +12,7 @@ use std::fmt;
 
 pub use crate::truth::ebpf::open;
 pub use attach::Options;
+pub use pin::{PIN_ROOT, purge};
 
 /// Why this host can't run the programs: exit code 96.
 #[derive(Debug)]

@@ -46,16 +46,16 @@ pub fn resolve() -> Result<Resolved, Unavailable> {
         cure: "report this with the output of `uname -r`".into(),
     })?;
     let mut missing = Vec::new();
-    let mut get = |name: &str, path: &'static str, cost: &'static str| match offset(&types, name, path)
-    {
-        Some(found) => found,
-        None => {
-            if !cost.is_empty() {
-                missing.push((path, cost));
+    let mut get =
+        |name: &str, path: &'static str, cost: &'static str| match offset(&types, name, path) {
+            Some(found) => found,
+            None => {
+                if !cost.is_empty() {
+                    missing.push((path, cost));
+                }
+                ABSENT
             }
-            ABSENT
-        }
-    };
+        };
     let addresses = "connections have no addresses";
     let cgroups = "connections carry no container";
     let totals = "bytes and retransmits at close are not recorded";
@@ -120,6 +120,8 @@ fn offset(types: &TypeInformation, name: &str, path: &str) -> Option<u32> {
 /// Number of parameters of a kernel function, which is where fexit finds its result.
 fn parameters(types: &TypeInformation, function: &str) -> Option<u32> {
     let TypeVariant::Func(function) = types.from_id(types.id_of(function)?)? else { return None };
-    let TypeVariant::FuncProto(prototype) = types.from_id(*function.prototype_tid())? else { return None };
+    let TypeVariant::FuncProto(prototype) = types.from_id(*function.prototype_tid())? else {
+        return None;
+    };
     u32::try_from(prototype.parameter_list().len()).ok()
 }

@@ -48,8 +48,7 @@ pub fn hash_values<V: Pod>(map: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<V>
         let mut attributes: bpf_attr = unsafe { mem::zeroed() };
         attributes.batch.map_fd = map.as_raw_fd() as u32;
         attributes.batch.count = chunk;
-        attributes.batch.in_batch =
-            if next.is_some() { (&raw mut previous) as u64 } else { 0 };
+        attributes.batch.in_batch = if next.is_some() { (&raw mut previous) as u64 } else { 0 };
         attributes.batch.out_batch = (&raw mut out) as u64;
         attributes.batch.keys = keys.as_mut_ptr() as u64;
         attributes.batch.values = values.spare_capacity_mut().as_mut_ptr() as u64;
@@ -136,7 +135,13 @@ pub fn mount_bpf_fs(path: &Path) -> io::Result<()> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     // SAFETY: all strings are NUL-terminated and live for the call.
     let result = unsafe {
-        libc::mount(c"bpf".as_ptr(), path.as_ptr(), c"bpf".as_ptr(), flags, c"mode=0700".as_ptr().cast())
+        libc::mount(
+            c"bpf".as_ptr(),
+            path.as_ptr(),
+            c"bpf".as_ptr(),
+            flags,
+            c"mode=0700".as_ptr().cast(),
+        )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -148,5 +153,9 @@ pub fn mount_bpf_fs(path: &Path) -> io::Result<()> {
 pub fn unmount(path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: NUL-terminated and alive for the call.
-    if unsafe { libc::umount(path.as_ptr()) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if unsafe { libc::umount(path.as_ptr()) } < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

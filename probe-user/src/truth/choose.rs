@@ -19,7 +19,7 @@ pub(crate) fn open(agent_socket: &Path, need: Need) -> anyhow::Result<Arc<dyn So
     if let Some(agent) = Agent::connect(agent_socket)? {
         return Ok(Arc::new(agent));
     }
-    match kernel::open(kernel::Options::default()) {
+    match kernel::open(&kernel::Options::default()) {
         Ok(source) => Ok(source),
         Err(unavailable) if need == Need::Exact => Err(unsupported(unavailable).into()),
         Err(unavailable) => {

@@ -62,8 +62,8 @@ pub struct EbpfSource {
 /// # Errors
 /// [`Unavailable`]: what this host lacks.
 pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
-    let mut attached = attach::attach(options)?;
-    let mut degraded = std::mem::take(&mut attached.degraded);
+    let (mut attached, pins) = attach::attach(options)?;
+    let mut degraded = attached.degraded();
     Btf::from_sys_fs()
         .map_err(anyhow::Error::from)
         .and_then(|btf| walk::load(&mut attached.ebpf, &btf))
@@ -73,6 +73,15 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     }
     let source =
         build(attached, degraded).map_err(|error| inside("open the maps", &error))?;
+    if let Some(pins) = pins {
+        // Only now is the set worth taking over, and the programs of another build are not needed.
+        let replaced = pins
+            .complete()
+            .map_err(|error| inside("complete the pins", &anyhow::Error::from(error)))?;
+        for build in replaced {
+            eprintln!("probe: replaced the programs of another build ({build}); counts were seeded anew");
+        }
+    }
     // From now on a socket that no event has shown is one whose birth was missed.
     source.counters.next_walk().map_err(|error| inside("end the seed pass", &error))?;
     Ok(source)

@@ -1,0 +1,140 @@
+//! What outlives the agent: maps and links on a BPF file system, so that counting goes on while no
+//! agent runs. Each build has a directory of its own; only its own pins are taken over.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use probe_common::ABI_VERSION;
+
+use super::{Unavailable, sys};
+
+/// Where systemd and most distributions mount the BPF file system.
+const BPF_FS: &str = "/sys/fs/bpf";
+
+/// The directory of everything that we pin.
+pub const PIN_ROOT: &str = "/sys/fs/bpf/groundtruth";
+
+/// Present where we mounted the BPF file system, so that a purge unmounts it.
+const MOUNTED_BY_US: &str = "/run/groundtruth/mounted-bpf-fs";
+
+/// The pins of this build.
+#[derive(Debug)]
+pub struct Pins {
+    root: PathBuf,
+    directory: PathBuf,
+}
+
+impl Pins {
+    /// Finds the pins of an earlier agent of this build, or makes room for new ones.
+    ///
+    /// # Errors
+    /// [`Unavailable`] where no BPF file system can be had.
+    pub fn prepare(root: &Path, object: &[u8]) -> Result<Self, Unavailable> {
+        mount_if_needed().map_err(|error| Unavailable {
+            what: format!("mount a BPF file system on {BPF_FS}"),
+            why: error.to_string(),
+            cure: "run as root, or mount it: mount -t bpf bpf /sys/fs/bpf".into(),
+        })?;
+        let pins = Self { root: root.into(), directory: root.join(generation(object)) };
+        if !pins.are_complete() {
+            // A start that was cut off left this half done.
+            remove(&pins.directory);
+        }
+        fs::create_dir_all(pins.directory.join("links")).map_err(|error| Unavailable {
+            what: format!("make the pin directory {}", pins.directory.display()),
+            why: error.to_string(),
+            cure: "run as root".into(),
+        })?;
+        Ok(pins)
+    }
+
+    /// A complete set of an earlier agent is there to be taken over.
+    #[must_use]
+    pub fn are_complete(&self) -> bool {
+        self.directory.join("ready").is_dir()
+    }
+
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    #[must_use]
+    pub fn link(&self, program: &str) -> PathBuf {
+        self.directory.join("links").join(program)
+    }
+
+    /// Marks this set as complete, and removes those of other builds, whose programs end with it.
+    /// Called once the new programs are attached and seeded. Returns the builds that were replaced.
+    ///
+    /// # Errors
+    /// As mkdir(2).
+    pub fn complete(&self) -> io::Result<Vec<String>> {
+        let ready = self.directory.join("ready");
+        if !ready.is_dir() {
+            // bpffs has directories, but no plain files.
+            fs::create_dir(ready)?;
+        }
+        let mut replaced = Vec::new();
+        for entry in fs::read_dir(&self.root)?.flatten() {
+            if entry.path() != self.directory {
+                remove(&entry.path());
+                replaced.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(replaced)
+    }
+}
+
+/// Removes everything that was pinned, and with it the programs from the kernel.
+///
+/// # Errors
+/// Where the BPF file system can't be read or unmounted.
+pub fn purge() -> io::Result<()> {
+    let root = Path::new(PIN_ROOT);
+    match fs::read_dir(root) {
+        Ok(entries) => {
+            entries.flatten().for_each(|entry| remove(&entry.path()));
+            fs::remove_dir(root)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if Path::new(MOUNTED_BY_US).exists() {
+        sys::unmount(Path::new(BPF_FS))?;
+        fs::remove_file(MOUNTED_BY_US)?;
+    }
+    Ok(())
+}
+
+/// Names the programs and layouts of a build.
+fn generation(object: &[u8]) -> String {
+    // FNV-1a: it only has to tell builds apart.
+    let hash = object.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{ABI_VERSION}-{hash:016x}")
+}
+
+/// Removes one set. Links go first: no program is to run on while its maps vanish from sight.
+fn remove(directory: &Path) {
+    for inner in [directory.join("ready"), directory.join("links"), directory.to_path_buf()] {
+        for entry in fs::read_dir(&inner).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
+        }
+        let _ = fs::remove_dir(&inner);
+    }
+}
+
+fn mount_if_needed() -> io::Result<()> {
+    if sys::is_bpf_fs(Path::new(BPF_FS)) {
+        return Ok(());
+    }
+    sys::mount_bpf_fs(Path::new(BPF_FS))?;
+    if let Some(parent) = Path::new(MOUNTED_BY_US).parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(MOUNTED_BY_US, "")
+}
