@@ -272,7 +272,8 @@ pub(crate) struct Balance {
     #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "10s")]
     pub(crate) upstream_timeout: Duration,
 
-    /// Connect to shards from these local ports only, so that they run out (Linux 6.3)
+    /// Connect to shards from these local ports only, so that they run out; they must lie within
+    /// net.ipv4.ip_local_port_range (Linux 6.3)
     #[arg(long, value_name = "FIRST-LAST", value_parser = port_range)]
     pub(crate) upstream_ports: Option<(u16, u16)>,
 

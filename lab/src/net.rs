@@ -32,7 +32,8 @@ pub(crate) fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     set_ip_option(socket, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
-/// Lets the kernel choose this socket's port from these only (Linux 6.3).
+/// Lets the kernel choose this socket's port from these only (Linux 6.3). It silently ignores what
+/// lies outside of `net.ipv4.ip_local_port_range`.
 pub(crate) fn local_port_range(socket: &impl AsFd, first: u16, last: u16) -> io::Result<()> {
     /// From linux/in.h; libc does not have it.
     const IP_LOCAL_PORT_RANGE: libc::c_int = 51;

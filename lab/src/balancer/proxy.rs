@@ -1,7 +1,7 @@
 //! One client's requests at the balancer: a slot, a shard, the shard's answer.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -256,9 +256,6 @@ async fn connect_from(to: SocketAddr, ports: Option<(u16, u16)>) -> io::Result<T
     let socket = if to.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
     if let Some((first, last)) = ports {
         net::local_port_range(&socket, first, last)?;
-        net::bind_address_no_port(&socket)?;
-        let any: IpAddr = if to.is_ipv6() { [0u16; 8].into() } else { [0; 4].into() };
-        socket.bind(SocketAddr::new(any, 0))?;
     }
     socket.connect(to).await
 }

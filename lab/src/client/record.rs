@@ -123,8 +123,9 @@ impl Record {
         self.rtt_mean_us = Some(mean.clamp(min, max));
     }
 
+    /// A usable WebSocket: one that was closed right after the upgrade is none.
     pub(crate) fn upgraded(&self) -> bool {
-        self.upgraded_unix_ns.is_some()
+        self.outcome == "upgraded"
     }
 
     /// Microseconds from start to TCP established, and from there to upgraded.

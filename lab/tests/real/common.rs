@@ -1,5 +1,6 @@
 //! Starts the real `lab`, and asks its servers over HTTP.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
-/// A `lab` that listens; killed when dropped.
+/// A `lab` that listens; ended when dropped.
 pub(crate) struct Server {
     child: Child,
     pub(crate) addresses: Vec<String>,
@@ -44,7 +45,8 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // SIGINT, since a balancer has children of its own to end.
+        let _ = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
     }
 }
@@ -86,4 +88,9 @@ pub(crate) fn get(address: &str, path: &str) -> String {
 pub(crate) fn lines(path: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The port numbers in `field` of the lines that `of` picks.
+pub(crate) fn ports(lines: &[Value], field: &str, of: impl Fn(&Value) -> bool) -> BTreeSet<u64> {
+    lines.iter().filter(|line| of(line)).map(|line| line[field].as_u64().unwrap()).collect()
 }

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
-use crate::common::{Server, lines, load};
+use crate::common::{Server, lines, load, ports};
 
 /// What is left after the clients are gone.
 struct Left {
@@ -63,10 +61,6 @@ fn table(server: &Server) -> BTreeSet<u64> {
 
 fn port(address: &str) -> u64 {
     address.rsplit(':').next().unwrap().parse().unwrap()
-}
-
-fn ports(lines: &[Value], field: &str, of: impl Fn(&Value) -> bool) -> BTreeSet<u64> {
-    lines.iter().filter(|line| of(line)).map(|line| line[field].as_u64().unwrap()).collect()
 }
 
 fn metric(server: &Server, name: &str) -> String {
