@@ -11,10 +11,10 @@ use capture::ReadError;
 pub(crate) enum InputError {
     #[error(transparent)]
     Capture(#[from] ReadError),
-    #[error("cannot read {}: {source}", .path.display())]
-    Read { path: PathBuf, source: io::Error },
-    #[error("cannot write {}: {source}", .path.display())]
-    Write { path: PathBuf, source: io::Error },
+    #[error("cannot read {}: {error}", .path.display())]
+    Read { path: PathBuf, error: io::Error },
+    #[error("cannot write {}: {error}", .path.display())]
+    Write { path: PathBuf, error: io::Error },
     #[error(
         "{}: no line is a client result; line {line}: {why}; expected the JSON lines of `lab load`",
         .path.display()

@@ -123,7 +123,8 @@ impl Joined {
             },
             held_ticks: count_timeline(&counts, &["close", "close_wait"])?,
         };
-        let samples = samples(recording, url, &kernel, &polled, settle_ns)?;
+        let recorded = connections.height() + counts.height() > 0;
+        let samples = samples(recording, url, recorded.then_some(&kernel), &polled, settle_ns)?;
         Ok(Self {
             population,
             basis,
@@ -184,7 +185,7 @@ impl KernelSide {
             let (low, high) = match polled {
                 Some((polled_low, polled_high)) => (low.min(polled_low), high.max(polled_high)),
                 // The poller's own connection may or may not be among them.
-                None => (low - 1, high),
+                None => ((low - 1).max(0), high),
             };
             (low, high, high + held)
         };
@@ -249,7 +250,7 @@ fn poll_extremes(recording: &Recording, url: &str) -> anyhow::Result<Vec<Option<
 fn samples(
     recording: &Recording,
     url: &str,
-    kernel: &KernelSide,
+    kernel: Option<&KernelSide>,
     polled: &[Option<(i64, i64)>],
     settle_ns: i64,
 ) -> anyhow::Result<Vec<Sample>> {
@@ -272,10 +273,13 @@ fn samples(
                 Some(loss) => {
                     Judged::Inconclusive(format!("{} lost ({})", loss.count, loss.reason))
                 }
-                None => {
-                    let polled = polled.get(row).copied().flatten();
-                    Judged::Yes(kernel.compare(reported, start_ns - settle_ns, end_ns, polled))
-                }
+                None => match kernel {
+                    Some(kernel) => {
+                        let polled = polled.get(row).copied().flatten();
+                        Judged::Yes(kernel.compare(reported, start_ns - settle_ns, end_ns, polled))
+                    }
+                    None => Judged::Unavailable("no such connections were recorded".to_owned()),
+                },
             },
         };
         samples.push(Sample { start_ns, end_ns, judged });

@@ -2,7 +2,27 @@
 
 mod common;
 
-use common::{Conn, MS, S, START_UNIX, Scene, only_finding, report};
+use common::{Conn, MS, S, START_UNIX, Scene, analyzer};
+use serde_json::Value;
+
+/// Runs `analyzer report` on a scene: exit code and report.
+fn report(scene: &Scene, args: &[&str]) -> (i32, Value) {
+    let temp = tempfile::tempdir().unwrap();
+    scene.write(&temp.path().join("run"));
+    let mut all = vec!["report", "run", "--json"];
+    all.extend(args);
+    let output = analyzer(&all, temp.path());
+    let code = output.status.code().unwrap();
+    assert!(matches!(code, 0 | 4 | 99), "exit {code}: {}", String::from_utf8_lossy(&output.stderr));
+    (code, serde_json::from_slice(&output.stdout).unwrap())
+}
+
+/// The only server's only finding.
+fn only_finding(report: &Value) -> &Value {
+    let findings = report["captures"][0]["servers"][0]["findings"].as_array().unwrap();
+    assert_eq!(findings.len(), 1, "{findings:#?}");
+    &findings[0]
+}
 
 /// 1,000 clients at 100/s, which stay for a minute; 45 die by RST from 31 s to 33 s, and the server
 /// keeps them on its count.

@@ -16,15 +16,15 @@ use crate::schema::{Column, MAJOR, Table};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error("cannot read {}: {source}", .path.display())]
-    Io { path: PathBuf, source: io::Error },
+    #[error("cannot read {}: {error}", .path.display())]
+    Io { path: PathBuf, error: io::Error },
     #[error(
         "{} is no capture: expected the directory that `probe record -o` wrote, with a {META_FILE} in it",
         .0.display()
     )]
     NoMeta(PathBuf),
-    #[error("{} is damaged: {source}", .path.display())]
-    Meta { path: PathBuf, source: serde_json::Error },
+    #[error("{} is damaged: {error}", .path.display())]
+    Meta { path: PathBuf, error: serde_json::Error },
     #[error(
         "{} was recorded with capture format {major}.{minor}, this program reads {MAJOR}.x: use the analyzer of the version that recorded it",
         .path.display()
@@ -39,8 +39,8 @@ pub enum ReadError {
     NotArrow { path: PathBuf, table: Table, found: String },
     #[error("{}: column {column} is {found}, expected {expected}", .path.display())]
     ColumnType { path: PathBuf, column: String, found: String, expected: String },
-    #[error("{}: {source}", .path.display())]
-    Batch { path: PathBuf, source: ArrowError },
+    #[error("{}: {error}", .path.display())]
+    Batch { path: PathBuf, error: ArrowError },
 }
 
 /// An opened capture.
@@ -57,7 +57,7 @@ impl Capture {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
-                return Err(ReadError::Io { path: dir.to_path_buf(), source: error });
+                return Err(ReadError::Io { path: dir.to_path_buf(), error });
             }
             Err(error)
                 if matches!(
@@ -67,11 +67,11 @@ impl Capture {
             {
                 return Err(ReadError::NoMeta(dir.to_path_buf()));
             }
-            Err(source) => return Err(ReadError::Io { path, source }),
+            Err(error) => return Err(ReadError::Io { path, error }),
         };
         // The version is looked at before the rest, which another version may write differently.
         let version: Version = serde_json::from_slice(&text)
-            .map_err(|source| ReadError::Meta { path: path.clone(), source })?;
+            .map_err(|error| ReadError::Meta { path: path.clone(), error })?;
         if version.schema_major != MAJOR {
             return Err(ReadError::Version {
                 path: dir.to_path_buf(),
@@ -80,7 +80,7 @@ impl Capture {
             });
         }
         let meta = serde_json::from_slice(&text)
-            .map_err(|source| ReadError::Meta { path: path.clone(), source })?;
+            .map_err(|error| ReadError::Meta { path: path.clone(), error })?;
         Ok(Self { dir: dir.to_path_buf(), meta })
     }
 
@@ -107,11 +107,11 @@ impl Capture {
         let file = self.table(table)?;
         let path = file.path.clone();
         let reader = StreamReader::try_new(BufReader::new(file.stream()?), None)
-            .map_err(|source| ReadError::Batch { path: path.clone(), source })?;
+            .map_err(|error| ReadError::Batch { path: path.clone(), error })?;
         Ok(reader.map(move |batch| {
             batch
                 .and_then(|batch| compat::conform(&batch, table))
-                .map_err(|source| ReadError::Batch { path: path.clone(), source })
+                .map_err(|error| ReadError::Batch { path: path.clone(), error })
         }))
     }
 }
@@ -142,7 +142,7 @@ impl TableFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(ReadError::NoTable { path, table });
             }
-            Err(source) => return Err(ReadError::Io { path, source }),
+            Err(error) => return Err(ReadError::Io { path, error }),
         };
         let mut found = Self { path, table, length: 0, rows: 0, truncated_at: None, schema: None };
         found.walk(file)?;
@@ -177,11 +177,11 @@ impl TableFile {
 
     /// An Arrow IPC stream of the whole messages; without rows where not even the schema was whole.
     pub fn stream(&self) -> Result<TableStream, ReadError> {
-        let io_failed = |source| ReadError::Io { path: self.path.clone(), source };
+        let io_failed = |error| ReadError::Io { path: self.path.clone(), error };
         if self.schema.is_none() {
             let empty = StreamWriter::try_new(Vec::new(), &self.table.schema())
                 .and_then(StreamWriter::into_inner)
-                .map_err(|source| ReadError::Batch { path: self.path.clone(), source })?;
+                .map_err(|error| ReadError::Batch { path: self.path.clone(), error })?;
             return Ok(TableStream::Empty(Cursor::new(empty)));
         }
         let file = File::open(&self.path).map_err(io_failed)?;
@@ -192,20 +192,22 @@ impl TableFile {
     /// flatbuffer that says how long the body is), body.
     fn walk(&mut self, file: File) -> Result<(), ReadError> {
         const CONTINUATION: [u8; 4] = [0xff; 4];
-        let io_failed = |source| ReadError::Io { path: self.path.clone(), source };
+        let io_failed = |error| ReadError::Io { path: self.path.clone(), error };
         let size = file.metadata().map_err(io_failed)?.len();
         let mut input = BufReader::new(file);
         let mut metadata = Vec::new();
         loop {
             let left = size - self.length;
-            if left < 8 {
+            let mut prefix = [0; 8];
+            let there = left.min(8) as usize;
+            input.read_exact(&mut prefix[..there]).map_err(io_failed)?;
+            let marker = there.min(4);
+            if prefix[..marker] != CONTINUATION[..marker] {
+                return self.damaged("found no message there");
+            }
+            if there < 8 {
                 self.truncated_at = Some(self.length);
                 return Ok(());
-            }
-            let mut prefix = [0; 8];
-            input.read_exact(&mut prefix).map_err(io_failed)?;
-            if prefix[..4] != CONTINUATION {
-                return self.damaged("found no message there");
             }
             let metadata_length =
                 u64::from(u32::from_le_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]));

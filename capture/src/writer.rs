@@ -27,27 +27,27 @@ pub enum WriteError {
         .0.display()
     )]
     NotEmpty(PathBuf),
-    #[error("cannot create {}: {source}", .path.display())]
-    Create { path: PathBuf, source: io::Error },
+    #[error("cannot create {}: {error}", .path.display())]
+    Create { path: PathBuf, error: io::Error },
     /// The file holds every batch before this one, and nothing of this one.
     #[error(
-        "cannot write {}: {source}; the {kept_rows} rows written before are kept, {lost_rows} are lost",
+        "cannot write {}: {error}; the {kept_rows} rows written before are kept, {lost_rows} are lost",
         .path.display()
     )]
-    Write { path: PathBuf, kept_rows: u64, lost_rows: u64, source: io::Error },
+    Write { path: PathBuf, kept_rows: u64, lost_rows: u64, error: io::Error },
     /// Rows that the format does not take: a bug in the caller.
-    #[error("cannot encode rows for {}: {source}", .path.display())]
-    Encode { path: PathBuf, source: ArrowError },
+    #[error("cannot encode rows for {}: {error}", .path.display())]
+    Encode { path: PathBuf, error: ArrowError },
 }
 
 impl WriteError {
     /// No space left, or a quota reached.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        let (WriteError::Create { source, .. } | WriteError::Write { source, .. }) = self else {
+        let (WriteError::Create { error, .. } | WriteError::Write { error, .. }) = self else {
             return false;
         };
-        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
     }
 }
 
@@ -71,7 +71,7 @@ impl CaptureWriter {
     /// # Errors
     /// Refuses a directory that has anything in it, so that no two recordings mix.
     pub fn create(dir: &Path, meta: &Meta) -> Result<Self, WriteError> {
-        let failed = |source| WriteError::Create { path: dir.to_path_buf(), source };
+        let failed = |error| WriteError::Create { path: dir.to_path_buf(), error };
         fs::create_dir_all(dir).map_err(failed)?;
         if fs::read_dir(dir).map_err(failed)?.next().is_some() {
             return Err(WriteError::NotEmpty(dir.to_path_buf()));
@@ -193,13 +193,13 @@ impl<C: Default> TableWriter<C> {
     fn create(dir: &Path, table: Table) -> Result<Self, WriteError> {
         let path = dir.join(table.file_name());
         let file = File::create_new(&path)
-            .map_err(|source| WriteError::Create { path: path.clone(), source })?;
+            .map_err(|error| WriteError::Create { path: path.clone(), error })?;
         // Batches of one second are small: padding to the default 64 bytes would double them.
         let encoder = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
             .and_then(|options| {
                 StreamWriter::try_new_with_options(Vec::new(), &table.schema(), options)
             })
-            .map_err(|source| WriteError::Encode { path: path.clone(), source })?;
+            .map_err(|error| WriteError::Encode { path: path.clone(), error })?;
         let mut writer = Self {
             table,
             path,
@@ -233,16 +233,16 @@ impl<C: Default> TableWriter<C> {
         let arrays = R::take(&mut self.columns);
         RecordBatch::try_new(self.table.schema(), arrays)
             .and_then(|batch| self.encoder.write(&batch))
-            .map_err(|source| WriteError::Encode { path: self.path.clone(), source })?;
+            .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
         self.write_out(rows as u64)
     }
 
     fn finish(mut self) -> Result<(Table, u64, u64), WriteError> {
         self.encoder
             .finish()
-            .map_err(|source| WriteError::Encode { path: self.path.clone(), source })?;
+            .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
         self.write_out(0)?;
-        self.file.sync_all().map_err(|source| self.failed(0, source))?;
+        self.file.sync_all().map_err(|error| self.failed(0, error))?;
         Ok((self.table, self.written_rows, self.written_bytes))
     }
 
@@ -252,23 +252,23 @@ impl<C: Default> TableWriter<C> {
         let result = self.file.write_all(message);
         let length = message.len() as u64;
         message.clear();
-        if let Err(source) = result {
+        if let Err(error) = result {
             // What reached the file of this message goes again: a file that ends with a whole message
             // needs no repair. If even that fails, the reader stops at the last whole one.
             let _ = self.file.set_len(self.written_bytes);
-            return Err(self.failed(rows, source));
+            return Err(self.failed(rows, error));
         }
         self.written_rows += rows;
         self.written_bytes += length;
         Ok(())
     }
 
-    fn failed(&self, lost_rows: u64, source: io::Error) -> WriteError {
+    fn failed(&self, lost_rows: u64, error: io::Error) -> WriteError {
         WriteError::Write {
             path: self.path.clone(),
             kept_rows: self.written_rows,
             lost_rows,
-            source,
+            error,
         }
     }
 }
@@ -285,8 +285,8 @@ fn write_meta(dir: &Path, meta: &Meta) -> Result<(), WriteError> {
         file.sync_all()?;
         fs::rename(&half, &path)
     };
-    write().map_err(|source| {
+    write().map_err(|error| {
         let _ = fs::remove_file(&half);
-        WriteError::Create { path: path.clone(), source }
+        WriteError::Create { path: path.clone(), error }
     })
 }

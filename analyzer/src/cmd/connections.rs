@@ -12,8 +12,7 @@ use crate::population::Population;
 use crate::report::text::printable;
 
 /// What the table shows unless asked for more: fits 100 columns.
-const USUAL: [&str; 9] = [
-    "local_address",
+const USUAL: [&str; 8] = [
     "local_port",
     "remote_address",
     "remote_port",

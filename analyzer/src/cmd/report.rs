@@ -31,12 +31,12 @@ pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
     let dir = args.output.as_ref().unwrap_or(&args.captures[0]);
     let json = json::render(&report)?;
     let markdown = markdown::render(&report);
-    fs::create_dir_all(dir).map_err(|source| InputError::Write { path: dir.clone(), source })?;
+    fs::create_dir_all(dir).map_err(|error| InputError::Write { path: dir.clone(), error })?;
     let files =
         [("report.json", &json), ("report.md", &markdown), ("report.html", &html::render(&report))];
     for (name, text) in files {
         let path = dir.join(name);
-        fs::write(&path, text).map_err(|source| InputError::Write { path, source })?;
+        fs::write(&path, text).map_err(|error| InputError::Write { path, error })?;
     }
     let mut out = io::stdout().lock();
     if args.json {

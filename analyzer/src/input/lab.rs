@@ -41,7 +41,7 @@ pub(crate) fn read(
     connections: &mut Vec<ClientConnection>,
     unreadable: &mut Vec<Unreadable>,
 ) -> Result<(), InputError> {
-    let failed = |source| InputError::Read { path: path.to_path_buf(), source };
+    let failed = |error| InputError::Read { path: path.to_path_buf(), error };
     let mut input = BufReader::new(File::open(path).map_err(failed)?);
     let (connections_before, unreadable_before) = (connections.len(), unreadable.len());
     let mut bytes = Vec::new();

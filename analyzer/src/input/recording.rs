@@ -106,8 +106,8 @@ fn read_table(
     let stream = BufReader::with_capacity(1 << 20, file.stream().map_err(InputError::from)?);
     let mut frame = IpcStreamReader::new(stream).finish().map_err(|error| {
         // The framing was sound, so the body is not: damage inside a message.
-        let source = std::io::Error::other(error.to_string());
-        InputError::Capture(ReadError::Io { path: file.path().to_path_buf(), source })
+        let error = std::io::Error::other(error.to_string());
+        InputError::Capture(ReadError::Io { path: file.path().to_path_buf(), error })
     })?;
     let rows = frame.height();
     for column in file.missing_columns() {

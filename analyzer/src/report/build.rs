@@ -219,6 +219,7 @@ fn notes(recording: &Recording, joined: &Joined, filter: &Filter) -> anyhow::Res
         ));
     }
     match joined.basis {
+        _ if joined.connections.height() + joined.count_rows == 0 => {}
         Basis::Connections => {}
         Basis::Poll => notes.push(format!(
             "the connections' own times agree with the kernel's counters in only {} of {} seconds, so \

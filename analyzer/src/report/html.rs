@@ -1,4 +1,373 @@
-use crate::report::model::Report;
+//! The report as one HTML file: no network, no fonts, readable without JavaScript.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::clock::utc;
+use crate::join::Basis;
+use crate::report::chart::{Plot, Series, thinned};
+use crate::report::markdown::quality_lines;
+use crate::report::model::{
+    CaptureReport, ClientReport, Finding, Point, Report, ServerReport, Threshold, VerdictState,
+};
+use crate::report::text::{client_sentence, episode_line, mark, measured};
+use crate::report::verdict::{capitalised, thousands};
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+
 pub(crate) fn render(report: &Report) -> String {
-    report.verdict.headline.clone()
+    let verdict = &report.verdict;
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (verdict.headline) " · groundtruth" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    (brand(report))
+                    section class={ "card hero " (tone(verdict.state)) } {
+                        span.verdict { (mark(verdict.state)) " " (state_words(verdict.state)) }
+                        h1 { (capitalised(&verdict.headline)) }
+                        @for sentence in &verdict.sentences { p.say { (sentence) } }
+                        ul.limits {
+                            @for threshold in &report.thresholds { (limit(threshold)) }
+                        }
+                    }
+                    @for capture in &report.captures { (capture_section(capture)) }
+                    @if let Some(clients) = &report.clients { (client_section(clients)) }
+                    @for capture in &report.captures { (quality_section(capture)) }
+                    (method_section(report))
+                }
+                script { (PreEscaped(SCRIPT)) }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn brand(report: &Report) -> Markup {
+    html! {
+        div.brand {
+            b { "groundtruth" }
+            span {
+                @for (index, capture) in report.captures.iter().enumerate() {
+                    @if index > 0 { " · " }
+                    (capture.host) ", " (&utc(capture.started_unix_ns)[..19]) " to "
+                    (&utc(capture.ended_unix_ns)[11..19]) " UTC"
+                }
+            }
+        }
+    }
+}
+
+fn tone(state: VerdictState) -> &'static str {
+    match state {
+        VerdictState::Held => "held",
+        VerdictState::Crossed => "crossed",
+        VerdictState::Inconclusive => "inconclusive",
+    }
+}
+
+fn state_words(state: VerdictState) -> &'static str {
+    match state {
+        VerdictState::Held => "every threshold held",
+        VerdictState::Crossed => "a threshold was crossed",
+        VerdictState::Inconclusive => "inconclusive",
+    }
+}
+
+fn limit(threshold: &Threshold) -> Markup {
+    html! {
+        li class=(tone(threshold.state)) {
+            span.mark { (mark(threshold.state)) } (threshold.name)
+            b { (measured(threshold)) }
+            span.soft.small { "limit " (threshold.limit) }
+        }
+    }
+}
+
+fn capture_section(capture: &CaptureReport) -> Markup {
+    html! {
+        @for server in &capture.servers { (server_section(server)) }
+        @if !capture.connections.by_service.is_empty() {
+            h2 { "Connections in " (capture.name) }
+            section.card {
+                p.soft.small {
+                    (thousands(capture.connections.total as i64))
+                    " connections were recorded, whatever the server says of them."
+                }
+                div.scroll { table {
+                    thead { tr {
+                        th { "container" } th.n { "port" } th { "role" } th.n { "connections" }
+                        th.n { "established" } th.n { "open at the end" }
+                    } }
+                    tbody {
+                        @for service in &capture.connections.by_service {
+                            tr {
+                                td { (service.container) } td.n { (service.port) } td { (service.role) }
+                                td.n { (thousands(service.connections as i64)) }
+                                td.n { (thousands(service.established as i64)) }
+                                td.n { (thousands(service.open_at_end as i64)) }
+                            }
+                        }
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn server_section(server: &ServerReport) -> Markup {
+    let points = thinned(&server.series);
+    let births: Vec<_> =
+        server.findings.iter().flat_map(|finding| finding.births.iter().cloned()).collect();
+    let column = |of: fn(&Point) -> i64| -> Vec<i64> { points.iter().map(of).collect() };
+    let times = || column(|point| point.at_unix_ns);
+    let counts = Plot {
+        title: "Connections: what the server reports, and what the kernel holds",
+        at_unix_ns: times(),
+        series: vec![
+            Series {
+                name: "kernel",
+                class: "kernel",
+                values: column(|point| point.kernel_low),
+                high: Some(column(|point| point.kernel_high)),
+            },
+            Series {
+                name: "reported",
+                class: "reported",
+                values: column(|point| point.reported),
+                high: None,
+            },
+        ],
+        births: &births,
+        tall: true,
+    };
+    let differences = Plot {
+        title: "Outside what the kernel counted",
+        at_unix_ns: times(),
+        series: vec![
+            Series {
+                name: "phantoms",
+                class: "phantom",
+                values: vec![0; points.len()],
+                high: Some(column(|point| point.phantoms)),
+            },
+            Series {
+                name: "reverse phantoms",
+                class: "reverse",
+                values: vec![0; points.len()],
+                high: Some(column(|point| point.reverse_phantoms)),
+            },
+        ],
+        births: &births,
+        tall: false,
+    };
+    html! {
+        h2 { (server.url) }
+        section.card {
+            p.soft.small {
+                "Held against the " (server.population_label) "; "
+                (server.judged) " of " (server.samples) " health samples judged."
+            }
+            @if let Some(last) = &server.last {
+                div.tiles {
+                    div.reported style="--tone:var(--reported)" {
+                        span.soft.small { "reported at the end" } b { (thousands(last.reported)) }
+                    }
+                    div style="--tone:var(--kernel)" {
+                        span.soft.small { "held by the kernel" }
+                        b {
+                            (thousands(last.kernel_low))
+                            @if last.kernel_high != last.kernel_low { "–" (thousands(last.kernel_high)) }
+                        }
+                    }
+                    div style="--tone:var(--bad)" {
+                        span.soft.small { "phantoms, at most" }
+                        b { (server.phantoms.peak.map_or("–".to_owned(), thousands)) }
+                    }
+                    div style="--tone:var(--reverse)" {
+                        span.soft.small { "reverse phantoms, at most" }
+                        b { (server.reverse_phantoms.peak.map_or("–".to_owned(), thousands)) }
+                    }
+                }
+            }
+            @if let Some(plot) = counts.render() { (plot) }
+            @if points.iter().any(|point| point.phantoms + point.reverse_phantoms > 0) {
+                @if let Some(plot) = differences.render() { (plot) }
+                p.soft.small {
+                    @if !births.is_empty() { "Shaded: when their number rose. " }
+                    "While connections come and go, only as many are drawn as are certain. Times are UTC."
+                }
+            }
+            @for note in &server.notes { p.note { (capitalised(note)) "." } }
+            @for tally in server.unavailable.iter().chain(&server.inconclusive) {
+                p.note { "Samples not judged: " (tally.count) " (" (tally.why) ")." }
+            }
+            @for finding in &server.findings { (finding_section(finding)) }
+        }
+    }
+}
+
+fn finding_section(finding: &Finding) -> Markup {
+    html! {
+        article.finding {
+            header {
+                h3 { (thousands(finding.count)) " × " (finding.kind.words()) }
+                @if let Some(percent) = finding.percent {
+                    span.badge { (format!("{percent:.1} % of reported")) }
+                }
+                span.badge { (finding.certainty.words()) }
+                span.badge { (thousands(finding.at_end)) " at the end" }
+            }
+            p.soft.small { (capitalised(finding.kind.meaning())) "." }
+            p {
+                @match &finding.cause {
+                    Some(cause) => {
+                        b { "Cause (" (finding.cause_certainty.words()) "): " } (cause) "."
+                    }
+                    None => { b { "Cause: unknown. " } "Nothing in the recording explains them." }
+                }
+            }
+            ul.evidence {
+                @for line in &finding.evidence_for { li.for { (line) } }
+                @for line in &finding.evidence_against { li.against { (line) } }
+                @for line in &finding.next_steps { li.next { (line) } }
+            }
+            @for episode in &finding.episodes {
+                p.soft.small { (capitalised(&episode_line(episode))) "." }
+            }
+            @if !finding.examples.is_empty() {
+                p.soft.small {
+                    @if finding.examples_are_named { "Such as these; " } @else { "Candidates; " }
+                    "cookies are those of " code { "ss -e" } ":"
+                }
+                div.scroll { table {
+                    thead { tr {
+                        th { "remote" } th { "local" } th { "state" } th { "left established (UTC)" }
+                        th.n { "cookie" }
+                    } }
+                    tbody {
+                        @for example in &finding.examples {
+                            tr {
+                                td { code { (example.remote_address) ":" (example.remote_port) } }
+                                td { code { (example.local_address) ":" (example.local_port) } }
+                                td { (example.state) }
+                                td { (example.left_established_unix_ns.map_or("–".to_owned(), utc)) }
+                                td.n { (example.cookie) }
+                            }
+                        }
+                    }
+                } }
+            }
+        }
+    }
+}
+
+fn client_section(clients: &ClientReport) -> Markup {
+    html! {
+        h2 { "What the clients saw" }
+        section.card {
+            p { (client_sentence(clients)) }
+            @if !clients.views.is_empty() {
+                div.scroll { table {
+                    thead { tr {
+                        th { "the client says" } th { "the kernel saw" } th.n { "connections" }
+                    } }
+                    tbody {
+                        @for view in &clients.views {
+                            tr {
+                                td { (view.client) } td { (view.kernel) }
+                                td.n { (thousands(view.count as i64)) }
+                            }
+                        }
+                    }
+                } }
+            }
+            @if clients.unreadable > 0 {
+                p.note { "Lines that could not be read: " (clients.unreadable) "." }
+                @for bad in &clients.unreadable_lines {
+                    p.soft.small { (bad.file) ", line " (bad.line) ": " (bad.why) }
+                }
+            }
+        }
+    }
+}
+
+fn quality_section(capture: &CaptureReport) -> Markup {
+    html! {
+        h2 { "How good the data is" }
+        section.card {
+            p.soft.small {
+                (capture.name) ": recorded on " (capture.host) ", kernel " (capture.kernel)
+                ", probe " (capture.probe_version) ", backend " (capture.quality.backend) "."
+            }
+            ul.evidence {
+                @for line in quality_lines(capture) { li.next { (line) } }
+                @for server in &capture.servers {
+                    @if server.agreement.compared > 0 {
+                        li.next {
+                            "connections and kernel counters agree in "
+                            (server.agreement.equal) " of " (server.agreement.compared) " seconds ("
+                            (server.population_label) ")"
+                        }
+                    }
+                }
+            }
+            @if !capture.quality.hooks.is_empty() {
+                details {
+                    summary { "Hooks in use" }
+                    pre { (capture.quality.hooks.join("\n")) }
+                }
+            }
+        }
+    }
+}
+
+fn method_section(report: &Report) -> Markup {
+    let servers = || report.captures.iter().flat_map(|capture| &capture.servers);
+    let settle_ms = servers().map(|server| server.settle_ms).max().unwrap_or(0);
+    html! {
+        h2 { "How it was measured" }
+        section.card {
+            p {
+                "A health sample is an interval, from the request's start (less " (settle_ms)
+                " ms, the time in which a server may notice a change) to the end of the answer. What the "
+                "server reported is held against the lowest and the highest count of established "
+                "connections in that interval; only what lies outside counts, and only what lasts for more "
+                "than one sample."
+            }
+            @for server in servers() {
+                p.small {
+                    b { (server.url) } ": "
+                    @match server.basis {
+                        Basis::Connections => { "counts from every connection's own times, exact to the nanosecond. " }
+                        Basis::Poll => { "counts that the probe saw during each poll. " }
+                        Basis::Counts => { "the kernel's counters, read once a second. " }
+                    }
+                    (server.left_out_health_polls) " connections of the health poller were left out by their "
+                    "address and port, " (server.left_out_http) " plain HTTP requests by what they sent."
+                }
+            }
+            p.small {
+                "Counts alone cannot show a leak and a double decrement that cancel each other out; a "
+                "list of the server's own connections would."
+            }
+            p { b { "The same figures from the command line" } }
+            @for capture in &report.captures {
+                pre {
+                    "analyzer phantoms " (capture.name) "\n"
+                    "analyzer connections " (capture.name) " --role passive --csv"
+                }
+            }
+            p.soft.small { "This report: " code { (report.command_line.join(" ")) } }
+            @for capture in &report.captures {
+                p.soft.small { "The recording: " code { (capture.command_line.join(" ")) } }
+            }
+        }
+    }
 }

@@ -77,7 +77,7 @@ fn finding_lines(text: &mut String, finding: &Finding) {
         None => wrap(text, "    cause: ", "unknown"),
     }
     for episode in &finding.episodes {
-        let _ = writeln!(text, "    {}", episode_line(episode));
+        wrap(text, "    ", &episode_line(episode));
     }
     for evidence in &finding.evidence_for {
         wrap(text, "    + ", evidence);

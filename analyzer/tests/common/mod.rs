@@ -9,7 +9,6 @@ use capture::meta::{Meta, Selection};
 use capture::schema::{
     ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, LossRow, MAJOR, MINOR,
 };
-use serde_json::Value;
 
 pub const MS: i64 = 1_000_000;
 pub const S: i64 = 1_000 * MS;
@@ -324,23 +323,4 @@ impl Scene {
 
 pub fn analyzer(args: &[&str], dir: &Path) -> Output {
     Command::new(env!("CARGO_BIN_EXE_analyzer")).args(args).current_dir(dir).output().unwrap()
-}
-
-/// Runs `analyzer report` on a scene: exit code and report.
-pub fn report(scene: &Scene, args: &[&str]) -> (i32, Value) {
-    let temp = tempfile::tempdir().unwrap();
-    scene.write(&temp.path().join("run"));
-    let mut all = vec!["report", "run", "--json"];
-    all.extend(args);
-    let output = analyzer(&all, temp.path());
-    let code = output.status.code().unwrap();
-    assert!(matches!(code, 0 | 4 | 99), "exit {code}: {}", String::from_utf8_lossy(&output.stderr));
-    (code, serde_json::from_slice(&output.stdout).unwrap())
-}
-
-/// The only server's only finding.
-pub fn only_finding(report: &Value) -> &Value {
-    let findings = report["captures"][0]["servers"][0]["findings"].as_array().unwrap();
-    assert_eq!(findings.len(), 1, "{findings:#?}");
-    &findings[0]
 }

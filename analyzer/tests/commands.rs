@@ -1,0 +1,299 @@
+//! The commands as a user runs them: files written, rows printed, bad input refused with help.
+
+mod common;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use common::{Conn, MS, S, START_UNIX, Scene, analyzer};
+use serde_json::Value;
+
+fn scene() -> Scene {
+    let mut scene = Scene::new(20 * S);
+    for n in 0..100 {
+        let conn = Conn::open(n * 10 * MS);
+        scene.conns.push(match n {
+            0..23 => conn.ended(10 * S + n * MS, "remote", "rst").leaked(),
+            23..30 => conn.ended(10 * S, "remote", "fin").leaked().held(),
+            _ => conn,
+        });
+    }
+    scene
+}
+
+fn stdout(args: &[&str], dir: &Path) -> String {
+    let output = analyzer(args, dir);
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Exit code and message.
+fn refused(args: &[&str], dir: &Path) -> (i32, String) {
+    let output = analyzer(args, dir);
+    assert!(output.stdout.is_empty(), "{args:?}: {}", String::from_utf8_lossy(&output.stdout));
+    let message = String::from_utf8(output.stderr).unwrap();
+    (output.status.code().unwrap(), message.trim_end().to_owned())
+}
+
+#[test]
+fn report_writes_three_files_that_say_the_same() {
+    let temp = tempfile::tempdir().unwrap();
+    scene().write(&temp.path().join("run"));
+    let output =
+        analyzer(&["report", "run", "-o", "out/deep", "--max-phantoms", "50%"], temp.path());
+    assert_eq!(output.status.code(), Some(0));
+    let out = temp.path().join("out/deep");
+    let json: Value = serde_json::from_slice(&fs::read(out.join("report.json")).unwrap()).unwrap();
+    let markdown = fs::read_to_string(out.join("report.md")).unwrap();
+    let html = fs::read_to_string(out.join("report.html")).unwrap();
+    assert_eq!(json["captures"][0]["servers"][0]["findings"].as_array().unwrap().len(), 2);
+    for text in [&markdown, &html] {
+        assert!(text.contains("23 × application leak"));
+        assert!(text.contains("7 × descriptor leak"));
+    }
+    // Offline: nothing is fetched.
+    for fetched in ["src=", "href=", "url(", "@import"] {
+        assert!(!html.contains(fetched), "{fetched}");
+    }
+    let terminal = String::from_utf8(output.stdout).unwrap();
+    assert!(terminal.lines().all(|line| line.chars().count() <= 100), "{terminal}");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes_whatever_the_threads() {
+    let temp = tempfile::tempdir().unwrap();
+    scene().write(&temp.path().join("run"));
+    let run = |threads: &str| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_analyzer"))
+            .args(["report", "run", "-o", "out", "--json"])
+            .env("POLARS_MAX_THREADS", threads)
+            .current_dir(temp.path())
+            .output()
+            .unwrap();
+        (output.stdout, fs::read(temp.path().join("out/report.html")).unwrap())
+    };
+    let once = run("1");
+    assert!(!once.0.is_empty());
+    assert_eq!(once, run("1"));
+    assert_eq!(once, run("7"));
+}
+
+#[test]
+fn phantoms_prints_findings() {
+    let temp = tempfile::tempdir().unwrap();
+    scene().write(&temp.path().join("run"));
+    let text = stdout(&["phantoms", "run"], temp.path());
+    assert!(text.starts_with("✗  23 phantoms: application leak\n"), "{text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    let lines: Vec<Value> = stdout(&["phantoms", "run", "--json"], temp.path())
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let kinds: Vec<_> = lines.iter().map(|line| (&line["kind"], &line["count"])).collect();
+    let expected = [("application_leak", 23), ("descriptor_leak", 7)];
+    assert_eq!(kinds.len(), 2);
+    for ((kind, count), (expected_kind, expected_count)) in kinds.into_iter().zip(expected) {
+        assert_eq!((kind, count), (&expected_kind.into(), &expected_count.into()));
+    }
+}
+
+#[test]
+fn connections_as_table_csv_and_json_lines() {
+    let temp = tempfile::tempdir().unwrap();
+    scene().write(&temp.path().join("run"));
+    // 100 clients and 20 health polls.
+    let json = stdout(&["connections", "run", "--json"], temp.path());
+    assert_eq!(json.lines().count(), 120);
+    let first: Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    let schema = stdout(&["schema", "connections", "--json"], temp.path());
+    assert_eq!(first.as_object().unwrap().len(), schema.lines().count());
+    assert_eq!(first["port"], 3005);
+    assert_eq!(first["seeded"], false);
+    assert!(first["http_status"].is_null());
+
+    let csv = stdout(&["connections", "run", "--csv", "--state", "close_wait"], temp.path());
+    assert_eq!(csv.lines().count(), 8);
+    assert!(csv.starts_with("cookie,generation,netns,"));
+    let table = stdout(
+        &["connections", "run", "--port", "1-3000,3005", "--container", "web", "--state", "close"],
+        temp.path(),
+    );
+    assert_eq!(table.lines().count(), 1 + 23 + 20);
+    assert!(table.lines().all(|line| line.chars().count() <= 100));
+    let none = stdout(&["connections", "run", "--port", "80", "--json"], temp.path());
+    assert_eq!(none, "");
+    let chosen =
+        stdout(&["connections", "run", "--columns", "remote_port,state", "--csv"], temp.path());
+    assert_eq!(chosen.lines().next(), Some("remote_port,state"));
+}
+
+/// Clients whose clock is three seconds behind, one of them twice on the same port, one that never
+/// reached the host, one without an address, and a last line that was cut off.
+#[test]
+fn clients_are_joined_by_address() {
+    let temp = tempfile::tempdir().unwrap();
+    let scene = scene();
+    scene.write(&temp.path().join("run"));
+    let mut lines = String::new();
+    let mut line = |from: i64, port: &str, outcome: &str, closed: Option<i64>| {
+        let started = START_UNIX + from - 3 * S;
+        let closed = closed.map_or("null".to_owned(), |at| (START_UNIX + at - 3 * S).to_string());
+        let _ = writeln!(
+            lines,
+            r#"{{"started_unix_ns":{},"connected_unix_ns":{},"upgraded_unix_ns":{},"closed_unix_ns":{closed},"local_address":"10.0.0.9","local_port":{port},"outcome":"{outcome}","ended_by":"client","end":"rst","messages_sent":2,"messages_received":1,"unknown_field":[1]}}"#,
+            started - 80_000,
+            started + 20_000,
+            started + 120_000,
+        );
+    };
+    for (n, conn) in scene.conns.iter().enumerate() {
+        line(conn.from, &(10_000 + n).to_string(), "upgraded", conn.to);
+    }
+    line(5 * S, "45000", "unknown", None);
+    line(6 * S, "null", "no_local_port", None);
+    lines.push_str(r#"{"started_unix_ns":17000"#);
+    fs::write(temp.path().join("clients.jsonl"), lines).unwrap();
+
+    let output = analyzer(&["report", "run", "--client", "clients.jsonl", "--json"], temp.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let clients = &report["clients"];
+    assert_eq!(clients["attempted"], 102);
+    assert_eq!(clients["matched"], 100);
+    assert_eq!(clients["unmatched"], 1);
+    assert_eq!(clients["without_address"], 1);
+    assert_eq!(clients["messages_sent"], 204);
+    assert_eq!(clients["unreadable"], 1);
+    assert_eq!(clients["unreadable_lines"][0]["line"], 103);
+    let offset = clients["clock"]["offset_ns"].as_i64().unwrap();
+    let uncertainty = clients["clock"]["uncertainty_ns"].as_i64().unwrap();
+    assert!((offset + 3 * S).abs() <= uncertainty, "{offset} ± {uncertainty}");
+    assert_eq!(uncertainty, 100_000);
+    let views = clients["views"].as_array().unwrap();
+    let count = |client: &str, kernel: &str| {
+        let found = views.iter().find(|v| v["client"] == client && v["kernel"] == kernel);
+        found.map_or(0, |view| view["count"].as_i64().unwrap())
+    };
+    assert_eq!(count("upgraded, ended by client: rst", "rst from remote"), 23);
+    assert_eq!(count("upgraded", "still open"), 70);
+}
+
+#[test]
+fn bad_input_is_refused_with_what_to_do() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    scene().write(&dir.join("run"));
+    fs::write(dir.join("empty.jsonl"), "\n").unwrap();
+    fs::write(dir.join("csv.jsonl"), "time,status\n1,200\n").unwrap();
+    fs::create_dir(dir.join("nothing")).unwrap();
+
+    assert_eq!(
+        refused(&["report", "nowhere"], dir),
+        (2, "analyzer: cannot read nowhere: No such file or directory (os error 2)".to_owned())
+    );
+    let no_capture = "analyzer: nothing is no capture: expected the directory that `probe record -o` \
+                      wrote, with a meta.json in it";
+    assert_eq!(refused(&["phantoms", "nothing"], dir), (2, no_capture.to_owned()));
+    assert_eq!(
+        refused(&["report", "run", "--client", "empty.jsonl"], dir),
+        (
+            2,
+            "analyzer: empty.jsonl is empty: expected one JSON line per connection, as `lab load` \
+             writes"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        refused(&["report", "run", "--client", "csv.jsonl"], dir),
+        (
+            2,
+            "analyzer: csv.jsonl: no line is a client result; line 1: expected ident; expected the \
+             JSON lines of `lab load`"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        refused(&["phantoms", "run", "--container", "db"], dir),
+        (2, "analyzer: no container is called db in run: it has web".to_owned())
+    );
+    assert_eq!(
+        refused(&["connections", "run", "--columns", "cookie,colour"], dir),
+        (2, "analyzer: connections has no column colour: `analyzer schema` lists them".to_owned())
+    );
+    let (code, message) = refused(&["report", "run", "--max-phantoms", "few"], dir);
+    assert_eq!(code, 2);
+    assert!(message.contains("expected a count such as 20, or a share such as 2%, not `few`"));
+    let (code, message) = refused(&["report", "run", "--settle", "soon"], dir);
+    assert_eq!(code, 2);
+    assert!(message.contains("--settle"), "{message}");
+    fs::write(dir.join("file"), "").unwrap();
+    let (code, message) = refused(&["report", "run", "-o", "file"], dir);
+    assert_eq!(
+        (code, message.as_str()),
+        (2, "analyzer: cannot write file: File exists (os error 17)")
+    );
+
+    // Damage within a whole message: the frame is right, the columns are not.
+    let path = dir.join("run/health.arrows");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.truncate(100);
+    fs::write(&path, &bytes).unwrap();
+    let output = analyzer(&["report", "run", "--json"], dir);
+    assert_eq!(output.status.code(), Some(4));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["captures"][0]["quality"]["truncated_tables"][0]["table"], "health");
+    fs::write(&path, "garbage").unwrap();
+    let (code, message) = refused(&["report", "run"], dir);
+    assert_eq!(code, 2);
+    assert!(message.contains("health.arrows is no health table"), "{message}");
+}
+
+#[test]
+fn a_wrong_port_says_which_ports_there_are() {
+    let temp = tempfile::tempdir().unwrap();
+    scene().write(&temp.path().join("run"));
+    let output = analyzer(&["phantoms", "run", "--port", "9999"], temp.path());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains("ports with accepted connections: 3005 (120)"), "{text}");
+    assert!(text.contains("choose one with --port"), "{text}");
+    assert_eq!(output.status.code(), Some(4));
+}
+
+#[test]
+fn text_from_elsewhere_is_escaped() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    scene().write(&dir);
+    let path = dir.join("meta.json");
+    let meta = fs::read_to_string(&path).unwrap();
+    let hostile = "<script>alert(1)</script>\\u001b[2J|x";
+    fs::write(&path, meta.replace("testhost", hostile)).unwrap();
+    let output = analyzer(&["report", "run"], temp.path());
+    assert_eq!(output.status.code(), Some(99));
+    let html = fs::read_to_string(dir.join("report.html")).unwrap();
+    assert!(!html.contains("<script>alert"));
+    assert!(html.contains("&lt;script&gt;alert(1)"));
+    let markdown = fs::read_to_string(dir.join("report.md")).unwrap();
+    assert!(markdown.contains(r"\<script\>alert(1)\</script\>?\[2J\|x"), "{markdown}");
+}
+
+#[test]
+fn the_help_of_every_command_has_examples_that_parse() {
+    let temp = tempfile::tempdir().unwrap();
+    scene().write(&temp.path().join("run1"));
+    fs::write(temp.path().join("results.jsonl"), "{\"started_unix_ns\":1,\"outcome\":\"x\"}\n")
+        .unwrap();
+    for command in ["report", "phantoms", "connections", "schema"] {
+        let help = stdout(&[command, "--help"], temp.path());
+        let examples: Vec<&str> =
+            help.lines().filter_map(|line| line.trim().strip_prefix("analyzer ")).collect();
+        assert!(examples.len() >= 2, "{help}");
+        for example in examples {
+            let args: Vec<&str> =
+                example.split([' ']).take_while(|word| !["|", ">"].contains(word)).collect();
+            let code = analyzer(&args, temp.path()).status.code();
+            assert!(matches!(code, Some(0 | 99)), "{example}: {code:?}");
+        }
+    }
+}
