@@ -63,6 +63,7 @@ pub(crate) async fn find(
     filter: &Filter,
     wanted: Wanted,
 ) -> anyhow::Result<Vec<ConnectionJson>> {
+    source.settle()?;
     let now = Pair::now();
     let mut connections = source.connections()?;
     let dumped = dump_all(Detail::TcpInfo)?;

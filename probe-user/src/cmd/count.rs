@@ -12,7 +12,7 @@ use crate::{
     cmd::{print, print_json, table},
     exit::Exit,
     export::json::{CountRow, Counts},
-    identity::Identity,
+    identity::{Identity, cgroup::Runtime},
     truth::{
         choose::{self, Need},
         polled::{dump_all, keyed},
@@ -28,6 +28,7 @@ const MINI_STATES: [u8; 3] = [state::SYN_RECV, state::FIN_WAIT_2, state::TIME_WA
 pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit> {
     let need = if arguments.require_exact { Need::Exact } else { Need::Any };
     let source = choose::open(socket, need)?;
+    source.settle()?;
     let mut slots = source.slots()?;
     if source.backend() == Backend::Ebpf {
         add_mini_sockets(&mut slots)?;
@@ -70,10 +71,19 @@ fn add_mini_sockets(slots: &mut Vec<CountSlot>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is left of connections whose socket is gone, and with it the cgroup and the role.
+fn is_left_over(row: &CountRow) -> bool {
+    row.states.keys().all(|name| ["time_wait", "fin_wait_2", "syn_recv"].contains(name))
+}
+
 fn text(counts: &Counts) -> String {
     let header = ["CONTAINER", "PORT", "ROLE", "ESTABLISHED", "ACCEPTED", "OTHER STATES"];
     let mut table = table::new(header, &[1, 3, 4]);
-    let shown: Vec<&CountRow> = counts.counts.iter().filter(|row| !row.states.is_empty()).collect();
+    let (left_over, shown): (Vec<&CountRow>, Vec<&CountRow>) = counts
+        .counts
+        .iter()
+        .filter(|row| !row.states.is_empty())
+        .partition(|row| row.container.runtime == Runtime::Unknown && is_left_over(row));
     for row in &shown {
         let others: Vec<String> = row
             .states
@@ -92,8 +102,15 @@ fn text(counts: &Counts) -> String {
     }
     let mut text =
         if shown.is_empty() { "no connections\n".to_owned() } else { table::render(&table) };
+    let left_over: i64 = left_over.iter().flat_map(|row| row.states.values()).sum();
+    if left_over > 0 {
+        text.push_str(&format!(
+            "and {left_over} sockets in time_wait or fin_wait_2 whose service is not known (--json lists them)\n"
+        ));
+    }
+    let lead = if counts.exact { "note" } else { "not exact" };
     for reason in &counts.degraded {
-        text.push_str(&format!("not exact: {reason}\n"));
+        text.push_str(&format!("{lead}: {reason}\n"));
     }
     text
 }

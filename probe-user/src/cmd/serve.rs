@@ -1,6 +1,6 @@
 //! `probe serve`: the agent.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::net::{TcpListener, UnixListener};
@@ -16,8 +16,11 @@ use crate::{
     identity::Identity,
     kernel,
     signal::Signals,
-    truth::choose::unsupported,
+    truth::{choose::unsupported, source::Source},
 };
+
+/// Between walks over all sockets, tens of milliseconds each.
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit> {
     let listen = arguments.listen;
@@ -37,10 +40,11 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
             "choose another address with --listen",
         )
     })?;
-    let source =
+    let source: Arc<dyn Source> =
         kernel::open(&kernel::Options { pin: Some(kernel::PIN_ROOT.into()), ..Default::default() })
             .map_err(unsupported)?;
     let unix = bind(socket)?;
+    settle_now_and_then(Arc::clone(&source));
     let agent = Agent::new(source, Identity::new()?);
     eprintln!("probe: listening on http://{} and {}", tcp.local_addr()?, socket.display());
 
@@ -60,6 +64,20 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
         stop.name()
     );
     Ok(stop.exit())
+}
+
+/// Walks all sockets now and then, as [`Source::settle`] asks of an agent.
+fn settle_now_and_then(source: Arc<dyn Source>) {
+    // A thread of its own, not a task: nobody waits for it at the end.
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(SETTLE_EVERY);
+            if let Err(error) = source.settle() {
+                eprintln!("probe: cannot walk the sockets of this host: {error:#}");
+                return;
+            }
+        }
+    });
 }
 
 /// We hold the lock, so a socket that is there was left behind.

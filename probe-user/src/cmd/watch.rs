@@ -144,6 +144,7 @@ async fn loop_blocks(
                 }
             }
             _ = blocks.tick() => {
+                tokio::task::block_in_place(|| population.source.settle())?;
                 population.refresh().await?;
                 let seen = Seen {
                     polls: polls(watcher, arguments.interval).await?,

@@ -77,6 +77,7 @@ pub(crate) fn public(agent: Arc<Agent>) -> Router {
 pub(crate) fn private(agent: Arc<Agent>) -> Router {
     routes(&agent)
         .route("/v1/raw/state", get(raw_state))
+        .route("/v1/raw/settle", get(raw_settle))
         .route("/v1/raw/slots", get(raw_slots))
         .route("/v1/raw/connections", get(raw_connections))
         .route("/v1/raw/events", get(raw_events))
@@ -207,6 +208,13 @@ async fn raw_state(State(agent): State<Arc<Agent>>) -> Result<Json<AgentState>, 
         hooks: agent.source.hooks(),
         exactness: agent.source.exactness()?,
     }))
+}
+
+async fn raw_settle(State(agent): State<Arc<Agent>>) -> Result<&'static str, Refused> {
+    tokio::task::spawn_blocking(move || agent.source.settle())
+        .await
+        .map_err(|error| Refused::Failed(error.into()))??;
+    Ok("")
 }
 
 async fn raw_slots(State(agent): State<Arc<Agent>>) -> Result<Vec<u8>, Refused> {

@@ -37,6 +37,9 @@ use crate::{
 /// Between clock pairs.
 const CLOCK_EVERY_S: u64 = 10;
 
+/// Between walks over all sockets, which note what no event has shown.
+const SETTLE_EVERY_S: u64 = 5;
+
 /// What tells one connection from all others.
 type Key = (u64, u64, u32);
 
@@ -110,6 +113,9 @@ impl Recorder {
 
     /// Once a second.
     pub(crate) async fn tick(&mut self) -> anyhow::Result<()> {
+        if self.ticks.is_multiple_of(SETTLE_EVERY_S) {
+            tokio::task::block_in_place(|| self.source.settle())?;
+        }
         let slots = self.source.slots()?;
         let at_mono_ns = clock::mono_ns();
         self.name(&slots, at_mono_ns).await?;
@@ -130,6 +136,7 @@ impl Recorder {
         meta: &mut Meta,
         drain: impl AsyncFnOnce(&mut Self) -> Result<(), WriteError>,
     ) -> anyhow::Result<Summary> {
+        tokio::task::block_in_place(|| self.source.settle())?;
         let slots = self.source.slots()?;
         let at_mono_ns = clock::mono_ns();
         self.name(&slots, at_mono_ns).await?;

@@ -114,6 +114,10 @@ impl Source for Agent {
         Ok(raw::parse(&get(&self.calls, "/v1/raw/slots")?)?)
     }
 
+    fn settle(&self) -> anyhow::Result<()> {
+        get(&self.calls, "/v1/raw/settle").map(drop)
+    }
+
     fn connections(&self) -> anyhow::Result<Vec<Connection>> {
         Ok(raw::parse(&get(&self.calls, "/v1/raw/connections")?)?)
     }
