@@ -30,11 +30,14 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
         // SAFETY: a live map value of a socket that is shown locked.
         let connection = unsafe { &mut *connection };
         connection.walk = walk;
+        if connection.cookie == 0 {
+            connection.cookie = sk.cookie();
+        }
         track::catch_up(sk, connection);
         // SAFETY: a helper without arguments.
         track::note_accept(sk, connection, unsafe { bpf_ktime_get_ns() });
     } else {
-        track::found(sk, sk.stored_cookie(), walk > 0);
+        track::found(sk, sk.cookie(), walk > 0);
     }
     0
 }

@@ -24,7 +24,7 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
             libc::SYS_bpf,
             command as libc::c_long,
             std::ptr::from_mut(attributes),
-            mem::size_of::<bpf_attr>(),
+            size_of::<bpf_attr>(),
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
@@ -81,7 +81,7 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     // SAFETY: all-zero is a valid bpf_prog_info (asks for no arrays) and bpf_attr.
     let (mut info, mut attributes): (bpf_prog_info, bpf_attr) = unsafe { mem::zeroed() };
     attributes.info.bpf_fd = program.as_raw_fd() as u32;
-    attributes.info.info_len = mem::size_of::<bpf_prog_info>() as u32;
+    attributes.info.info_len = size_of::<bpf_prog_info>() as u32;
     attributes.info.info = (&raw mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(info)
@@ -96,7 +96,7 @@ pub fn run_program(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<()>
     let mut attributes: bpf_attr = unsafe { mem::zeroed() };
     attributes.test.prog_fd = program.as_raw_fd() as u32;
     attributes.test.ctx_in = arguments.as_ptr() as u64;
-    attributes.test.ctx_size_in = mem::size_of_val(arguments) as u32;
+    attributes.test.ctx_size_in = size_of_val(arguments) as u32;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes).map(drop)
 }
 

@@ -4,6 +4,8 @@ use std::{
     collections::{HashMap, HashSet},
     os::fd::AsFd,
     sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
@@ -15,6 +17,7 @@ use probe_common::{connection::Connection, key::CountSlot, loss::Stat, state};
 use tokio::sync::mpsc::Receiver;
 
 use super::{
+    audit::{self, Audit},
     counters::Counters,
     records::Records,
     sock_diag::{self, Detail},
@@ -33,6 +36,10 @@ use crate::{
 /// Entries fetched from the connection map by one system call.
 const CHUNK: u32 = 4096;
 
+/// How often the keeper looks at least, and how many times its own run time it rests.
+const KEEP_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_SHARE: u32 = 200;
+
 /// Losses that make counts inexact, in words.
 const COUNT_LOSSES: [(Stat, &str); 3] = [
     (Stat::ConnectionMapFull, "connections were not counted: the connection map was full (raise --max-connections)"),
@@ -40,11 +47,34 @@ const COUNT_LOSSES: [(Stat, &str); 3] = [
     (Stat::CountSlotsFull, "connections were not counted: too many containers × ports"),
 ];
 
+/// What the kernel side counts of itself.
+const VITALS: [(&str, Stat); 11] = [
+    ("records_submitted", Stat::RecordsSubmitted),
+    ("records_lost", Stat::RecordsLost),
+    ("connection_map_full", Stat::ConnectionMapFull),
+    ("connection_insert_failed", Stat::ConnectionInsertFailed),
+    ("count_slots_full", Stat::CountSlotsFull),
+    ("cgroup_unknown", Stat::CgroupUnknown),
+    ("caught_up", Stat::CaughtUp),
+    ("found_late", Stat::FoundLate),
+    ("stale_healed", Stat::StaleHealed),
+    ("destroy_healed", Stat::DestroyHealed),
+    ("forgotten", Stat::Forgotten),
+];
+
 /// One walk over the host's sockets.
 struct Walk {
     number: u32,
     started_ns: u64,
     namespaces: HashMap<u32, Netns>,
+}
+
+/// What the keeper found when it last looked.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    audit: Option<Audit>,
+    /// Why the last round failed.
+    error: Option<String>,
 }
 
 /// Programs, maps and the record thread.
@@ -55,6 +85,7 @@ pub struct EbpfSource {
     attached: Mutex<Attached>,
     hooks: Vec<String>,
     degraded: Vec<String>,
+    kept: Mutex<Kept>,
 }
 
 /// Attaches, then seeds: from the moment this returns, counts are exact.
@@ -84,7 +115,25 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     }
     // From now on a socket that no event has shown is one whose birth was missed.
     source.counters.next_walk().map_err(|error| inside("end the seed pass", &error))?;
+    keep(&source).map_err(|error| inside("start the keeper", &anyhow::Error::from(error)))?;
     Ok(source)
+}
+
+/// Settles and audits every few seconds, as long as the source lives.
+fn keep(source: &Arc<EbpfSource>) -> std::io::Result<()> {
+    let source = Arc::downgrade(source);
+    thread::Builder::new().name("keeper".into()).spawn(move || {
+        let mut pause = KEEP_INTERVAL;
+        loop {
+            thread::sleep(pause);
+            let Some(source) = source.upgrade() else { return };
+            let started = Instant::now();
+            let round = source.keep_round();
+            *source.kept.lock().unwrap_or_else(PoisonError::into_inner) = round;
+            pause = KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE);
+        }
+    })?;
+    Ok(())
 }
 
 fn inside(what: &str, error: &anyhow::Error) -> Unavailable {
@@ -114,6 +163,7 @@ fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<Eb
         attached: Mutex::new(attached),
         hooks,
         degraded,
+        kept: Mutex::default(),
     }))
 }
 
@@ -136,10 +186,19 @@ fn walk_all(attached: &mut Attached) -> anyhow::Result<Vec<String>> {
 }
 
 impl EbpfSource {
-    /// A loss or total of the kernel side.
-    #[must_use]
-    pub fn statistic(&self, which: Stat) -> u64 {
-        self.counters.statistic(which)
+    fn keep_round(&self) -> Kept {
+        let audit = self.settle().and_then(|()| {
+            let found = netns::find().context("cannot list network namespaces")?;
+            audit::audit(self, &found.namespaces)
+        });
+        match audit {
+            Ok(audit) => Kept { audit: Some(audit), error: None },
+            Err(error) => Kept { audit: None, error: Some(format!("{error:#}")) },
+        }
+    }
+
+    fn kept(&self) -> Kept {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Takes out entries that `walk` should have met and did not, if sock_diag does not list their
@@ -168,17 +227,12 @@ impl EbpfSource {
         Ok(())
     }
 
-    /// Program runs that the kernel skipped because the program was running already. The second
-    /// copy made them good.
-    #[must_use]
-    pub fn skipped_runs(&self) -> u64 {
+    /// Program runs that the kernel skipped because the program was running already, as far as it
+    /// counts them.
+    fn skipped_runs(&self) -> u64 {
         let attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        attached
-            .hooks
-            .iter()
-            .filter_map(|running| running.info().ok())
-            .map(|info| info.recursion_misses)
-            .sum()
+        let infos = attached.hooks.iter().filter_map(|running| running.info().ok());
+        infos.map(|info| info.recursion_misses).sum()
     }
 }
 
@@ -225,12 +279,40 @@ impl Source for EbpfSource {
                 degraded.push(format!("{lost} {words}"));
             }
         }
+        let kept = self.kept();
+        if let Some(audit) = kept.audit.filter(|audit| !audit.is_clean()) {
+            exact = false;
+            degraded.push(format!(
+                "the last audit found {} counted sockets that are gone and {} that are not counted",
+                audit.extra, audit.missing
+            ));
+        }
+        if let Some(error) = kept.error {
+            degraded.push(format!("the last audit failed: {error}"));
+        }
         let (undelivered, _) = self.records.totals();
         let lost = self.counters.statistic(Stat::RecordsLost) + undelivered;
         if lost > 0 {
             degraded.push(format!("{lost} connection records were lost: the consumer was too slow"));
         }
         Ok(Exactness { exact, detail_complete: lost == 0, degraded })
+    }
+
+    fn vitals(&self) -> Vec<(&'static str, i64)> {
+        let (undelivered, delivered) = self.records.totals();
+        let mut vitals = vec![
+            ("skipped_runs", self.skipped_runs().cast_signed()),
+            ("records_delivered", delivered.cast_signed()),
+            ("records_undelivered", undelivered.cast_signed()),
+        ];
+        for (name, stat) in VITALS {
+            vitals.push((name, self.counters.statistic(stat).cast_signed()));
+        }
+        if let Some(audit) = self.kept().audit {
+            vitals.push(("drift", audit.drift()));
+            vitals.push(("audited_sockets", audit.listed.cast_signed()));
+        }
+        vitals
     }
 
     fn ended(&self) -> Option<Receiver<Ended>> {

@@ -1,6 +1,7 @@
 //! What we hold to be true, where it comes from, and how sure we are.
 
 pub mod agent;
+pub mod audit;
 pub mod choose;
 pub mod counters;
 pub mod ebpf;

@@ -61,6 +61,12 @@ pub trait Source: Send + Sync {
     /// As [`Source::slots`].
     fn exactness(&self) -> anyhow::Result<Exactness>;
 
+    /// How the source itself fares: losses, repairs, audits. Names in snake_case; they only grow,
+    /// but for `drift`.
+    fn vitals(&self) -> Vec<(&'static str, i64)> {
+        Vec::new()
+    }
+
     /// The stream of ended connections from now on; `None` where there is none (sock_diag).
     fn ended(&self) -> Option<Receiver<Ended>>;
 }
