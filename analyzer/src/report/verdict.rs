@@ -92,27 +92,37 @@ fn server_sentences(server: &ServerReport) -> String {
     text
 }
 
-/// `45 of them were phantoms (4.5 %) …`.
+/// `45 are reported without any socket behind them (4.5 %), all since …`.
 pub(crate) fn finding_sentence(finding: &Finding) -> String {
     let count = thousands(finding.count);
-    let (is, s) = if finding.count == 1 { ("is", "") } else { ("are", "s") };
+    let (one, gone) = (finding.count == 1, finding.at_end == 0);
+    let is = match (one, gone) {
+        (true, false) => "is",
+        (false, false) => "are",
+        (true, true) => "was",
+        (false, true) => "were",
+    };
     let percent = finding.percent.map_or(String::new(), |percent| format!(" ({percent:.1} %)"));
     let mut text = match finding.kind {
         Kind::ApplicationLeak => {
-            format!("{count} {is} reported but have no socket at all{percent}")
+            let them = if one { "it" } else { "them" };
+            format!("{count} {is} reported without any socket behind {them}{percent}")
         }
         Kind::DescriptorLeak => {
-            format!("{count} socket{s} {is} over but were never closed by the process")
+            let were = if one { "was" } else { "were" };
+            format!(
+                "{} {is} over but {were} never closed by the process",
+                plural(finding.count, "socket")
+            )
         }
-        Kind::HalfOpen => format!("{count} connection{s} went silent while still established"),
+        Kind::HalfOpen => {
+            format!("{} went silent while still established", plural(finding.count, "connection"))
+        }
         Kind::ReversePhantom => format!("{count} {is} established but not reported{percent}"),
         Kind::DoubleDecrement => {
-            format!("up to {count} too few were reported, since closes were counted twice")
+            format!("Up to {count} too few were reported, since closes were counted twice")
         }
     };
-    if finding.kind == Kind::ApplicationLeak && finding.count == 1 {
-        text = text.replace("but have no", "but has no");
-    }
     let births: Vec<_> = finding.births.iter().filter(|birth| !birth.before_first_sample).collect();
     if let [birth] = births.as_slice() {
         let from = utc_time(birth.from_unix_ns);
@@ -144,6 +154,11 @@ pub(crate) fn finding_sentence(finding: &Finding) -> String {
 pub(crate) fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
+}
+
+/// `1 socket`, `12,000 sockets`
+pub(crate) fn plural(number: i64, noun: &str) -> String {
+    format!("{} {noun}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
 /// `12,000`

@@ -6,6 +6,7 @@
 
 use crate::clock::utc_time;
 use crate::report::model::{Certainty, Finding, Kind};
+use crate::report::verdict::plural;
 use crate::rule::Case;
 use crate::rule::episode::{Course, EndingShare};
 
@@ -40,16 +41,16 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
             ));
         } else {
             evidence_against.push(format!(
-                "{} connections ended {} in all, {} of them without leaving a phantom",
-                share.in_all,
+                "{} ended {} in all, {} of them without leaving a phantom",
+                plural(share.in_all as i64, "connection"),
                 share.ending.phrase(),
                 share.in_all as i64 - born
             ));
         }
         for other in endings.iter().filter(|other| other.at_births == 0) {
             evidence_for.push(format!(
-                "{} connections ended {}, none of them when a phantom was born",
-                other.in_all,
+                "{} ended {}, none of them when a phantom was born",
+                plural(other.in_all as i64, "connection"),
                 other.ending.phrase()
             ));
         }
@@ -111,12 +112,12 @@ fn births(course: &Course) -> Vec<String> {
                 }
             };
             format!(
-                "{} {} born {}–{}; {total} connection{} ended in that time{ways}",
+                "{} {} born {}–{}; {} ended in that time{ways}",
                 birth.count,
                 if birth.count == 1 { "was" } else { "were" },
                 utc_time(birth.from_unix_ns),
                 utc_time(birth.to_unix_ns),
-                if total == 1 { "" } else { "s" },
+                plural(total as i64, "connection"),
             )
         })
         .collect();

@@ -2,6 +2,7 @@
 //! below what is established, and below zero when everything is closed.
 
 use crate::report::model::{Certainty, Finding, Kind};
+use crate::report::verdict::thousands;
 use crate::rule::Case;
 use crate::rule::episode::Course;
 use crate::rule::reverse_phantom::{at_births, births};
@@ -23,7 +24,8 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
     let mut evidence_for = births(&course);
     if lowest < 0 {
         evidence_for.push(format!(
-            "the server reported {lowest}: no counter of connections can be negative"
+            "the server reported {}: no counter of connections can be negative",
+            thousands(lowest)
         ));
     }
     if let Some(share) = in_step {
