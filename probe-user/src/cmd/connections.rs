@@ -76,7 +76,7 @@ pub(crate) async fn find(
     connections.retain(|connection| {
         let container = identity.of(connection.cgroup_id, connection.netns);
         filter.keeps(&key_of(connection), &container)
-            && filter.keeps_state(connection.state)
+            && keeps_state(filter, connection.state)
             && wanted.older_than.is_none_or(|age| is_older(connection, now, age))
     });
     let inodes: HashSet<u32> = connections
@@ -103,6 +103,11 @@ pub(crate) async fn find(
         (connection.port, connection.remote_address, connection.remote_port)
     });
     Ok(found)
+}
+
+/// As `ss` does: listeners only where they are asked for.
+fn keeps_state(filter: &Filter, state: u8) -> bool {
+    filter.keeps_state(state) && (state != state::LISTEN || !filter.states.is_empty())
 }
 
 /// What the kernel keeps as mini sockets fires no event: it comes from a dump.

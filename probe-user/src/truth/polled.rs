@@ -59,7 +59,6 @@ impl Source for Polled {
         let now = u64::try_from(clock::mono_ns())?;
         Ok(keyed(&dump_all(Detail::TcpInfo)?.sockets)
             .into_iter()
-            .filter(|(socket, _)| socket.state != state::LISTEN)
             .map(|(socket, key)| connection(socket, key, now))
             .collect())
     }
@@ -140,7 +139,9 @@ pub fn listening_ports(sockets: &[DiagSocket]) -> HashSet<u16> {
 fn connection(socket: &DiagSocket, key: CountKey, now_mono_ns: u64) -> Connection {
     let info = socket.info.unwrap_or_default();
     let mut flags = flag::SEEDED;
-    if key.role == role::PASSIVE && socket.inode != 0 {
+    if socket.state == state::LISTEN {
+        flags |= flag::LISTENER;
+    } else if key.role == role::PASSIVE && socket.inode != 0 {
         flags |= flag::ACCEPTED;
     }
     Connection {
@@ -205,7 +206,7 @@ mod tests {
         let connections = source.connections().unwrap();
         let accepted = connections
             .iter()
-            .filter(|c| c.local_port == at.port() && c.role == role::PASSIVE)
+            .filter(|c| c.local_port == at.port() && c.state != state::LISTEN)
             .filter(|c| c.flags & flag::ACCEPTED != 0)
             .count();
         assert_eq!(accepted, 23);

@@ -1,0 +1,6 @@
+//! The binary on real sockets: what it prints, and its exit codes.
+
+mod bad_input;
+mod common;
+mod count;
+mod watch;
