@@ -66,6 +66,13 @@ impl Agent {
         }
     }
 
+    /// # Panics
+    /// If it was terminated.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().expect("the agent runs").pid()
+    }
+
     fn command(&self, subcommand: &str) -> Command {
         let mut command = command();
         command.arg(subcommand).arg("--agent-socket").arg(&self.socket);
