@@ -25,6 +25,15 @@ pub struct Offsets {
     pub sk_cgrp: u32,
     pub sk_ack_backlog: u32,
     pub sk_max_ack_backlog: u32,
+    /// `struct inet_connection_sock` → `icsk_accept_queue.qlen`: waiting SYNs of a listener.
+    pub icsk_qlen: u32,
+    /// `struct sk_buff`
+    pub skb_head: u32,
+    pub skb_network_header: u32,
+    pub skb_transport_header: u32,
+    pub skb_dev: u32,
+    /// `struct net_device` → `nd_net`
+    pub dev_net: u32,
     /// `struct net` → `ns.inum`
     pub net_inum: u32,
     /// `struct cgroup` → `kn`, `struct kernfs_node` → `id`
@@ -71,6 +80,12 @@ impl Offsets {
         sk_cgrp: ABSENT,
         sk_ack_backlog: ABSENT,
         sk_max_ack_backlog: ABSENT,
+        icsk_qlen: ABSENT,
+        skb_head: ABSENT,
+        skb_network_header: ABSENT,
+        skb_transport_header: ABSENT,
+        skb_dev: ABSENT,
+        dev_net: ABSENT,
         net_inum: ABSENT,
         cgroup_kn: ABSENT,
         kernfs_id: ABSENT,

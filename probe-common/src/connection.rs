@@ -27,6 +27,10 @@ pub mod flag {
     pub const UPGRADED: u32 = 1 << 10;
     /// Events of this socket were missed and made good: times since then are upper bounds.
     pub const CAUGHT_UP: u32 = 1 << 12;
+    /// The SYN came at least twice.
+    pub const SYN_RETRANSMITTED: u32 = 1 << 13;
+    /// The accept queue was full when a SYN or the last ACK of this connection came.
+    pub const ACCEPT_QUEUE_WAS_FULL: u32 = 1 << 14;
     /// Not a connection but a listening socket.
     pub const LISTENER: u32 = 1 << 11;
 }
@@ -107,19 +111,31 @@ pub struct Connection {
     pub role: u8,
     /// `AF_INET` (2) or `AF_INET6` (10), as the socket was made.
     pub family: u8,
-    /// [`class`]
+    /// [`class`] that it is counted in. Follows `seen_class` at the next moment that its lock is held.
     pub class: u8,
+    /// Sequence number of the first payload byte each way, and bytes seen since, until `complete`.
+    pub base_in: u32,
+    pub base_out: u32,
+    pub seen_in: u32,
+    pub seen_out: u32,
     pub http_status: u16,
     pub close_code: u16,
+    /// [`class`] that its packets told. Packets arrive without the socket's lock, so nothing that is
+    /// written there shares a word with what is written under it.
+    pub seen_class: u8,
+    /// 1: a request, a response and a frame each way were seen; nothing more is asked of its packets.
+    pub complete: u8,
+    pub pad: u16,
     /// The last walk that met this socket.
     pub walk: u32,
+    pub pad2: u32,
 }
 
 impl Connection {
     pub const NO_SLOT: u32 = u32::MAX;
 }
 
-const _: () = assert!(size_of::<Connection>() == 248);
+const _: () = assert!(size_of::<Connection>() == 272);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding (asserted above), every bit pattern is valid.

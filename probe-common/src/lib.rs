@@ -7,8 +7,10 @@
 
 pub mod config;
 pub mod connection;
+pub mod handshake;
 pub mod key;
 pub mod loss;
+pub mod payload;
 pub mod state;
 
 /// Layout version of every pinned map. A running agent's maps are taken over only at equality;

@@ -121,6 +121,21 @@ pub fn leave(connection: &Connection) {
     add_to_state(connection, connection.state, -1);
 }
 
+/// Counts an established socket in another class.
+#[inline(always)]
+pub fn change_class(connection: &Connection, class: u8) {
+    let Some(slot) = slot(connection.slot) else { return };
+    let (from, to) = (connection.class as usize, class as usize);
+    if from < 6 && to < 6 {
+        // SAFETY: both within `classes` (checked).
+        unsafe {
+            let classes = (&raw mut (*slot).classes).cast::<i64>();
+            add(classes.add(from), -1);
+            add(classes.add(to), 1);
+        }
+    }
+}
+
 /// Counts a connection that became established.
 #[inline(always)]
 pub fn established(connection: &Connection) {

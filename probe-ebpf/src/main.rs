@@ -1,16 +1,21 @@
 //! The kernel side of groundtruth. One hook per file under [`hooks`]; [`sock`] alone reads kernel
-//! structs; [`maps`] holds every map; [`count`] alone changes counters; [`track`] brings a socket's
-//! stored state to what the kernel says.
+//! structs, [`packet`] alone reads packets; [`maps`] holds every map; [`count`] alone changes counters;
+//! [`track`] brings a socket's stored state to what the kernel says; [`stage`] follows handshakes.
 
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "BPF has atomic adds, but core::sync::atomic lacks them here")]
+#![expect(
+    internal_features,
+    reason = "BPF has atomic adds, but core::sync::atomic lacks them here"
+)]
 
 mod count;
 mod hooks;
 mod maps;
+mod packet;
 mod sock;
+mod stage;
 mod track;
 
 #[panic_handler]

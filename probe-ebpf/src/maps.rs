@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use probe_common::{
     connection::Connection,
+    handshake::{Handshake, Pair},
     key::{CountKey, CountSlot, ListenerKey},
     loss::STATS,
 };
@@ -39,13 +40,19 @@ pub static COUNTS: Array<CountSlot> = Array::with_max_entries(SLOTS, BPF_F_MMAPA
 #[map]
 pub static STATISTICS: Array<u64> = Array::with_max_entries(STATS as u32, BPF_F_MMAPABLE);
 
-/// Connections that are over. 8 MiB hold 34,000 records: over a second at 25,000 closes a second.
+/// Connections that are over, and first payloads. 8 MiB hold 30,000 records: over a second at 25,000
+/// closes a second.
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
 /// Listeners that a seed pass met, to tell the role of connections that were there before.
 #[map]
 pub static LISTENERS: HashMap<ListenerKey, u8> =
+    HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+
+/// Passive handshakes whose connection is not established yet. Userspace takes out those that failed.
+#[map]
+pub static HANDSHAKES: HashMap<Pair, Handshake> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Turns socket pointers into plain numbers, one at a time per CPU (`cgroup_skb_egress`).

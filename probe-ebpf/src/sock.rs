@@ -5,6 +5,7 @@ use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_get_socket_cookie}
 use probe_common::{
     config::{ABSENT, Offsets},
     connection::Connection,
+    handshake::Pair,
 };
 
 /// Set by userspace before load.
@@ -152,12 +153,63 @@ impl Sock {
         connection.retransmits = read(self.0, offset!(tp_total_retrans));
     }
 
+    /// A listener's queues.
+    #[inline(always)]
+    pub fn queues(self) -> Queues {
+        Queues {
+            accepting: read(self.0, offset!(sk_ack_backlog)),
+            waiting: read(self.0, offset!(icsk_qlen)),
+            max: read(self.0, offset!(sk_max_ack_backlog)),
+        }
+    }
+
     /// The bind bucket was made by `connect` choosing an ephemeral port.
     #[inline(always)]
     pub fn bound_by_connect(self) -> bool {
         let bucket: u64 = read(self.0, offset!(icsk_bind_hash));
         bucket != 0 && read::<i8>(bucket as *const u8, offset!(tb_fastreuse)) == -1
     }
+}
+
+/// How full a listener's queues are.
+pub struct Queues {
+    /// Connections that wait to be accepted. The kernel takes one more than `max`.
+    pub accepting: u32,
+    /// SYNs that wait for their last ACK.
+    pub waiting: u32,
+    pub max: u32,
+}
+
+/// The address pair of a received SYN that no socket took, from its `struct sk_buff`.
+#[inline(always)]
+pub fn pair_of_stray_syn(skb: *const u8) -> Option<Pair> {
+    let head: u64 = read(skb, offset!(skb_head));
+    let network: u16 = read(skb, offset!(skb_network_header));
+    let transport: u16 = read(skb, offset!(skb_transport_header));
+    if head == 0 || network == 0 || transport <= network {
+        return None;
+    }
+    let ip = (head + u64::from(network)) as *const u8;
+    let tcp = (head + u64::from(transport)) as *const u8;
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+    if read::<u8>(tcp, 13) & (SYN | ACK) != SYN {
+        return None;
+    }
+    let mut pair = Pair::default();
+    if read::<u8>(ip, 0) >> 4 == 6 {
+        pair.remote_address = read(ip, 8);
+        pair.local_address = read(ip, 24);
+    } else {
+        map_v4(&mut pair.remote_address, read(ip, 12));
+        map_v4(&mut pair.local_address, read(ip, 16));
+    }
+    pair.remote_port = u16::from_be(read(tcp, 0));
+    pair.local_port = u16::from_be(read(tcp, 2));
+    let device: u64 = read(skb, offset!(skb_dev));
+    let net: u64 = read(device as *const u8, offset!(dev_net));
+    pair.netns = read(net as *const u8, offset!(net_inum));
+    Some(pair)
 }
 
 #[inline(always)]

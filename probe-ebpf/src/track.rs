@@ -19,6 +19,7 @@ use crate::{
     count,
     maps::{CONNECTIONS, LISTENERS, RECORDS},
     sock::Sock,
+    stage,
 };
 
 const E2BIG: i32 = -7;
@@ -102,6 +103,18 @@ fn rank(of: u8) -> u8 {
     }
 }
 
+/// Counts a connection in the class that its packets told. Called with the socket's lock held.
+#[inline(always)]
+pub fn count_class(connection: &mut Connection) {
+    let seen = connection.seen_class;
+    if connection.class != seen {
+        if connection.state == state::ESTABLISHED {
+            count::change_class(connection, seen);
+        }
+        connection.class = seen;
+    }
+}
+
 /// Makes good what no state change told: `sk` is seen under its lock in a state of which its entry
 /// is short. Only ever forward: the state is stored after the event, so an entry may be ahead.
 #[inline(always)]
@@ -129,6 +142,7 @@ pub fn found(sk: Sock, cookie: u64, late: bool) {
     connection.cookie = cookie;
     connection.state = seen;
     connection.class = class::UNKNOWN;
+    connection.seen_class = class::UNKNOWN;
     connection.first_seen_ns = now;
     connection.flags = if late { flag::CAUGHT_UP } else { flag::SEEDED };
     connection.role = role_of(sk, seen);
@@ -205,6 +219,7 @@ fn bring_to(sk: Sock, connection: &mut Connection, new: u8) {
     }
     let now = now();
     note_accept(sk, connection, now);
+    count_class(connection);
     match new {
         state::ESTABLISHED => {
             sk.read_addresses(connection);
@@ -290,6 +305,7 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
     connection.generation = generation;
     connection.state = new;
     connection.class = class::SILENT;
+    connection.seen_class = class::SILENT;
     connection.first_seen_ns = now;
     connection.role = match (old, new) {
         (state::CLOSE, state::LISTEN) | (state::SYN_RECV, _) => role::PASSIVE,
@@ -321,6 +337,9 @@ fn follow(sk: Sock, connection: &mut Connection) -> bool {
     connection.sk = sk.address();
     sk.read_addresses(connection);
     connection.netns = sk.netns();
+    if connection.role == role::PASSIVE && connection.flags & flag::SEEDED == 0 {
+        stage::take_over(connection);
+    }
     connection.cgroup_id = sk.cgroup_id();
     if connection.cgroup_id == 0 {
         count::note(Stat::CgroupUnknown);

@@ -1,6 +1,7 @@
 //! `cgroup_skb/egress` at the cgroup2 root: every packet that a socket sends, under the socket's
 //! lock, right after the state change that caused it. Unlike tracing programs, cgroup programs are
-//! never skipped, so this is where a missed state change is noticed and made good.
+//! never skipped, so this is where a missed state change is noticed and made good. Also the SYN-ACK, and
+//! the first bytes that the host sends.
 
 use aya_ebpf::{
     EbpfContext,
@@ -9,12 +10,13 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
+use probe_common::connection::flag;
 
 use crate::{
     count,
     maps::{ADDRESSES, CONNECTIONS},
     sock::Sock,
-    track,
+    stage, track,
 };
 
 /// Let the packet pass. Anything else would drop it.
@@ -35,7 +37,13 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         // SAFETY: a field that the verifier knows of every socket.
         let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
         if connection.remote_port == remote_port {
+            if connection.flags & flag::LISTENER != 0 {
+                stage::on_listener(skb, connection, false);
+                return PASS;
+            }
             track::catch_up(Sock::new(connection.sk as *const _), connection);
+            stage::on_connection(skb, connection, false);
+            track::count_class(connection);
             return PASS;
         }
         track::replaced(socket as u64, connection);

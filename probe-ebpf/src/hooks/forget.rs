@@ -10,8 +10,7 @@ use crate::track;
 pub fn forget(ctx: RawTracePointContext) -> i32 {
     let arguments: *const u64 = ctx.as_ptr().cast();
     // SAFETY: userspace passes three words, which is what the kernel hands on as the context.
-    let (key, cookie, walk) =
-        unsafe { (*arguments, *arguments.add(1), *arguments.add(2) as u32) };
+    let (key, cookie, walk) = unsafe { (*arguments, *arguments.add(1), *arguments.add(2) as u32) };
     track::forget(key, cookie, walk);
     0
 }

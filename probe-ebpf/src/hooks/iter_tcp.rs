@@ -34,6 +34,7 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
             connection.cookie = sk.cookie();
         }
         track::catch_up(sk, connection);
+        track::count_class(connection);
         // SAFETY: a helper without arguments.
         track::note_accept(sk, connection, unsafe { bpf_ktime_get_ns() });
     } else {

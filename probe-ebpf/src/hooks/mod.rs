@@ -1,6 +1,7 @@
 //! One hook per file, named after the hook.
 
 mod cgroup_skb_egress;
+mod cgroup_skb_ingress;
 mod forget;
 mod inet_csk_accept;
 mod inet_sock_set_state;

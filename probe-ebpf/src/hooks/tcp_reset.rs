@@ -1,10 +1,15 @@
 //! `tp_btf/tcp_receive_reset` and `tp_btf/tcp_send_reset`: who ended a connection with a RST.
-//! `sk_err` alone can't tell, since an abort sets `ECONNRESET` on its own side too.
+//! `sk_err` alone can't tell, since an abort sets `ECONNRESET` on its own side too. A reset that
+//! answers a SYN without a socket tells that nobody listens on its port.
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use probe_common::connection::flag;
 
-use crate::{maps::CONNECTIONS, sock::Sock};
+use crate::{
+    maps::CONNECTIONS,
+    sock::{Sock, pair_of_stray_syn},
+    stage,
+};
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn receive_reset(ctx: BtfTracePointContext) -> i32 {
@@ -13,7 +18,15 @@ pub fn receive_reset(ctx: BtfTracePointContext) -> i32 {
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
-    mark(Sock::new(ctx.arg(0)), flag::RST_SENT)
+    let sk = Sock::new(ctx.arg(0));
+    let skb = ctx.arg::<*const u8>(1);
+    if sk.address() == 0
+        && !skb.is_null()
+        && let Some(pair) = pair_of_stray_syn(skb)
+    {
+        stage::no_listener(&pair);
+    }
+    mark(sk, flag::RST_SENT)
 }
 
 #[inline(always)]

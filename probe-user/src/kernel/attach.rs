@@ -29,8 +29,8 @@ use crate::identity::cgroup::Mounted;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf.o"));
 
 /// Maps that outlive the agent where they are pinned.
-const PINNED_MAPS: [&str; 7] =
-    ["CONNECTIONS", "SLOT_OF", "SLOT_OWNER", "COUNTS", "STATISTICS", "RECORDS", "LISTENERS"];
+const PINNED_MAPS: [&str; 8] =
+    ["CONNECTIONS", "SLOT_OF", "SLOT_OWNER", "COUNTS", "STATISTICS", "RECORDS", "LISTENERS", "HANDSHAKES"];
 
 /// How to load.
 #[derive(Clone, Debug)]
@@ -174,13 +174,16 @@ impl Attached {
                 let id = program.attach()?;
                 program.take_link(id)?.into()
             }
-            (Kind::CgroupEgress, Program::CgroupSkb(program)) => {
+            (Kind::CgroupEgress | Kind::CgroupIngress, Program::CgroupSkb(program)) => {
                 let Some(root) = &self.cgroup_root else {
                     anyhow::bail!("no cgroup2 file system is mounted");
                 };
                 program.load()?;
-                let id =
-                    program.attach(root, CgroupSkbAttachType::Egress, CgroupAttachMode::Single)?;
+                let direction = match hook.kind {
+                    Kind::CgroupIngress => CgroupSkbAttachType::Ingress,
+                    _ => CgroupSkbAttachType::Egress,
+                };
+                let id = program.attach(root, direction, CgroupAttachMode::Single)?;
                 program.take_link(id)?.try_into()?
             }
             (Kind::Fexit(function), Program::FExit(program)) => {

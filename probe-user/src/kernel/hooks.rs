@@ -7,6 +7,8 @@ pub enum Kind {
     TpBtf(&'static str),
     /// Every packet that sockets of the cgroup2 hierarchy send.
     CgroupEgress,
+    /// Every packet that they receive.
+    CgroupIngress,
     /// Function exit through a BPF trampoline; refused where function tracing is locked.
     Fexit(&'static str),
 }
@@ -27,6 +29,7 @@ impl Hook {
     pub fn name(&self) -> String {
         match self.kind {
             Kind::TpBtf(tracepoint) => format!("tp_btf/{tracepoint}"),
+            Kind::CgroupIngress => "cgroup_skb/ingress".into(),
             Kind::CgroupEgress => "cgroup_skb/egress".into(),
             Kind::Fexit(function) => format!("fexit/{function}"),
         }
@@ -46,7 +49,7 @@ const DESTROY: Option<&str> =
 const RESETS: Option<&str> = Some("who reset a connection is not told");
 
 /// In the order of attaching: what repairs comes before what it repairs.
-pub const HOOKS: [Hook; 8] = [
+pub const HOOKS: [Hook; 9] = [
     tp_btf("destroy_sock_1", "tcp_destroy_sock", DESTROY),
     tp_btf("destroy_sock_2", "tcp_destroy_sock", DESTROY),
     tp_btf("set_state_1", "inet_sock_set_state", None),
@@ -57,6 +60,11 @@ pub const HOOKS: [Hook; 8] = [
         program: "egress",
         kind: Kind::CgroupEgress,
         without: Some("a state change that the kernel skipped is made good only by the next walk"),
+    },
+    Hook {
+        program: "ingress",
+        kind: Kind::CgroupIngress,
+        without: Some("handshakes are seen from `established` on, without requests"),
     },
     Hook {
         program: "accept",

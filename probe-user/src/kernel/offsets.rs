@@ -34,6 +34,8 @@ impl Readable for Bytes {
 /// Fields that everything rests on; without one of them nothing is counted.
 const REQUIRED: &str = "nothing can be counted";
 
+const NO_LISTENER: &str = "connections to ports where nobody listens are not recorded";
+
 /// Reads this kernel's BTF.
 ///
 /// # Errors
@@ -77,6 +79,12 @@ pub fn resolve() -> Result<Resolved, Unavailable> {
         sk_cgrp: get("sock", "sk_cgrp_data", cgroups),
         sk_ack_backlog: get("sock", "sk_ack_backlog", ""),
         sk_max_ack_backlog: get("sock", "sk_max_ack_backlog", ""),
+        icsk_qlen: get("inet_connection_sock", "icsk_accept_queue.qlen", ""),
+        skb_head: get("sk_buff", "head", NO_LISTENER),
+        skb_network_header: get("sk_buff", "network_header", NO_LISTENER),
+        skb_transport_header: get("sk_buff", "transport_header", NO_LISTENER),
+        skb_dev: get("sk_buff", "dev", NO_LISTENER),
+        dev_net: get("net_device", "nd_net", NO_LISTENER),
         net_inum: get("net", "ns.inum", REQUIRED),
         cgroup_kn: get("cgroup", "kn", cgroups),
         kernfs_id: get("kernfs_node", "id", cgroups),

@@ -93,7 +93,8 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
 }
 
 fn parse(bytes: &[u8]) -> Option<Connection> {
-    if bytes.len() < size_of::<Connection>() {
+    let is_payload = bytes.first_chunk() == Some(&0_u64.to_ne_bytes());
+    if is_payload || bytes.len() < size_of::<Connection>() {
         return None;
     }
     // SAFETY: long enough, and every bit pattern is a valid Connection.

@@ -1,0 +1,30 @@
+//! The first bytes of a connection, each way, on their way to the parser in userspace. They are
+//! parsed in memory and dropped.
+
+use crate::handshake::Pair;
+
+/// Bytes of a direction that are copied at most, over all packets.
+pub const LIMIT: u32 = 4096;
+
+/// Bytes that one piece holds at most.
+pub const PIECE: usize = 1024;
+
+/// A piece of payload. Shares the ring with [`crate::connection::Connection`], so that both stay in
+/// order; `tag` is 0 where a connection has its socket's address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Payload {
+    pub tag: u64,
+    pub at_ns: u64,
+    pub pair: Pair,
+    /// Offset of the piece in its direction's stream, from 0.
+    pub offset: u32,
+    pub length: u16,
+    /// 1 if the host received it, 0 if the host sent it.
+    pub incoming: u8,
+    /// [`crate::state::role`] of the socket, `UNKNOWN` if it came on the listener.
+    pub role: u8,
+    pub bytes: [u8; PIECE],
+}
+
+const _: () = assert!(size_of::<Payload>() == 64 + PIECE);

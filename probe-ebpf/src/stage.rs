@@ -1,0 +1,395 @@
+//! The stages of a handshake, told from packets: on the listener until the connection is there, on
+//! the connection until its first frames.
+
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_ktime_get_ns, generated::bpf_skb_load_bytes},
+};
+use probe_common::{
+    connection::{Connection, class, flag},
+    handshake::{Handshake, Pair, flag as handshake_flag},
+    loss::Stat,
+    payload::{LIMIT, PIECE, Payload},
+    state::role,
+};
+
+use crate::{
+    count,
+    maps::{HANDSHAKES, RECORDS},
+    packet::{self, Packet},
+    sock::Sock,
+};
+
+const BPF_RB_NO_WAKEUP: u64 = 1;
+/// A close frame has at most a two-byte header, a mask and 125 bytes.
+const LARGEST_CLOSE_FRAME: u32 = 131;
+/// Room for the headers of the smallest packets that are looked at for a close frame.
+const LARGEST_HEADERS: u32 = 120;
+/// Pieces that are taken of one packet.
+const PIECES: u32 = (LIMIT as usize / PIECE) as u32;
+
+/// A packet of a listener: the handshake before its connection.
+#[inline(always)]
+pub fn on_listener(skb: *mut __sk_buff, listener: &Connection, incoming: bool) {
+    let Some(packet) = packet::parse(skb) else { return };
+    let Some(pair) = packet::pair(skb, &packet, listener.netns, incoming) else { return };
+    let now = now();
+    let handshake = match HANDSHAKES.get_ptr_mut(&pair) {
+        Some(handshake) => handshake,
+        None if incoming && packet.flags & (packet::SYN | packet::ACK) == packet::SYN => {
+            let fresh = Handshake { cgroup_id: listener.cgroup_id, ..Handshake::default() };
+            if HANDSHAKES.insert(&pair, fresh, 0).is_err() {
+                count::note(Stat::HandshakeMapFull);
+                return;
+            }
+            match HANDSHAKES.get_ptr_mut(&pair) {
+                Some(handshake) => handshake,
+                None => return,
+            }
+        }
+        // With SYN cookies, or a SYN from before the programs.
+        None => return,
+    };
+    // SAFETY: a live map value. Packets of one handshake come one after the other.
+    let handshake = unsafe { &mut *handshake };
+    if !incoming {
+        handshake.syn_acks = handshake.syn_acks.wrapping_add(1);
+        if handshake.syn_ack_ns == 0 {
+            handshake.syn_ack_ns = now;
+        }
+        return;
+    }
+    let queue = Sock::new(listener.sk as *const _).queues();
+    handshake.accept_queue = queue.accepting;
+    handshake.accept_queue_max = queue.max;
+    let full = queue.accepting > queue.max;
+    if packet.flags & packet::RST != 0 {
+        handshake.flags |= handshake_flag::RST_RECEIVED;
+        handshake.rst_ns = now;
+    } else if packet.flags & packet::SYN != 0 {
+        handshake.syns = handshake.syns.wrapping_add(1);
+        if handshake.syn_ns == 0 {
+            handshake.syn_ns = now;
+        }
+        if full {
+            handshake.flags |= handshake_flag::ACCEPT_QUEUE_FULL_AT_SYN;
+        } else if queue.waiting >= queue.max {
+            handshake.flags |= handshake_flag::SYN_QUEUE_FULL;
+        }
+    } else {
+        handshake.ack_ns = now;
+        if full {
+            handshake.flags |= handshake_flag::ACCEPT_QUEUE_FULL_AT_ACK;
+        }
+        if packet.payload_length > 0 && handshake.request_ns == 0 {
+            handshake.request_ns = now;
+            handshake.request_sequence = packet.sequence;
+            handshake.request_length = packet.payload_length;
+            let seen = classify(skb, &packet);
+            handshake.class = u32::from(seen);
+            if seen == class::HTTP {
+                hand_on(skb, &packet, &pair, 0, true, role::UNKNOWN, now);
+            }
+        }
+    }
+}
+
+/// Takes over what was seen on the listener.
+#[inline(always)]
+pub fn take_over(connection: &mut Connection) {
+    let pair = pair_of(connection);
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&pair) else { return };
+    // SAFETY: a live map value.
+    let handshake = unsafe { &*handshake };
+    connection.syn_received_ns = handshake.syn_ns;
+    connection.syn_ack_sent_ns = handshake.syn_ack_ns;
+    connection.request_ns = handshake.request_ns;
+    connection.base_in = handshake.request_sequence;
+    connection.seen_in = handshake.request_length;
+    if handshake.class != 0 {
+        connection.seen_class = handshake.class as u8;
+    }
+    if handshake.syns > 1 {
+        connection.flags |= flag::SYN_RETRANSMITTED;
+    }
+    if handshake.syn_acks > 1 {
+        connection.flags |= flag::SYN_ACK_RETRANSMITTED;
+    }
+    let full = handshake_flag::ACCEPT_QUEUE_FULL_AT_SYN | handshake_flag::ACCEPT_QUEUE_FULL_AT_ACK;
+    if handshake.flags & full != 0 {
+        connection.flags |= flag::ACCEPT_QUEUE_WAS_FULL;
+    }
+    let _ = HANDSHAKES.remove(&pair);
+}
+
+/// A SYN to a port where nobody listens.
+#[inline(always)]
+pub fn no_listener(pair: &Pair) {
+    let now = now();
+    let handshake = Handshake {
+        syn_ns: now,
+        rst_ns: now,
+        syns: 1,
+        flags: handshake_flag::NO_LISTENER,
+        ..Handshake::default()
+    };
+    if HANDSHAKES.insert(pair, handshake, 0).is_err() {
+        count::note(Stat::HandshakeMapFull);
+    }
+}
+
+/// A packet of a connection. Leaves early once everything was seen.
+#[inline(always)]
+pub fn on_connection(skb: *mut __sk_buff, connection: &mut Connection, incoming: bool) {
+    if connection.complete != 0 {
+        // SAFETY: a field of the context.
+        let length = unsafe { (*skb).len };
+        if connection.seen_class == class::UPGRADED
+            && connection.close_code == 0
+            && length <= LARGEST_CLOSE_FRAME + LARGEST_HEADERS
+        {
+            look_for_close(skb, connection);
+        }
+        return;
+    }
+    if connection.flags & flag::SEEDED != 0 {
+        return; // its first bytes are long gone
+    }
+    let Some(packet) = packet::parse(skb) else { return };
+    if packet.payload_length == 0 || packet.flags & (packet::SYN | packet::RST) != 0 {
+        return;
+    }
+    let (base, seen) = if incoming {
+        (&mut connection.base_in, &mut connection.seen_in)
+    } else {
+        (&mut connection.base_out, &mut connection.seen_out)
+    };
+    if *seen == 0 {
+        *base = packet.sequence;
+    }
+    let offset = packet.sequence.wrapping_sub(*base);
+    if offset < *seen || offset > u32::MAX / 2 {
+        return; // a retransmission
+    }
+    *seen = offset.saturating_add(packet.payload_length);
+    let from_client = incoming == (connection.role == role::PASSIVE);
+    let now = now();
+    if from_client {
+        on_request(skb, &packet, connection, incoming, now);
+    } else {
+        on_response(skb, &packet, connection, incoming, now);
+    }
+    let wanted = matches!(connection.seen_class, class::HTTP | class::UPGRADED);
+    if wanted && connection.complete == 0 && offset < LIMIT {
+        let pair = pair_of(connection);
+        hand_on(skb, &packet, &pair, offset, incoming, connection.role, now);
+    }
+}
+
+#[inline(always)]
+fn on_request(
+    skb: *mut __sk_buff,
+    packet: &Packet,
+    connection: &mut Connection,
+    incoming: bool,
+    now: u64,
+) {
+    if connection.request_ns == 0 {
+        connection.request_ns = now;
+        if connection.response_ns == 0 {
+            connection.seen_class = classify(skb, packet);
+        }
+        return;
+    }
+    if connection.upgraded_ns != 0 {
+        on_frame(skb, packet, connection, incoming, now);
+    } else if connection.response_ns != 0 {
+        // A second request on the same connection: its handshake is over.
+        connection.complete = 1;
+    }
+}
+
+#[inline(always)]
+fn on_response(
+    skb: *mut __sk_buff,
+    packet: &Packet,
+    connection: &mut Connection,
+    incoming: bool,
+    now: u64,
+) {
+    if connection.response_ns == 0 {
+        connection.response_ns = now;
+        if connection.request_ns == 0 {
+            connection.seen_class = class::OTHER; // the server speaks first
+        } else if connection.seen_class == class::HTTP {
+            connection.http_status = status(skb, packet);
+            if connection.http_status == 101 {
+                connection.upgraded_ns = now;
+                connection.seen_class = class::UPGRADED;
+            }
+        } else {
+            connection.complete = 1;
+        }
+    } else if connection.upgraded_ns != 0 {
+        on_frame(skb, packet, connection, incoming, now);
+    }
+}
+
+#[inline(always)]
+fn on_frame(
+    skb: *mut __sk_buff,
+    packet: &Packet,
+    connection: &mut Connection,
+    incoming: bool,
+    now: u64,
+) {
+    if incoming && connection.first_frame_in_ns == 0 {
+        connection.first_frame_in_ns = now;
+    }
+    if !incoming && connection.first_frame_out_ns == 0 {
+        connection.first_frame_out_ns = now;
+    }
+    if connection.first_frame_in_ns != 0 && connection.first_frame_out_ns != 0 {
+        connection.complete = 1;
+    }
+    if connection.close_code == 0 {
+        close_code(skb, packet, connection);
+    }
+}
+
+/// What the first bytes of a client are.
+#[inline(always)]
+fn classify(skb: *mut __sk_buff, packet: &Packet) -> u8 {
+    let Some([first, second, third]) = packet::load::<3>(skb, packet.payload_offset) else {
+        // One or two bytes: userspace sees the rest.
+        return class::HTTP;
+    };
+    if first == 0x16 && second == 0x03 {
+        return class::TLS;
+    }
+    // A method of upper-case letters, or the blank lines that servers must skip before it.
+    let letter = |byte: u8| byte.is_ascii_uppercase();
+    let blank = |byte: u8| byte == b'\r' || byte == b'\n';
+    if (letter(first) && letter(second) && letter(third)) || (blank(first) && blank(second)) {
+        class::HTTP
+    } else {
+        class::OTHER
+    }
+}
+
+/// Status of `HTTP/1.x NNN`, 0 if the packet does not begin with one.
+#[inline(always)]
+fn status(skb: *mut __sk_buff, packet: &Packet) -> u16 {
+    let Some(line) = packet::load::<12>(skb, packet.payload_offset) else { return 0 };
+    if line[..7] != *b"HTTP/1." || line[8] != b' ' {
+        return 0;
+    }
+    let digit = |byte: u8| u16::from(byte.wrapping_sub(b'0'));
+    let (a, b, c) = (digit(line[9]), digit(line[10]), digit(line[11]));
+    if a > 9 || b > 9 || c > 9 { 0 } else { a * 100 + b * 10 + c }
+}
+
+#[inline(always)]
+fn look_for_close(skb: *mut __sk_buff, connection: &mut Connection) {
+    if let Some(packet) = packet::parse(skb) {
+        close_code(skb, &packet, connection);
+    }
+}
+
+/// A packet that is one close frame. A heuristic: a frame may also begin inside a packet.
+#[inline(always)]
+fn close_code(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) {
+    if packet.payload_length < 4 || packet.payload_length > LARGEST_CLOSE_FRAME {
+        return;
+    }
+    let Some([opcode, length]) = packet::load::<2>(skb, packet.payload_offset) else { return };
+    if opcode != 0x88 || length & 0x7f < 2 {
+        return;
+    }
+    connection.close_code = if length & 0x80 == 0 {
+        match packet::load::<2>(skb, packet.payload_offset + 2) {
+            Some(code) => u16::from_be_bytes(code),
+            None => 0,
+        }
+    } else {
+        match packet::load::<6>(skb, packet.payload_offset + 2) {
+            Some([m0, m1, _, _, c0, c1]) => u16::from_be_bytes([c0 ^ m0, c1 ^ m1]),
+            None => 0,
+        }
+    };
+}
+
+/// Hands the payload of a packet to userspace, in pieces.
+#[inline(always)]
+fn hand_on(
+    skb: *mut __sk_buff,
+    packet: &Packet,
+    pair: &Pair,
+    offset: u32,
+    incoming: bool,
+    role: u8,
+    now: u64,
+) {
+    let mut done = 0_u32;
+    for _ in 0..PIECES {
+        if done >= packet.payload_length || offset + done >= LIMIT {
+            return;
+        }
+        let Some(mut slot) = RECORDS.reserve::<Payload>(0) else {
+            count::note(Stat::PayloadLost);
+            return;
+        };
+        let piece = slot.as_mut_ptr();
+        let length = (packet.payload_length - done).min(PIECE as u32);
+        // SAFETY: the reserved piece is ours until it is submitted; every field that userspace
+        // reads is written, and of `bytes` the first `length`.
+        let result = unsafe {
+            (*piece).tag = 0;
+            (*piece).at_ns = now;
+            (*piece).pair = *pair;
+            (*piece).offset = offset + done;
+            (*piece).length = length as u16;
+            (*piece).incoming = u8::from(incoming);
+            (*piece).role = role;
+            load_into((&raw mut (*piece).bytes).cast(), skb, packet.payload_offset + done, length)
+        };
+        if result != 0 {
+            slot.discard(BPF_RB_NO_WAKEUP);
+            count::note(Stat::PayloadLost);
+            return;
+        }
+        slot.submit(BPF_RB_NO_WAKEUP);
+        done += length;
+    }
+}
+
+/// The verifier wants to see the length's bounds right at the call.
+///
+/// # Safety
+/// `target` has room for [`PIECE`] bytes.
+#[inline(always)]
+unsafe fn load_into(target: *mut u8, skb: *mut __sk_buff, offset: u32, length: u32) -> i64 {
+    let less_one = length.wrapping_sub(1);
+    // SAFETY: our own variable; volatile, so that the compiler can't prove the mask needless.
+    let length =
+        (unsafe { core::ptr::read_volatile(&raw const less_one) } & (PIECE as u32 - 1)) + 1;
+    // SAFETY: as promised by the caller; the helper checks the packet's side.
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, target.cast(), length) }
+}
+
+#[inline(always)]
+fn pair_of(connection: &Connection) -> Pair {
+    Pair {
+        local_address: connection.local_address,
+        remote_address: connection.remote_address,
+        netns: connection.netns,
+        local_port: connection.local_port,
+        remote_port: connection.remote_port,
+    }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
