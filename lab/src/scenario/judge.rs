@@ -65,6 +65,62 @@ pub(super) fn compare(
     Ok(compare_findings(scenario, hits, &findings))
 }
 
+/// A line of `probe watch --json`; the last line is no block.
+#[derive(Debug, Deserialize)]
+struct Block {
+    elapsed_ms: u64,
+    kernel: Kernel,
+    reported: Option<i64>,
+    phantoms: Option<Magnitude>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Kernel {
+    established: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Magnitude {
+    count: u64,
+}
+
+/// A block of `probe watch --json` in a line for people; none for what is no block.
+pub(super) fn block_text(line: &str) -> Option<String> {
+    let block: Block = serde_json::from_str(line).ok()?;
+    let or_dash = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
+    Some(format!(
+        "+{:.0} s  kernel {} (not exact)  reported {}  phantoms {}",
+        block.elapsed_ms as f64 / 1e3,
+        block.kernel.established,
+        or_dash(block.reported.map(|n| n.to_string())),
+        or_dash(block.phantoms.map(|phantoms| phantoms.count.to_string())),
+    ))
+}
+
+/// Where nothing could be recorded: the phantoms of the last block of `probe watch`. Their kind is
+/// not told by counts alone.
+pub(super) fn compare_polled(hits: &[Hit], blocks: &Path) -> anyhow::Result<Comparison> {
+    const KIND: &str = "phantoms";
+
+    let text = std::fs::read_to_string(blocks)
+        .map_err(|error| file_error(blocks, "read the blocks of `probe watch`", &error))?;
+    let last = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Block>(line).ok()?.phantoms)
+        .next_back();
+    let Some(last) = last else {
+        let text = format!("{} has no block that was judged", blocks.display());
+        return Err(LabError::Inconclusive(text).into());
+    };
+    let count = |count: u64| {
+        let some = (count > 0).then(|| (KIND.to_owned(), count));
+        some.into_iter().collect::<BTreeMap<_, _>>()
+    };
+    let (truth, found) = (count(hits.len() as u64), count(last.count));
+    let equal = truth == found;
+    Ok(Comparison { truth, found, wrongly_named: Vec::new(), equal })
+}
+
 fn compare_findings(scenario: &Scenario, hits: &[Hit], findings: &[Finding]) -> Comparison {
     let mut truth = BTreeMap::new();
     if let (Some((kind, _)), false) = (scenario.expect, hits.is_empty()) {

@@ -22,9 +22,9 @@ fn run(server: &[&str], client: &[&str]) -> Run {
     let dir = tempfile::tempdir().unwrap();
     let (truth, results) = (dir.path().join("truth.jsonl"), dir.path().join("results.jsonl"));
     let server = Server::start(&[server, &["--truth", truth.to_str().unwrap()]].concat());
-    let shape = ["--connections", "40", "--ramp", "200/s", "--hold", "300ms"];
-    let out = ["-o", results.to_str().unwrap()];
-    load(server.address(), &[&shape[..], &out, client].concat());
+    let shape = ["--connections", "40", "--ramp", "200/s", "-o", results.to_str().unwrap()];
+    let hold: &[_] = if client.contains(&"--hold") { &[] } else { &["--hold", "300ms"] };
+    load(server.address(), &[&shape[..], hold, client].concat());
     let (records, hits) = (lines(&results), lines(&truth));
     let names = |lines: &[Value], field: &str| -> BTreeSet<String> {
         lines.iter().map(|line| line[field].as_str().unwrap().to_owned()).collect()
@@ -189,4 +189,21 @@ fn a_stalled_accept_loop_leaves_clients_waiting() {
     let run = direct("hang:0", &["--accept-stall", "0s-1500ms"], &["--handshake-timeout", "1s"]);
     let waited = run.outcomes.get("no_response_client_left").copied().unwrap_or(0);
     assert!(waited > 0 && waited + run.outcomes.get("upgraded").unwrap_or(&0) == 40);
+}
+
+#[test]
+fn without_descriptors_nothing_is_accepted() {
+    // Enough for what a server itself needs, and some connections.
+    let patience = ["--hold", "2s", "--handshake-timeout", "1s"];
+    let run = direct("hang:0", &["--max-fds", "30"], &patience);
+    let upgraded = run.outcomes["upgraded"];
+    assert!((5..30).contains(&upgraded), "{:?}", run.outcomes);
+    assert!(run.outcomes["no_response_client_left"] > 0, "{:?}", run.outcomes);
+}
+
+#[test]
+fn a_balancer_without_descriptors_says_so() {
+    let run = balanced(&["--max-fds", "40", "--workers", "1"]);
+    assert_eq!(run.truth["no-descriptor"], run.seen["http_503"]);
+    assert!(run.outcomes["upgraded"] >= 10, "{:?}", run.outcomes);
 }
