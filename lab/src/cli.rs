@@ -200,6 +200,10 @@ pub(crate) struct Load {
     #[arg(long, env = "TEST_DURATION", value_parser = duration_or_ms, default_value = "60s")]
     pub(crate) hold: Duration,
 
+    /// How fast they leave after the hold; all at once, many servers report clients that are gone
+    #[arg(long, value_name = "RAMP", default_value = "1000/s")]
+    pub(crate) ramp_down: Ramp,
+
     /// Send a message so often, each connection (a bare number is ms)
     #[arg(long, env = "MESSAGE_FREQUENCY", value_parser = duration_or_ms, value_name = "DURATION")]
     pub(crate) message_interval: Option<Duration>,
@@ -419,6 +423,7 @@ impl From<Load> for client::Options {
             connections: args.connections,
             ramp: args.ramp,
             hold: args.hold,
+            ramp_down: args.ramp_down,
             message_interval: args.message_interval,
             heartbeat: args.heartbeat,
             token: args.token,

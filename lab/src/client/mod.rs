@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) connections: u64,
     pub(crate) ramp: Ramp,
     pub(crate) hold: Duration,
+    /// How fast they leave after the hold.
+    pub(crate) ramp_down: Ramp,
     pub(crate) message_interval: Option<Duration>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) token: Option<String>,
@@ -109,13 +111,13 @@ pub(crate) async fn run(
 
     let began = Instant::now();
     let ramp_end = began + options.ramp.offset(options.connections, options.connections);
-    let last = ramp_end + options.hold;
+    let hold_end = ramp_end + options.hold;
     let (stop, stop_seen) = watch::channel(false);
     let (done, mut results) = mpsc::channel(1024);
     let starter = {
         let plan = Arc::clone(&plan);
-        let ramp = options.ramp;
-        let end_at = (ramp_end + options.end_at).min(last);
+        let (ramp, ramp_down) = (options.ramp, options.ramp_down);
+        let end_at = (ramp_end + options.end_at).min(hold_end);
         tokio::spawn(async move {
             let total = ends.len() as u64;
             for (connection, end) in (0..).zip(ends) {
@@ -123,6 +125,7 @@ pub(crate) async fn run(
                 if *stop_seen.borrow() {
                     break;
                 }
+                let last = hold_end + ramp_down.offset(connection, total);
                 let part = Part {
                     connection,
                     source: pick(&sources, connection),

@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     message_interval: Option<Duration>,
     /// The server's own pings, and how long it waits for the pong.
     server_ping: Option<(Duration, Duration)>,
+    /// Slots per shard, where a balancer with three shards is the server.
+    balancer_slots: Option<u32>,
     /// `--fault` of the server; left out by `--fixed`.
     faults: &'static [&'static str],
     /// `--end` of the clients, `end_at` after the ramp.
@@ -34,6 +36,8 @@ pub(crate) struct Scenario {
     cut_off: u64,
     /// `probe watch` prints a block so often; none if it does not run.
     watch: Option<Duration>,
+    /// `--min-success` of the clients, in percent.
+    min_success: u32,
     /// `--max-phantoms` of the report.
     max_phantoms: u64,
     /// What the analyzer must find: kind of phantom, and how many.

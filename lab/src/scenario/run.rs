@@ -45,6 +45,9 @@ const BLOCKS: &str = "watch.jsonl";
 /// After the load: the health is asked a few more times, so that what stays is seen to stay.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
+/// Between the attaching of `probe record` and the first client.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// How long `probe` may take to load its programs on a busy machine.
 const ATTACH: Duration = Duration::from_secs(60);
 
@@ -59,8 +62,12 @@ pub(crate) async fn run(
         stage = Stage::set_up(options) => stage?,
         signal = &mut stopped => return Err(LabError::Signal(signal).into()),
     };
+    let mut enough_upgraded = true;
     let signal = tokio::select! {
-        loaded = stage.load() => loaded.map(|()| None)?,
+        enough = stage.load() => {
+            enough_upgraded = enough?;
+            None
+        }
         signal = &mut stopped => Some(signal),
     };
     stage.end_recording().await?;
@@ -70,7 +77,7 @@ pub(crate) async fn run(
     tokio::select! {
         comparison = stage.judge() => {
             let (comparison, judged) = comparison?;
-            conclude(options, &comparison, judged, began.elapsed())
+            conclude(options, &comparison, judged, enough_upgraded, began.elapsed())
         }
         signal = &mut stopped => Err(LabError::Signal(signal).into()),
     }
@@ -105,18 +112,23 @@ impl<'a> Stage<'a> {
             watch.kill().await?;
             *watch = run.watch_into_file(&probe, &address)?;
         }
+        if watch.is_some() {
+            // It says nothing once it is attached, and should see the first connection come.
+            tokio::time::sleep(SETTLE).await;
+        }
         Ok(Stage { run, analyzer, server, address, record, watch })
     }
 
-    async fn load(&self) -> anyhow::Result<()> {
-        self.run.load(&self.address).await?;
+    /// False if fewer clients were upgraded than the scenario demands.
+    async fn load(&self) -> anyhow::Result<bool> {
+        let enough_upgraded = self.run.load(&self.address).await?;
         let afterwards = match (&self.record, self.run.scenario().watch) {
             // The last whole block is what is compared.
             (None, Some(interval)) => 2 * self.run.scaled(interval),
             _ => AFTERWARDS,
         };
         tokio::time::sleep(afterwards).await;
-        Ok(())
+        Ok(enough_upgraded)
     }
 
     async fn end_recording(&mut self) -> anyhow::Result<()> {
@@ -204,7 +216,14 @@ impl Run<'_> {
             .as_ref()
             .map_or("127.0.0.1".to_owned(), |link| link.server_address().to_string());
         let mut serve = command(self.server_namespace(), &self.lab);
-        serve.args(["serve", "--json", "--listen", &format!("{host}:0")]);
+        match self.scenario().balancer_slots {
+            None => serve.arg("serve"),
+            Some(slots) => {
+                serve.args(["balance", "--spawn-shards", "--slots", &slots.to_string()]);
+                serve.args(["--shard=127.0.0.1:0"; 3])
+            }
+        };
+        serve.args(["--json", "--listen", &format!("{host}:0")]);
         serve.arg("--truth").arg(self.dir().join(TRUTH));
         if let Some((interval, patience)) = self.scenario().server_ping {
             serve.args(["--ping-interval", &self.scaled_text(interval)]);
@@ -290,12 +309,12 @@ impl Run<'_> {
         watch
     }
 
-    /// All clients, from the first to the end of the last.
-    async fn load(&self, address: &str) -> anyhow::Result<()> {
+    /// All clients, from the first to the end of the last. False if too few were upgraded.
+    async fn load(&self, address: &str) -> anyhow::Result<bool> {
         let scenario = self.scenario();
         let mut stay =
             self.client(self.server_namespace(), address, scenario.connections, RESULTS)?;
-        let Some(link) = &self.link else { return ended_well(&mut stay).await };
+        let Some(link) = &self.link else { return enough_upgraded(&mut stay).await };
 
         let cut_off = scenario.cut_off;
         let mut lost =
@@ -305,9 +324,9 @@ impl Run<'_> {
         if !self.options.fixed {
             link.cut()?;
         }
-        ended_well(&mut stay).await?;
-        ended_well(&mut lost).await?;
-        self.merge_cut_off()
+        let enough = enough_upgraded(&mut stay).await? && enough_upgraded(&mut lost).await?;
+        self.merge_cut_off()?;
+        Ok(enough)
     }
 
     fn client(
@@ -324,6 +343,7 @@ impl Run<'_> {
         load.args(["--ramp", &format!("{}/s", scenario.ramp)]);
         load.args(["--hold", &self.scaled_text(scenario.hold)]);
         load.args(["--end-at", &self.scaled_text(scenario.end_at)]);
+        load.args(["--min-success", &scenario.min_success.to_string()]);
         for end in scenario.ends {
             load.args(["--end", end]);
         }
@@ -401,9 +421,13 @@ fn port(address: &str) -> &str {
     address.rsplit(':').next().unwrap_or(address)
 }
 
-async fn ended_well(load: &mut Child) -> anyhow::Result<()> {
+async fn enough_upgraded(load: &mut Child) -> anyhow::Result<bool> {
     let status = load.wait().await?;
-    if status.success() { Ok(()) } else { Err(children::unexpected("lab load", status)) }
+    match children::code(status) {
+        0 => Ok(true),
+        99 => Ok(false),
+        _ => Err(children::unexpected("lab load", status)),
+    }
 }
 
 const NEXT: &str = "
@@ -417,6 +441,7 @@ fn conclude(
     options: &Options,
     comparison: &Comparison,
     judged: i32,
+    enough_upgraded: bool,
     took: Duration,
 ) -> anyhow::Result<()> {
     let scenario = options.scenario;
@@ -427,6 +452,7 @@ fn conclude(
         "fixed": options.fixed,
         "duration_s": took.as_secs_f64(),
         "analyzer_exit_code": judged,
+        "enough_upgraded": enough_upgraded,
         "truth": comparison.truth,
         "found": comparison.found,
         "wrongly_named": comparison.wrongly_named,
@@ -449,6 +475,10 @@ fn conclude(
     if !comparison.equal {
         // Not a threshold: either the tools or the lab are wrong.
         anyhow::bail!("what was found is not what was done");
+    }
+    if !enough_upgraded {
+        let text = format!("fewer than {} % of the clients were upgraded", scenario.min_success);
+        return Err(LabError::Threshold(text).into());
     }
     if scenario.exit_by_truth {
         return Ok(());
