@@ -160,17 +160,39 @@ impl<'a> Stage<'a> {
     }
 }
 
+/// What a run may leave behind, beside the capture.
+const LEFT_BEHIND: &[&str] = &[
+    TRUTH,
+    RESULTS,
+    CUT_OFF_RESULTS,
+    BLOCKS,
+    REPORT,
+    "report.html",
+    "report.md",
+    "serve.log",
+    "load.log",
+    "results.summary.json",
+    "results-cut-off.summary.json",
+    MARK,
+];
+
 /// The directory for the run: new, empty, or of an earlier run, whose files go.
 fn prepare(dir: &Path) -> anyhow::Result<()> {
     let fail = |error| file_error(dir, "prepare", &error);
     std::fs::create_dir_all(dir).map_err(fail)?;
     let mark = dir.join(MARK);
     if mark.exists() {
-        std::fs::remove_dir_all(dir).map_err(fail)?;
-        std::fs::create_dir(dir).map_err(fail)?;
-    } else if std::fs::read_dir(dir).map_err(fail)?.next().is_some() {
+        let capture = dir.join(CAPTURE);
+        if capture.exists() {
+            std::fs::remove_dir_all(capture).map_err(fail)?;
+        }
+        for file in LEFT_BEHIND.iter().map(|name| dir.join(name)).filter(|file| file.exists()) {
+            std::fs::remove_file(file).map_err(fail)?;
+        }
+    }
+    if std::fs::read_dir(dir).map_err(fail)?.next().is_some() {
         return Err(LabError::usage(format!(
-            "{} is not empty and no earlier run's; choose a new or empty directory",
+            "{} has files that no run of `lab run` left; choose a new or empty directory",
             dir.display()
         )));
     }
