@@ -36,6 +36,12 @@ pub(crate) enum Command {
         analyzer phantoms run1 --port 3005 --container web\n  \
         analyzer phantoms run1 --json | jq '{kind, count, cause}'")]
     Phantoms(Phantoms),
+    /// Where handshakes fail, stage by stage, and why: causes ranked, with evidence
+    #[command(after_help = "Examples:\n  \
+        analyzer handshakes run1\n  \
+        analyzer handshakes run1 --port 3005 --max-failed 1%\n  \
+        analyzer handshakes run1 --json | jq '.causes[] | {name, count, percent}'")]
+    Handshakes(Handshakes),
     /// The recorded connections, one leg each
     #[command(after_help = "Examples:\n  \
         analyzer connections run1 --port 3005 --state close_wait\n  \
@@ -127,6 +133,21 @@ pub(crate) struct Phantoms {
     #[command(flatten)]
     pub(crate) judging: Judging,
     /// Print one JSON object per finding
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Handshakes {
+    /// Directories that `probe record -o` wrote
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// Most failed handshakes to pass: a count, or a share of the attempts such as 1%
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) max_failed: Option<Limit>,
+    /// Print one JSON object per capture
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -5,6 +5,7 @@ mod clients;
 mod clock;
 mod cmd;
 mod error;
+mod handshake;
 mod input;
 mod join;
 mod lives;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Report(args) => cmd::report::run(&args),
         Command::Phantoms(args) => cmd::phantoms::run(&args),
+        Command::Handshakes(args) => cmd::handshakes::run(&args),
         Command::Connections(args) => cmd::connections::run(&args),
         Command::Schema(args) => cmd::schema::run(&args),
     };

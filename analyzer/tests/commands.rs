@@ -1,12 +1,14 @@
 //! The commands as a user runs them: files written, rows printed, bad input refused with help.
 
 mod common;
+mod scene;
 
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use common::{Conn, MS, S, START_UNIX, Scene, analyzer};
+use common::{MS, S, START_UNIX, analyzer};
+use scene::{Conn, Scene};
 use serde_json::Value;
 
 fn scene() -> Scene {

@@ -1,8 +1,10 @@
 //! Known numbers of phantoms of each kind, found as such, and none on healthy runs.
 
 mod common;
+mod scene;
 
-use common::{Conn, MS, S, START_UNIX, Scene, analyzer};
+use common::{MS, S, START_UNIX, analyzer};
+use scene::{Conn, Scene};
 use serde_json::Value;
 
 /// Runs `analyzer report` on a scene: exit code and report.

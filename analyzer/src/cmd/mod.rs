@@ -1,6 +1,7 @@
 //! One file per subcommand, thin.
 
 pub(crate) mod connections;
+pub(crate) mod handshakes;
 pub(crate) mod phantoms;
 pub(crate) mod report;
 pub(crate) mod schema;

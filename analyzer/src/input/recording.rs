@@ -1,5 +1,6 @@
 //! A capture, read into columns.
 
+use std::collections::BTreeMap;
 use std::io::BufReader;
 use std::path::Path;
 
@@ -38,6 +39,8 @@ pub(crate) struct Recording {
     pub(crate) connections: DataFrame,
     pub(crate) counts: DataFrame,
     pub(crate) health: DataFrame,
+    /// By how much each of the kernel's own counters grew, over all namespaces.
+    pub(crate) kernel_growth: BTreeMap<String, f64>,
     pub(crate) clock: HostClock,
     pub(crate) loss: Vec<Loss>,
     pub(crate) containers: Vec<Container>,
@@ -53,6 +56,7 @@ impl Recording {
         let connections = read(Table::Connections)?;
         let counts = read(Table::Counts)?;
         let health = read(Table::Health)?;
+        let kernel = read(Table::Kernel)?;
         let clock = read(Table::Clock)?;
         let loss = read(Table::Loss)?;
         let containers = read(Table::Containers)?;
@@ -65,6 +69,7 @@ impl Recording {
                 (meta.started_mono_ns, meta.started_unix_ns),
                 pairs.filter_map(|(mono, unix)| Some((mono?, unix?))).collect(),
             ),
+            kernel_growth: kernel_growth(&kernel)?,
             loss: losses(&loss)?,
             containers: container_list(&containers)?,
             meta,
@@ -85,6 +90,18 @@ impl Recording {
         };
         let ends = [last(&self.counts, "at_mono_ns")?, last(&self.health, "end_mono_ns")?];
         Ok(ends.into_iter().flatten().max().unwrap_or(self.meta.started_mono_ns))
+    }
+
+    /// One number of the health bodies over time, by the end of its path: monotonic time and value.
+    pub(crate) fn health_numbers(&self, path_end: &str) -> anyhow::Result<Vec<(i64, f64)>> {
+        let at = self.health.column("end_mono_ns")?.i64()?;
+        let fields = self.health.column("fields")?.str()?;
+        let numbers = at.iter().zip(fields.iter()).filter_map(|(at, fields)| {
+            let fields: BTreeMap<String, f64> = serde_json::from_str(fields?).ok()?;
+            let (_, value) = fields.into_iter().find(|(path, _)| path.ends_with(path_end))?;
+            Some((at?, value))
+        });
+        Ok(numbers.collect())
     }
 
     /// The container's name for a cgroup, or `cgroup <id>`.
@@ -126,6 +143,33 @@ fn data_type(kind: Kind) -> DataType {
         Kind::Bool => DataType::Boolean,
         Kind::Text => DataType::String,
     }
+}
+
+/// Last value less the first, of each counter and namespace.
+fn kernel_growth(table: &DataFrame) -> anyhow::Result<BTreeMap<String, f64>> {
+    let at = table.column("at_mono_ns")?.i64()?;
+    let netns = table.column("netns")?.u32()?;
+    let name = table.column("name")?.str()?;
+    let value = table.column("value")?.f64()?;
+    let mut ends: BTreeMap<(&str, u32), [(i64, f64); 2]> = BTreeMap::new();
+    for row in 0..table.height() {
+        if let (Some(at), Some(netns), Some(name), Some(value)) =
+            (at.get(row), netns.get(row), name.get(row), value.get(row))
+        {
+            let [first, last] = ends.entry((name, netns)).or_insert([(at, value); 2]);
+            if at < first.0 {
+                *first = (at, value);
+            }
+            if at >= last.0 {
+                *last = (at, value);
+            }
+        }
+    }
+    let mut growth = BTreeMap::new();
+    for ((name, _), [first, last]) in ends {
+        *growth.entry(name.to_owned()).or_insert(0.0) += last.1 - first.1;
+    }
+    Ok(growth)
 }
 
 fn losses(table: &DataFrame) -> anyhow::Result<Vec<Loss>> {

@@ -2,6 +2,8 @@
 
 pub(crate) mod build;
 pub(crate) mod chart;
+pub(crate) mod handshake;
+pub(crate) mod handshake_text;
 pub(crate) mod html;
 pub(crate) mod json;
 pub(crate) mod markdown;

@@ -172,7 +172,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Words wrapped to the width, later lines indented below the first one's text.
-fn wrap(text: &mut String, prefix: &str, content: &str) {
+pub(crate) fn wrap(text: &mut String, prefix: &str, content: &str) {
     let indent = " ".repeat(prefix.chars().count());
     let mut line = prefix.to_owned();
     let mut fresh = true;

@@ -6,6 +6,7 @@ pub(crate) mod descriptor_leak;
 pub(crate) mod double_decrement;
 pub(crate) mod episode;
 pub(crate) mod half_open;
+pub(crate) mod handshake;
 pub(crate) mod reverse_phantom;
 
 use crate::input::recording::Recording;

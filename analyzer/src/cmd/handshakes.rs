@@ -1,0 +1,57 @@
+//! `analyzer handshakes`: where attempts fail, and why.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::cli;
+use crate::error::Outcome;
+use crate::input::recording::Recording;
+use crate::population::Population;
+use crate::report::handshake::{self, HandshakeReport};
+use crate::report::handshake_text;
+use crate::report::model::{Magnitude, SCHEMA_VERSION, VerdictState};
+
+pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
+    let mut reports = Vec::new();
+    for dir in &args.captures {
+        let recording = Recording::open(dir)?;
+        let population = Population::of_filter(&recording, &args.filter)?;
+        reports.push(handshake::of(&recording, &population)?);
+    }
+    let mut out = io::stdout().lock();
+    for (index, report) in reports.iter().enumerate() {
+        if args.json {
+            #[derive(Serialize)]
+            struct Line<'a> {
+                schema_version: &'static str,
+                #[serde(flatten)]
+                report: &'a HandshakeReport,
+            }
+            serde_json::to_writer(&mut out, &Line { schema_version: SCHEMA_VERSION, report })?;
+            out.write_all(b"\n")?;
+        } else {
+            if index > 0 {
+                out.write_all(b"\n")?;
+            }
+            out.write_all(handshake_text::render(report).as_bytes())?;
+        }
+    }
+    out.flush()?;
+    let Some(limit) = args.max_failed else { return Ok(Outcome::Held) };
+    let magnitudes: Vec<Magnitude> = reports.iter().map(magnitude).collect();
+    Ok(match limit.judge("failed handshakes", &magnitudes, true).state {
+        VerdictState::Held => Outcome::Held,
+        VerdictState::Crossed => Outcome::Crossed,
+        VerdictState::Inconclusive => Outcome::Inconclusive,
+    })
+}
+
+/// Nothing attempted is nothing to judge.
+pub(crate) fn magnitude(report: &HandshakeReport) -> Magnitude {
+    Magnitude {
+        peak: (report.attempts > 0).then_some(report.failed as i64),
+        peak_percent: report.failed_percent,
+        at_end: None,
+    }
+}

@@ -1,0 +1,36 @@
+//! No descriptors: the kernel establishes, but `accept` fails until another connection is closed.
+
+use super::{Case, Cause, one};
+use crate::handshake::attempt::ACCEPTED;
+use crate::timeline::Timeline;
+
+pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
+    let waiting = case.having(open, &["never_accepted"]);
+    let changes = case.legs.front.iter().flat_map(|index| {
+        let attempt = case.attempt(*index);
+        let up = attempt.at(ACCEPTED).map(|at| (at, 1));
+        let down = up.and(attempt.closed_ns).map(|at| (at, -1));
+        up.into_iter().chain(down)
+    });
+    let held = Timeline::from_changes(0, changes.collect());
+    let peak = held.steps().map(|(_, count)| count).max().unwrap_or(0);
+    // Whatever the limit is, it is the most that were ever held, and was reached all the while.
+    let at_limit = |index: &usize| {
+        let start_ns = case.attempt(*index).start_ns;
+        held.extremes(start_ns, start_ns).1 >= peak - (peak / 50).max(1)
+    };
+    let claimed: Vec<usize> = waiting.iter().copied().filter(at_limit).collect();
+    if peak < 10 || claimed.len() * 20 < waiting.len() * 19 {
+        return Vec::new();
+    }
+    one(claimed, |claimed| {
+        Cause::new(
+            "descriptor_exhaustion",
+            format!("the process accepts no more than about {peak} connections: it has no descriptors left"),
+            claimed,
+        )
+        .says(format!("they were established but not accepted while {peak} accepted ones were held, the most ever"))
+        .or("slow_accept", "the process's open descriptors beside its limit (/proc/PID/limits), or EMFILE in its log")
+        .next_step("raise LimitNOFILE / ulimit -n, and close what is over")
+    })
+}

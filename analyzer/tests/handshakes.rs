@@ -1,0 +1,406 @@
+//! Failed handshakes of known causes, each connection by name, and no accusation of healthy ones.
+
+mod common;
+
+use capture::CaptureWriter;
+use capture::schema::{ConnectionRow, KernelRow};
+use common::{MS, S, START, analyzer, blank_row, meta};
+use serde_json::Value;
+
+/// A client's leg that was upgraded `at` after the start, in a millisecond.
+fn upgraded(n: usize, at: i64) -> ConnectionRow {
+    let t = START + at;
+    ConnectionRow {
+        first_seen_ns: t,
+        syn_received_ns: Some(t),
+        syn_ack_sent_ns: Some(t + 10_000),
+        established_ns: Some(t + 100_000),
+        accepted_ns: Some(t + 150_000),
+        request_ns: Some(t + 200_000),
+        response_ns: Some(t + 900_000),
+        upgraded_ns: Some(t + 900_000),
+        first_frame_in_ns: Some(t + 2 * MS),
+        http_status: Some(101),
+        class: "upgraded",
+        state: "established",
+        outcome: Some("upgraded".into()),
+        ..blank_row(n)
+    }
+}
+
+/// The same leg, answered with another status after `wait`, and closed.
+fn answered(n: usize, at: i64, status: u32, wait: i64) -> ConnectionRow {
+    let row = upgraded(n, at);
+    let response = row.request_ns.unwrap() + wait;
+    ConnectionRow {
+        response_ns: Some(response),
+        upgraded_ns: None,
+        first_frame_in_ns: None,
+        left_established_ns: Some(response + MS),
+        closed_ns: Some(response + MS),
+        closed_by: Some("local"),
+        closed_how: Some("fin"),
+        http_status: Some(status),
+        class: "http",
+        state: "close",
+        outcome: Some(format!("http_{status}").into()),
+        ..row
+    }
+}
+
+/// A leg without an answer, ended after `wait`.
+fn unanswered(n: usize, at: i64, wait: i64, outcome: &'static str) -> ConnectionRow {
+    let row = answered(n, at, 0, wait);
+    ConnectionRow {
+        response_ns: None,
+        http_status: None,
+        closed_by: Some("remote"),
+        outcome: Some(outcome.into()),
+        ..row
+    }
+}
+
+/// The proxy's own leg to a shard, for the client's leg `n`.
+fn upstream(n: usize, like: &ConnectionRow, port: u32) -> ConnectionRow {
+    let later = |at: Option<i64>| at.map(|at| at + 50_000);
+    ConnectionRow {
+        cookie: like.cookie + 1_000_000,
+        role: "active",
+        first_seen_ns: like.request_ns.unwrap_or(START) + 10_000,
+        syn_received_ns: None,
+        syn_ack_sent_ns: None,
+        established_ns: later(like.request_ns),
+        accepted_ns: None,
+        request_ns: later(like.request_ns).map(|at| at + 10_000),
+        response_ns: like.response_ns.map(|at| at - 10_000),
+        upgraded_ns: like.upgraded_ns.map(|at| at - 10_000),
+        local_port: 30_000 + n as u32,
+        remote_port: port,
+        port,
+        leg_id: Some(n as u64),
+        leg_certain: Some(true),
+        ..like.clone()
+    }
+}
+
+fn linked(n: usize, row: ConnectionRow) -> ConnectionRow {
+    ConnectionRow { leg_id: Some(n as u64), leg_certain: Some(true), ..row }
+}
+
+struct Run {
+    code: i32,
+    report: Value,
+}
+
+impl Run {
+    fn new(rows: &[ConnectionRow], args: &[&str]) -> Self {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("run");
+        let mut writer = CaptureWriter::create(&dir, &meta()).unwrap();
+        writer.connections(rows).unwrap();
+        let counter = |at_mono_ns, value| KernelRow {
+            at_mono_ns,
+            netns: 1,
+            name: "ListenOverflows".into(),
+            value,
+        };
+        writer.kernel(&[counter(START, 100.0), counter(START + S, 123.0)]).unwrap();
+        writer.finish(&meta()).unwrap();
+        let mut all = vec!["handshakes", "run", "--json"];
+        all.extend(args);
+        let output = analyzer(&all, temp.path());
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = analyzer(&["handshakes", "run"], temp.path()).stdout;
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        Run {
+            code: output.status.code().unwrap(),
+            report: serde_json::from_slice(&output.stdout).unwrap(),
+        }
+    }
+
+    fn causes(&self) -> Vec<(&str, u64)> {
+        let causes = self.report["causes"].as_array().unwrap();
+        causes
+            .iter()
+            .map(|cause| (cause["name"].as_str().unwrap(), cause["count"].as_u64().unwrap()))
+            .collect()
+    }
+}
+
+/// `of` gives the failing row for every `n` that is hit; the others are upgraded, 100 a second.
+fn mixed(
+    total: usize,
+    hit: impl Fn(usize) -> bool,
+    of: impl Fn(usize, i64) -> ConnectionRow,
+) -> Vec<ConnectionRow> {
+    (0..total)
+        .map(|n| {
+            let at = n as i64 * 10 * MS;
+            if hit(n) { of(n, at) } else { upgraded(n, at) }
+        })
+        .collect()
+}
+
+#[test]
+fn a_healthy_run_accuses_nobody() {
+    // 500 connects a second; some clients leave politely, some ask for plain HTTP, some still wait.
+    let mut rows: Vec<ConnectionRow> = (0..5_000)
+        .map(|n| {
+            let mut row = upgraded(n, n as i64 * 2 * MS);
+            if n % 3 == 0 {
+                row.closed_ns = row.upgraded_ns.map(|at| at + 100 * MS);
+                row.closed_by = Some("remote");
+                row.closed_how = Some(["fin", "rst"][n % 2]);
+                row.state = "close";
+            }
+            row
+        })
+        .collect();
+    for n in 5_000..5_010 {
+        rows.push(ConnectionRow { outcome: Some("plain_http".into()), ..answered(n, S, 200, MS) });
+        rows.push(ConnectionRow {
+            outcome: Some("open".into()),
+            closed_ns: None,
+            ..unanswered(n + 10, S, MS, "open")
+        });
+    }
+    let run = Run::new(&rows, &["--max-failed", "0"]);
+    assert_eq!(run.code, 0);
+    assert_eq!(run.causes(), []);
+    assert_eq!(run.report["attempts"], 5_010);
+    assert_eq!(run.report["upgraded"], 5_000);
+    assert_eq!(run.report["open"], 10);
+    assert_eq!(run.report["plain_http"], 10);
+    let funnel = run.report["services"][0]["funnel"].as_array().unwrap();
+    assert_eq!((&funnel[0]["stage"], &funnel[0]["count"]), (&"syn_received".into(), &5_010.into()));
+    assert_eq!((&funnel[6]["stage"], &funnel[6]["count"]), (&"upgraded".into(), &5_000.into()));
+    let step = &run.report["services"][0]["steps"][3];
+    assert_eq!((&step["from"], &step["to"]), (&"request_received".into(), &"response_sent".into()));
+    assert_eq!((&step["p50_us"], &step["max_us"]), (&700.0.into(), &700.0.into()));
+}
+
+/// One status or word, one cause: every connection that was hit, and no other.
+#[test]
+fn causes_that_leave_no_doubt() {
+    type Row = fn(usize, i64) -> ConnectionRow;
+    let cases: [(&str, Row); 13] = [
+        ("authentication", |n, at| answered(n, at, 401, MS)),
+        ("wrong_path", |n, at| answered(n, at, 404, MS)),
+        ("forbidden", |n, at| answered(n, at, 403, MS)),
+        ("rate_limit", |n, at| answered(n, at, 429, MS)),
+        ("not_a_websocket_server", |n, at| answered(n, at, 200, MS)),
+        ("proxy_headers", |n, at| answered(n, at, 426, MS)),
+        ("wrong_accept_key", |n, at| ConnectionRow {
+            outcome: Some("http_101_wrong_accept".into()),
+            ..answered(n, at, 101, MS)
+        }),
+        ("server_hangs", |n, at| unanswered(n, at, 5 * S, "no_response_client_left")),
+        ("client_gave_up", |n, at| unanswered(n, at, MS / 10, "no_response_client_left")),
+        ("server_closed", |n, at| unanswered(n, at, MS, "no_response_server_reset")),
+        ("accept_queue_overflow", |n, at| unanswered(n, at, S, "syn_dropped_accept_queue_full")),
+        ("packet_loss", |n, at| unanswered(n, at, S, "syn_ack_timeout")),
+        ("closed_right_after_upgrade", |n, at| unanswered(n, at, S, "closed_right_after_upgrade")),
+    ];
+    for (cause, row) in cases {
+        let run = Run::new(&mixed(997, |n| n % 43 == 7, row), &["--max-failed", "22"]);
+        assert_eq!(run.causes(), [(cause, 24)], "{cause}");
+        assert_eq!(run.code, 99);
+        // The first that were hit: numbers 7, 50, 93.
+        let examples = run.report["causes"][0]["examples"].as_array().unwrap();
+        let cookies: Vec<_> = examples.iter().map(|e| e["cookie"].as_u64().unwrap()).collect();
+        assert_eq!(cookies[..3], [8, 51, 94]);
+    }
+}
+
+#[test]
+fn the_kernels_counters_are_evidence() {
+    let rows =
+        mixed(200, |n| n % 10 == 0, |n, at| unanswered(n, at, S, "ack_dropped_accept_queue_full"));
+    let run = Run::new(&rows, &[]);
+    assert_eq!(run.causes(), [("accept_queue_overflow", 20)]);
+    let evidence = run.report["causes"][0]["evidence_for"].to_string();
+    assert!(evidence.contains("the kernel's ListenOverflows grew by 23"), "{evidence}");
+}
+
+/// The same 503, told apart by its shape.
+#[test]
+fn a_503_has_several_causes() {
+    // Everything from 3 s to 6 s: a guard.
+    let guard = mixed(1_000, |n| (300..600).contains(&n), |n, at| answered(n, at, 503, MS / 2));
+    let run = Run::new(&guard, &[]);
+    assert_eq!(run.causes(), [("load_shedding", 300)]);
+    assert_eq!(run.report["causes"][0]["certainty"], "likely");
+
+    // Whatever comes when 600 are there, and they stay: a limit.
+    let limit = mixed(1_000, |n| n >= 600, |n, at| answered(n, at, 503, MS / 2));
+    let run = Run::new(&limit, &[]);
+    assert_eq!(run.causes(), [("capacity_limit", 400)]);
+    let summary = run.report["causes"][0]["summary"].as_str().unwrap();
+    assert_eq!(summary, "the server refuses once about 600 connections are upgraded");
+
+    // One in seven, all along.
+    let some = mixed(1_000, |n| n % 7 == 3, |n, at| answered(n, at, 503, MS / 2));
+    assert_eq!(Run::new(&some, &[]).causes(), [("refused_in_part", 143)]);
+}
+
+/// Through a balancer: the client's leg, and the balancer's own to one of three shards.
+fn balanced(
+    total: usize,
+    hit: impl Fn(usize) -> bool,
+    of: impl Fn(usize, i64) -> (ConnectionRow, Option<ConnectionRow>),
+) -> Vec<ConnectionRow> {
+    let mut rows = Vec::new();
+    for n in 0..total {
+        let at = n as i64 * 10 * MS;
+        let (client, shard) = if hit(n) {
+            of(n, at)
+        } else {
+            let client = upgraded(n, at);
+            let shard = upstream(n, &client, 3_002 + n as u32 % 3);
+            (client, Some(shard))
+        };
+        match shard {
+            Some(shard) => rows.extend([linked(n, client), shard]),
+            None => rows.push(client),
+        }
+    }
+    rows
+}
+
+#[test]
+fn behind_a_balancer() {
+    let every = |n: usize| n % 20 == 5;
+    // Refused without a SYN to any shard, among successes.
+    let race = balanced(1_000, every, |n, at| (answered(n, at, 503, MS / 5), None));
+    let run = Run::new(&race, &["--port", "3005"]);
+    assert_eq!(run.causes(), [("slot_race", 50)]);
+    assert_eq!(run.report["links"]["linked"], 950);
+    assert_eq!(run.report["links"]["certain"], 950);
+    assert_eq!(run.report["links"]["never_tried"], 50);
+    assert_eq!(run.report["attempts"], 1_000);
+
+    // The shard's port is closed.
+    let dead = balanced(1_000, every, |n, at| {
+        let client = answered(n, at, 502, MS);
+        let shard = ConnectionRow {
+            established_ns: None,
+            request_ns: None,
+            response_ns: None,
+            http_status: None,
+            error: Some("ECONNREFUSED".into()),
+            outcome: Some("no_listener".into()),
+            ..upstream(n, &client, 3_009)
+        };
+        (client, Some(shard))
+    });
+    assert_eq!(Run::new(&dead, &[]).causes(), [("upstream_refused", 50)]);
+
+    // The balancer's timeout: the shard answers after it.
+    let slow = balanced(1_000, every, |n, at| {
+        let client = answered(n, at, 504, 2 * S + (n as i64 % 5) * MS);
+        let shard = ConnectionRow {
+            response_ns: client.response_ns.map(|at| at + S),
+            ..upstream(n, &client, 3_002)
+        };
+        (client, Some(shard))
+    });
+    let run = Run::new(&slow, &[]);
+    assert_eq!(run.causes(), [("upstream_timeout", 50)]);
+    let summary = run.report["causes"][0]["summary"].as_str().unwrap();
+    assert_eq!(summary, "the proxy gave up waiting for the shard after 2.00 s");
+
+    // The shard takes the request and resets.
+    let reset = balanced(1_000, every, |n, at| {
+        let client = answered(n, at, 502, MS);
+        let shard = ConnectionRow {
+            response_ns: None,
+            http_status: None,
+            closed_by: Some("remote"),
+            closed_how: Some("rst"),
+            outcome: Some("no_response_server_reset".into()),
+            ..upstream(n, &client, 3_002)
+        };
+        (client, Some(shard))
+    });
+    assert_eq!(Run::new(&reset, &[]).causes(), [("upstream_reset", 50)]);
+
+    // The shard upgraded; the proxy's origin check turned the client away.
+    let origin = balanced(1_000, every, |n, at| {
+        let client = answered(n, at, 403, MS);
+        let shard = ConnectionRow { http_status: Some(101), ..upstream(n, &client, 3_002) };
+        (client, Some(shard))
+    });
+    let run = Run::new(&origin, &[]);
+    assert_eq!(run.causes(), [("forbidden", 50)]);
+    assert_eq!(
+        run.report["causes"][0]["evidence_for"][0],
+        "the shard had upgraded 50 of them: the check is in the proxy"
+    );
+}
+
+#[test]
+fn causes_mix_and_are_ranked() {
+    let rows = balanced(
+        2_000,
+        |n| n % 4 == 0,
+        |n, at| {
+            let client = match n % 16 {
+                0 => answered(n, at, 401, MS),
+                4 | 8 => answered(n, at, 429, MS),
+                _ => unanswered(n, at, S, "unknown"),
+            };
+            let shard = upstream(n, &client, 3_003);
+            (client, Some(shard))
+        },
+    );
+    let run = Run::new(&rows, &[]);
+    assert_eq!(run.causes(), [("rate_limit", 250), ("authentication", 125), ("unknown", 125)]);
+    let percents: Vec<_> = run.report["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|cause| cause["percent"].as_f64().unwrap())
+        .collect();
+    assert_eq!(percents, [50.0, 25.0, 25.0]);
+}
+
+#[test]
+fn a_port_that_is_bound_late() {
+    let rows = mixed(
+        500,
+        |n| n < 97,
+        |n, at| ConnectionRow {
+            established_ns: None,
+            accepted_ns: None,
+            request_ns: None,
+            ..unanswered(n, at, MS, "no_listener")
+        },
+    );
+    assert_eq!(Run::new(&rows, &[]).causes(), [("port_bound_late", 97)]);
+}
+
+#[test]
+fn waiting_to_be_accepted() {
+    let rows = mixed(
+        500,
+        |n| (200..245).contains(&n),
+        |n, at| ConnectionRow {
+            accepted_ns: None,
+            request_ns: None,
+            ..unanswered(n, at, 3 * S, "never_accepted")
+        },
+    );
+    let run = Run::new(&rows, &[]);
+    assert_eq!(run.causes(), [("slow_accept", 45)]);
+}
+
+#[test]
+fn without_attempts_it_says_how_to_record_them() {
+    let rows: Vec<ConnectionRow> =
+        (0..7).map(|n| ConnectionRow { class: "silent", ..blank_row(n) }).collect();
+    let run = Run::new(&rows, &["--max-failed", "0"]);
+    assert_eq!(run.code, 4);
+    assert_eq!(run.report["attempts"], 0);
+    assert_eq!(run.report["untold"], 7);
+}
