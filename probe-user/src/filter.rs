@@ -86,10 +86,22 @@ impl Filter {
     }
 
     pub(crate) fn keeps(&self, key: &CountKey, container: &Container) -> bool {
-        self.keeps_role(key.role)
-            && self.ports.contains(key.port)
+        self.keeps_key(key) && self.keeps_container(container)
+    }
+
+    /// As [`Filter::keeps`], but looks the container up only where it matters.
+    pub(crate) fn keeps_of(&self, key: &CountKey, identity: &Identity) -> bool {
+        self.keeps_key(key)
             && (self.containers.is_empty()
-                || self.containers.iter().any(|wanted| container.matches(wanted)))
+                || self.keeps_container(&identity.of(key.cgroup_id, key.netns)))
+    }
+
+    fn keeps_container(&self, container: &Container) -> bool {
+        self.containers.is_empty() || self.containers.iter().any(|wanted| container.matches(wanted))
+    }
+
+    fn keeps_key(&self, key: &CountKey) -> bool {
+        self.keeps_role(key.role) && self.ports.contains(key.port)
     }
 
     fn keeps_role(&self, role: u8) -> bool {

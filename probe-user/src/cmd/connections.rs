@@ -16,6 +16,7 @@ use crate::{
     exit::Exit,
     export::json::{ConnectionJson, key_of},
     filter::Filter,
+    handshake::follow::Observed,
     identity::{Identity, process},
     truth::{
         choose::{self, Need},
@@ -74,8 +75,7 @@ pub(crate) async fn find(
     }
     identity.refresh(connections.iter().map(|c| (c.cgroup_id, c.netns))).await;
     connections.retain(|connection| {
-        let container = identity.of(connection.cgroup_id, connection.netns);
-        filter.keeps(&key_of(connection), &container)
+        filter.keeps_of(&key_of(connection), identity)
             && keeps_state(filter, connection.state)
             && wanted.older_than.is_none_or(|age| is_older(connection, now, age))
     });
@@ -111,7 +111,7 @@ fn keeps_state(filter: &Filter, state: u8) -> bool {
 }
 
 /// What the kernel keeps as mini sockets fires no event: it comes from a dump.
-fn add_mini_sockets(connections: &mut Vec<Connection>) -> anyhow::Result<()> {
+fn add_mini_sockets(connections: &mut Vec<Observed>) -> anyhow::Result<()> {
     let known: HashSet<u64> = connections.iter().map(|connection| connection.cookie).collect();
     let mini = [state::SYN_RECV, state::FIN_WAIT_2, state::TIME_WAIT];
     let dumped = Polled::new(String::new()).connections()?;

@@ -97,9 +97,9 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         _ => exit,
     };
     if arguments.json {
-        print_json(&end)?
+        print_json(&end)?;
     } else {
-        print(&end.text(style))?
+        print(&end.text(style))?;
     }
     Ok(exit)
 }

@@ -19,7 +19,7 @@ use axum::{
     routing::get,
 };
 use hyper::body::{Bytes, Frame};
-use probe_common::{connection::Connection, key::CountSlot, state::role};
+use probe_common::{key::CountSlot, state::role};
 use tokio::sync::{Semaphore, mpsc::Receiver};
 
 use super::{
@@ -29,6 +29,7 @@ use super::{
 use crate::{
     cmd::connections::{self, Wanted},
     filter::Filter,
+    handshake::follow::Observed,
     identity::Identity,
     truth::{
         agent::AgentState,
@@ -143,7 +144,8 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Refused> {
         *established.entry(key).or_insert(0) += slot.established_total;
     }
     let exactness = agent.source.exactness()?;
-    let text = prometheus::text(&counts, &established, &exactness)
+    let vitals = agent.source.vitals();
+    let text = prometheus::text(&counts, &established, &exactness, &vitals)
         .map_err(|error| Refused::Failed(error.into()))?;
     Ok(([(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))], text).into_response())
 }
@@ -207,6 +209,7 @@ async fn raw_state(State(agent): State<Arc<Agent>>) -> Result<Json<AgentState>, 
         backend: agent.source.backend(),
         hooks: agent.source.hooks(),
         exactness: agent.source.exactness()?,
+        vitals: agent.source.vitals(),
     }))
 }
 
@@ -237,7 +240,7 @@ fn records<R: raw::Record>(records: &[R]) -> Vec<u8> {
 async fn raw_events(State(agent): State<Arc<Agent>>) -> Response {
     match agent.source.ended() {
         Some(batches) => Body::new(Events {
-            header: Some(Bytes::copy_from_slice(&raw::header::<Connection>())),
+            header: Some(Bytes::copy_from_slice(&raw::header::<Observed>())),
             batches,
         })
         .into_response(),

@@ -25,15 +25,19 @@ impl Lock {
     /// Takes the lock and writes our pid into it.
     ///
     /// # Errors
-    /// [`Error::AgentRuns`] if another process has it; [`Error::Input`] if the directory cannot be
-    /// written.
+    /// [`Error::AgentRuns`] if another process has it; [`Error::Unsupported`] if this user may not
+    /// write there, [`Error::Input`] if nobody can.
     pub(crate) fn take(socket: &Path) -> anyhow::Result<Self> {
         let path = path(socket);
         let unwritable = |error: io::Error| {
-            Error::input(
-                format!("cannot write {}: {error}", path.display()),
-                "run it as root, or choose another place with --agent-socket",
-            )
+            let why = format!("cannot write {}: {error}", path.display());
+            let next = "run it as root, or choose another place with --agent-socket";
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                let what = "run the agent".into();
+                Error::Unsupported { what, why, cure: next.into() }
+            } else {
+                Error::input(why, next)
+            }
         };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(unwritable)?;

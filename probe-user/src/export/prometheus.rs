@@ -21,6 +21,10 @@ const ACCEPTED: &str = "connections_accepted";
 const EXACT: &str = "exact";
 const DETAIL_COMPLETE: &str = "detail_complete";
 const BUILD: &str = "build";
+/// Of [`Source::vitals`], those that may fall; the others are counters.
+///
+/// [`Source::vitals`]: crate::truth::source::Source::vitals
+const VITAL_GAUGES: [&str; 2] = ["drift", "audited_sockets"];
 
 type Labels = Vec<(&'static str, String)>;
 
@@ -29,6 +33,7 @@ pub(crate) fn text(
     counts: &Counts,
     established_total: &BTreeMap<(String, String, u16, &'static str), u64>,
     exactness: &Exactness,
+    vitals: &[(String, i64)],
 ) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("groundtruth");
     let connections = Family::<Labels, Gauge>::default();
@@ -66,6 +71,18 @@ pub(crate) fn text(
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::from(value));
         registry.register(name, help, gauge);
+    }
+    for (name, value) in vitals {
+        let help = format!("How the agent itself fares: {}", name.replace('_', " "));
+        if VITAL_GAUGES.contains(&name.as_str()) {
+            let gauge: Gauge = Gauge::default();
+            gauge.set(*value);
+            registry.register(name, help, gauge);
+        } else {
+            let counter: Counter = Counter::default();
+            counter.inc_by(value.cast_unsigned());
+            registry.register(name, help, counter);
+        }
     }
     let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION").to_owned())]);
     registry.register(BUILD, "The agent's version", build);
@@ -113,13 +130,16 @@ mod tests {
             counts: vec![row(1, 20), row(2, 3)],
         };
         let exactness = Exactness { exact: true, detail_complete: false, degraded: vec![] };
-        let text = text(&counts, &BTreeMap::new(), &exactness).unwrap();
+        let vitals = [("drift".to_owned(), -1), ("skipped_runs".to_owned(), 3)];
+        let text = text(&counts, &BTreeMap::new(), &exactness, &vitals).unwrap();
         let labels = r#"container="we\"b\n\\",runtime="docker",port="3005",role="passive""#;
         for line in [
             format!("groundtruth_connections{{{labels},state=\"established\"}} 23"),
             format!("groundtruth_connections_accepted_total{{{labels}}} 14"),
             "groundtruth_exact 1".into(),
             "groundtruth_detail_complete 0".into(),
+            "groundtruth_drift -1".into(),
+            "groundtruth_skipped_runs_total 3".into(),
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }

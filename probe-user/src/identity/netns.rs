@@ -17,8 +17,6 @@ use std::{
 pub struct Netns {
     /// The inode that names it everywhere: `stat -L /proc/PID/ns/net`.
     pub inode: u32,
-    /// Where it was found, for messages.
-    pub path: PathBuf,
     file: Arc<File>,
 }
 
@@ -30,7 +28,7 @@ impl Netns {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let inode = inode_number(&file)?;
-        Ok(Self { inode, path: path.to_owned(), file: Arc::new(file) })
+        Ok(Self { inode, file: Arc::new(file) })
     }
 
     /// The namespace of this process.

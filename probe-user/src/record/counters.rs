@@ -1,7 +1,7 @@
 //! The kernel's own TCP counters of each network namespace, from `/proc/net/snmp` and
 //! `/proc/net/netstat`.
 
-use std::{collections::HashMap, fs, io};
+use std::{borrow::Cow, collections::HashMap, fs, io};
 
 use crate::identity::netns::Netns;
 
@@ -34,7 +34,7 @@ const NAMES: [&str; 24] = [
 ];
 
 /// Counters by their kernel names.
-pub(crate) type Counters = HashMap<&'static str, f64>;
+pub(crate) type Counters = HashMap<Cow<'static, str>, f64>;
 
 /// The counters of a namespace now.
 ///
@@ -58,7 +58,7 @@ fn parse(text: &str, group: &str, counters: &mut Counters) {
         if let (Some(known), Ok(value)) =
             (NAMES.iter().find(|known| **known == name), value.parse())
         {
-            counters.insert(known, value);
+            counters.insert((*known).into(), value);
         }
     }
 }
@@ -72,7 +72,7 @@ mod tests {
         let text = "Ip: Forwarding\nIp: 1\nTcp: MaxConn CurrEstab\nTcp: -1 997\n";
         let mut counters = Counters::new();
         parse(text, "Tcp:", &mut counters);
-        assert_eq!(counters, Counters::from([("CurrEstab", 997.0)]));
+        assert_eq!(counters, Counters::from([("CurrEstab".into(), 997.0)]));
     }
 
     #[test]

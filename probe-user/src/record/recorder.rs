@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     clock::{self, Pair},
-    export::json::key_of,
+    export::json::{key_of, service_port},
     filter::Filter,
+    handshake::follow::Observed,
     identity::{Identity, cgroup::Container, netns},
     truth::{
         polled::dump_all,
@@ -40,6 +41,9 @@ const CLOCK_EVERY_S: u64 = 10;
 /// Between walks over all sockets, which note what no event has shown.
 const SETTLE_EVERY_S: u64 = 5;
 
+/// The namespace of what is no namespace's: how the recording itself fares.
+const HOST: u32 = 0;
+
 /// What tells one connection from all others.
 type Key = (u64, u64, u32);
 
@@ -51,6 +55,8 @@ pub(crate) struct Recorder {
     source: Arc<dyn Source>,
     identity: Arc<Identity>,
     filter: Filter,
+    /// Ports whose every connection is an attempt at a WebSocket handshake.
+    websocket_ports: Vec<u16>,
     writer: CaptureWriter,
     ticks: u64,
     counts: HashMap<CountKey, [i64; 21]>,
@@ -67,12 +73,14 @@ impl Recorder {
         source: Arc<dyn Source>,
         identity: Arc<Identity>,
         filter: Filter,
+        websocket_ports: Vec<u16>,
         writer: CaptureWriter,
     ) -> Self {
         Self {
             source,
             identity,
             filter,
+            websocket_ports,
             writer,
             ticks: 0,
             counts: HashMap::new(),
@@ -85,14 +93,14 @@ impl Recorder {
     }
 
     /// A batch of connections that ended.
-    pub(crate) fn take_ended(&mut self, batch: &[Connection]) -> Result<(), WriteError> {
+    pub(crate) fn take_ended(&mut self, batch: &[Observed]) -> Result<(), WriteError> {
         if let Some(ended) = &mut self.ended {
-            ended.extend(batch.iter().map(identity_of));
+            ended.extend(batch.iter().map(|ended| identity_of(ended)));
         }
         let rows: Vec<ConnectionRow> = batch
             .iter()
             .filter(|connection| self.keeps(connection))
-            .map(|connection| rows::connection(connection, None))
+            .map(|connection| rows::connection(connection, None, self.is_declared(connection)))
             .collect();
         self.writer.connections(&rows)
     }
@@ -144,7 +152,8 @@ impl Recorder {
         self.write_kernel(true)?;
         // A connection that ends between the snapshot and the drain is in both: it ended.
         self.ended = Some(HashSet::new());
-        let open = self.source.connections()?;
+        let mut open = self.source.connections()?;
+        open.extend(self.source.pending()?);
         drain(&mut self).await?;
         self.write_open(&open)?;
         self.write_losses()?;
@@ -156,12 +165,16 @@ impl Recorder {
         Ok(self.writer.finish(meta)?)
     }
 
-    fn keeps(&self, connection: &Connection) -> bool {
-        let container = self.identity.of(connection.cgroup_id, connection.netns);
-        connection.flags & flag::LISTENER == 0 && self.filter.keeps(&key_of(connection), &container)
+    fn is_declared(&self, connection: &Connection) -> bool {
+        self.websocket_ports.contains(&service_port(connection))
     }
 
-    fn write_open(&mut self, open: &[Connection]) -> anyhow::Result<()> {
+    fn keeps(&self, connection: &Connection) -> bool {
+        connection.flags & flag::LISTENER == 0
+            && self.filter.keeps_of(&key_of(connection), &self.identity)
+    }
+
+    fn write_open(&mut self, open: &[Observed]) -> anyhow::Result<()> {
         let dumped = dump_all(Detail::TcpInfo)?;
         let by_cookie: HashMap<u64, &DiagSocket> =
             dumped.sockets.iter().map(|socket| (socket.cookie, socket)).collect();
@@ -172,7 +185,8 @@ impl Recorder {
             .filter(|connection| self.keeps(connection))
             .map(|connection| {
                 let socket = by_cookie.get(&connection.cookie);
-                rows::connection(connection, socket.and_then(|socket| socket.info))
+                let info = socket.and_then(|socket| socket.info);
+                rows::connection(connection, info, self.is_declared(connection))
             })
             .collect();
         Ok(self.writer.connections(&rows)?)
@@ -202,8 +216,7 @@ impl Recorder {
     ) -> Result<(), WriteError> {
         let mut changed = Vec::new();
         for slot in slots {
-            let container = self.identity.of(slot.key.cgroup_id, slot.key.netns);
-            if !self.filter.keeps(&slot.key, &container) {
+            if !self.filter.keeps_of(&slot.key, &self.identity) {
                 continue;
             }
             let now = fingerprint(slot);
@@ -220,21 +233,27 @@ impl Recorder {
         for namespace in netns::find()?.namespaces {
             // A namespace may be gone by now, or be closed to us.
             let Ok(now) = counters::read(&namespace) else { continue };
-            let at_mono_ns = clock::mono_ns();
-            let before = self.kernel.entry(namespace.inode).or_default();
-            changed.extend(
-                now.iter().filter(|(name, value)| all || before.get(*name) != Some(*value)).map(
-                    |(name, value)| KernelRow {
-                        at_mono_ns,
-                        netns: namespace.inode,
-                        name: (*name).into(),
-                        value: *value,
-                    },
-                ),
-            );
-            *before = now;
+            self.change(namespace.inode, now, all, &mut changed);
         }
+        let vitals: Counters = self
+            .source
+            .vitals()
+            .into_iter()
+            .map(|(name, value)| (name.into(), value as f64))
+            .collect();
+        self.change(HOST, vitals, all, &mut changed);
         Ok(self.writer.kernel(&changed)?)
+    }
+
+    fn change(&mut self, netns: u32, now: Counters, all: bool, changed: &mut Vec<KernelRow>) {
+        let at_mono_ns = clock::mono_ns();
+        let before = self.kernel.entry(netns).or_default();
+        changed.extend(
+            now.iter().filter(|(name, value)| all || before.get(*name) != Some(*value)).map(
+                |(name, value)| KernelRow { at_mono_ns, netns, name: name.clone(), value: *value },
+            ),
+        );
+        *before = now;
     }
 
     /// A row for each reason that is new since the last look.

@@ -14,6 +14,7 @@ use probe_common::{
 
 use crate::{
     export::json::{address, service_port},
+    handshake::{follow::Observed, outcome::outcome},
     health::{poller::Sample, url::HealthUrl},
     identity::cgroup::Container,
     truth::sock_diag::TcpInfo,
@@ -26,7 +27,11 @@ fn time(ns: u64) -> Option<i64> {
 }
 
 /// `info`: of a connection that is still open, what sock_diag says of its peer.
-pub(crate) fn connection(connection: &Connection, info: Option<TcpInfo>) -> ConnectionRow {
+pub(crate) fn connection(
+    connection: &Observed,
+    info: Option<TcpInfo>,
+    declared: bool,
+) -> ConnectionRow {
     let has = |bit: u32| connection.flags & bit != 0;
     let seen_task = connection.pid != 0;
     let ending = Ending::of(connection);
@@ -66,10 +71,11 @@ pub(crate) fn connection(connection: &Connection, info: Option<TcpInfo>) -> Conn
         left_established_ns: time(connection.left_established_ns),
         closed_ns: time(connection.closed_ns),
         released_ns: time(connection.released_ns),
-        class: class::NAMES.get(usize::from(connection.class)).copied().unwrap_or("unknown"),
-        outcome: None,
+        class: class::NAMES.get(usize::from(connection.seen_class)).copied().unwrap_or("unknown"),
+        outcome: outcome(connection, declared),
         http_status: (connection.http_status != 0).then_some(u32::from(connection.http_status)),
-        http_reason: None,
+        http_reason: (connection.http.reason_length != 0)
+            .then(|| connection.http.reason().to_owned().into()),
         close_code: (connection.close_code != 0).then_some(u32::from(connection.close_code)),
         closed_by: ending.and_then(Ending::by),
         closed_how: ending.map(Ending::how),
@@ -86,8 +92,8 @@ pub(crate) fn connection(connection: &Connection, info: Option<TcpInfo>) -> Conn
         unacked_segments: info.map(|info| info.unacked),
         unanswered_probes: info.map(|info| u32::from(info.probes.max(info.retransmits))),
         last_heard_ms: info.map(|info| info.last_ack_recv_ms.min(info.last_data_recv_ms)),
-        leg_id: None,
-        leg_certain: None,
+        leg_id: (connection.http.key_hash != 0).then_some(connection.http.key_hash),
+        leg_certain: (connection.http.key_hash != 0).then_some(true),
     }
 }
 

@@ -18,7 +18,7 @@ use hyper::{
     client::conn::http1::SendRequest,
 };
 use hyper_util::rt::TokioIo;
-use probe_common::{connection::Connection, key::CountSlot};
+use probe_common::key::CountSlot;
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::UnixStream,
@@ -29,6 +29,7 @@ use super::{
     raw,
     source::{Backend, Ended, Exactness, Source},
 };
+use crate::handshake::follow::Observed;
 
 /// Where the agent listens unless told otherwise.
 pub(crate) const SOCKET: &str = "/run/groundtruth/agent.sock";
@@ -47,6 +48,7 @@ pub(crate) struct AgentState {
     pub(crate) backend: Backend,
     pub(crate) hooks: Vec<String>,
     pub(crate) exactness: Exactness,
+    pub(crate) vitals: Vec<(String, i64)>,
 }
 
 enum Call {
@@ -89,8 +91,7 @@ impl Agent {
         std::thread::Builder::new()
             .name("agent-client".into())
             .spawn(move || runtime.block_on(talk(socket, queue)))?;
-        let body = get(&calls, "/v1/raw/state")?;
-        let state = serde_json::from_slice(&body).context("the agent's answer cannot be read")?;
+        let state = ask_state(&calls)?;
         Ok(Some(Self { calls, state }))
     }
 }
@@ -99,6 +100,12 @@ fn get(calls: &mpsc::UnboundedSender<Call>, path: &'static str) -> anyhow::Resul
     let (answer, wait) = blocking::channel();
     calls.send(Call::Get { path, answer }).map_err(|_| anyhow!("the agent's client ended"))?;
     wait.recv().context("the agent's client ended")?
+}
+
+fn ask_state(calls: &mpsc::UnboundedSender<Call>) -> anyhow::Result<AgentState> {
+    let body = get(calls, "/v1/raw/state")?;
+    serde_json::from_slice(&body)
+        .context("the agent's answer cannot be read: restart the agent with the installed version")
 }
 
 impl Source for Agent {
@@ -118,15 +125,17 @@ impl Source for Agent {
         get(&self.calls, "/v1/raw/settle").map(drop)
     }
 
-    fn connections(&self) -> anyhow::Result<Vec<Connection>> {
+    fn connections(&self) -> anyhow::Result<Vec<Observed>> {
         Ok(raw::parse(&get(&self.calls, "/v1/raw/connections")?)?)
     }
 
     fn exactness(&self) -> anyhow::Result<Exactness> {
-        let body = get(&self.calls, "/v1/raw/state")?;
-        let state: AgentState =
-            serde_json::from_slice(&body).context("the agent's answer cannot be read")?;
-        Ok(state.exactness)
+        Ok(ask_state(&self.calls)?.exactness)
+    }
+
+    fn vitals(&self) -> Vec<(String, i64)> {
+        // An agent that cannot be asked fails the calls for counts, which say so.
+        ask_state(&self.calls).map(|state| state.vitals).unwrap_or_default()
     }
 
     fn ended(&self) -> Option<Receiver<Ended>> {
@@ -216,7 +225,7 @@ async fn subscribe(socket: &Path) -> anyhow::Result<(Incoming, Vec<u8>)> {
             buffer.extend_from_slice(data);
         }
     }
-    raw::check_header::<Connection>(&buffer)?;
+    raw::check_header::<Observed>(&buffer)?;
     buffer.drain(..raw::HEADER);
     Ok((body, buffer))
 }

@@ -19,12 +19,14 @@ use tokio::sync::mpsc::Receiver;
 use super::{
     audit::{self, Audit},
     counters::Counters,
+    pending::Pending,
     records::Records,
     sock_diag::{self, Detail},
     source::{Backend, Ended, Exactness, Source},
 };
 use crate::{
     clock,
+    handshake::follow::Observed,
     identity::netns::{self, Netns},
     kernel::{
         Unavailable,
@@ -152,6 +154,7 @@ fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<Eb
     let Map::HashMap(connections) = take("CONNECTIONS")? else {
         anyhow::bail!("CONNECTIONS is not a hash map");
     };
+    let pending = Pending::new(take("HANDSHAKES")?)?;
     let ring = RingBuf::try_from(take("RECORDS")?)?;
     let mut hooks: Vec<String> = attached.hooks.iter().map(|running| running.hook.name()).collect();
     hooks.dedup();
@@ -159,7 +162,7 @@ fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<Eb
     Ok(Arc::new(EbpfSource {
         counters,
         connections,
-        records: Records::start(ring)?,
+        records: Records::start(ring, pending)?,
         attached: Mutex::new(attached),
         hooks,
         degraded,
@@ -186,6 +189,13 @@ fn walk_all(attached: &mut Attached) -> anyhow::Result<Vec<String>> {
 }
 
 impl EbpfSource {
+    fn held(&self) -> anyhow::Result<Vec<Connection>> {
+        let (_, connections) =
+            sys::hash_entries::<u64, _>(self.connections.fd().as_fd(), CHUNK)
+                .context("cannot read the connection map")?;
+        Ok(connections)
+    }
+
     fn keep_round(&self) -> Kept {
         let audit = self.settle().and_then(|()| {
             let found = netns::find().context("cannot list network namespaces")?;
@@ -206,7 +216,7 @@ impl EbpfSource {
     /// a destruction that were both skipped to leave such an entry.
     fn forget_missing(&self, attached: &mut Attached, walk: &Walk) -> anyhow::Result<()> {
         let mut missing: HashMap<u32, Vec<Connection>> = HashMap::new();
-        for connection in self.connections()? {
+        for connection in self.held()? {
             let met = connection.walk >= walk.number
                 || connection.first_seen_ns >= walk.started_ns
                 || connection.state == state::CLOSE;
@@ -264,9 +274,12 @@ impl Source for EbpfSource {
         self.forget_missing(&mut attached, &Walk { number, started_ns, namespaces })
     }
 
-    fn connections(&self) -> anyhow::Result<Vec<Connection>> {
-        sys::hash_values(self.connections.fd().as_fd(), CHUNK)
-            .context("cannot read the connection map")
+    fn connections(&self) -> anyhow::Result<Vec<Observed>> {
+        Ok(self.records.observe(self.held()?))
+    }
+
+    fn pending(&self) -> anyhow::Result<Vec<Observed>> {
+        self.records.pending()
     }
 
     fn exactness(&self) -> anyhow::Result<Exactness> {
@@ -298,7 +311,7 @@ impl Source for EbpfSource {
         Ok(Exactness { exact, detail_complete: lost == 0, degraded })
     }
 
-    fn vitals(&self) -> Vec<(&'static str, i64)> {
+    fn vitals(&self) -> Vec<(String, i64)> {
         let (undelivered, delivered) = self.records.totals();
         let mut vitals = vec![
             ("skipped_runs", self.skipped_runs().cast_signed()),
@@ -312,7 +325,7 @@ impl Source for EbpfSource {
             vitals.push(("drift", audit.drift()));
             vitals.push(("audited_sockets", audit.listed.cast_signed()));
         }
-        vitals
+        vitals.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     fn ended(&self) -> Option<Receiver<Ended>> {

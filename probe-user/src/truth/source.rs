@@ -1,9 +1,11 @@
 //! The three places counts can come from, behind one trait: our own programs in the kernel, a
 //! running agent, or (not exact) dumps of sock_diag.
 
-use probe_common::{connection::Connection, key::CountSlot};
+use probe_common::key::CountSlot;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Receiver;
+
+use crate::handshake::follow::Observed;
 
 /// How counts are obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,8 +26,9 @@ pub struct Exactness {
     pub degraded: Vec<String>,
 }
 
-/// A batch of connections that ended (or were released), oldest first.
-pub type Ended = Vec<Connection>;
+/// A batch of connections that ended (or were released), and of handshakes that failed before there
+/// was a connection, oldest first.
+pub type Ended = Vec<Observed>;
 
 /// Where counts come from. All calls are cheap enough to be made many times a second, except
 /// [`Source::connections`], and none for sock_diag.
@@ -55,7 +58,15 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// As [`Source::slots`].
-    fn connections(&self) -> anyhow::Result<Vec<Connection>>;
+    fn connections(&self) -> anyhow::Result<Vec<Observed>>;
+
+    /// Passive handshakes that are not established yet, nor given up.
+    ///
+    /// # Errors
+    /// As [`Source::slots`].
+    fn pending(&self) -> anyhow::Result<Vec<Observed>> {
+        Ok(Vec::new())
+    }
 
     /// # Errors
     /// As [`Source::slots`].
@@ -63,7 +74,7 @@ pub trait Source: Send + Sync {
 
     /// How the source itself fares: losses, repairs, audits. Names in snake_case; they only grow,
     /// but for `drift`.
-    fn vitals(&self) -> Vec<(&'static str, i64)> {
+    fn vitals(&self) -> Vec<(String, i64)> {
         Vec::new()
     }
 

@@ -125,8 +125,7 @@ impl Population {
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         *members.entry(*key).or_insert_with(|| {
             let hop = key.role == role::PASSIVE && self.hops.contains(&(key.netns, key.port));
-            let container = self.identity.of(key.cgroup_id, key.netns);
-            self.filter.keeps(key, &container) && !hop
+            self.filter.keeps_of(key, &self.identity) && !hop
         })
     }
 
