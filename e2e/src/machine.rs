@@ -18,27 +18,40 @@ pub enum Need {
     Program(&'static str),
 }
 
-/// Held while a test runs: its sockets and the agent's socket are the machine's, so no two run at once.
+/// Held while a test runs.
 #[derive(Debug)]
 pub struct Machine {
     _lock: File,
 }
 
+/// For a test that must be alone: it loads the machine, uses fixed ports or an agent.
+///
 /// `None` means skipped: the reason is printed and, where `cargo xtask test` runs the tests, noted in
 /// its file.
 #[must_use]
 pub fn require(needs: &[Need]) -> Option<Machine> {
+    acquire(needs, File::lock)
+}
+
+/// For a test that spends its time waiting, and whose ports are its own: others like it may run at
+/// the same time. Otherwise as [`require`].
+#[must_use]
+pub fn require_beside_others(needs: &[Need]) -> Option<Machine> {
+    acquire(needs, File::lock_shared)
+}
+
+fn acquire(needs: &[Need], lock: fn(&File) -> std::io::Result<()>) -> Option<Machine> {
     let path = std::env::temp_dir().join("groundtruth-e2e.lock");
-    let lock =
+    let file =
         File::create(&path).unwrap_or_else(|e| panic!("cannot create {}: {e}", path.display()));
-    lock.lock().unwrap_or_else(|e| panic!("cannot lock {}: {e}", path.display()));
+    lock(&file).unwrap_or_else(|e| panic!("cannot lock {}: {e}", path.display()));
     for need in needs {
         if let Err(why) = need.check() {
             skip(&why);
             return None;
         }
     }
-    Some(Machine { _lock: lock })
+    Some(Machine { _lock: file })
 }
 
 impl Need {

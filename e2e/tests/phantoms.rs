@@ -5,7 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use e2e::lab;
-use e2e::machine::{Need, require};
+use e2e::machine::{Need, require, require_beside_others};
 use e2e::net::Place;
 use e2e::process::{Running, Signal, binary, finish, finish_within};
 use e2e::scratch::Scratch;
@@ -35,7 +35,7 @@ fn findings(report: &Value) -> Vec<(String, i64)> {
 
 /// With the fault: exactly `count` of `kind`. Without it: nothing.
 fn found_and_fixed(scenario: &str, kind: &str, count: i64) {
-    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
     let (summary, report) = run(scenario, &[], 99);
     assert_eq!(findings(&report), [(kind.to_owned(), count)]);
     assert_eq!(summary["truth"][kind], count);
@@ -88,7 +88,7 @@ fn reverse_phantom() {
 /// The demo's promise: 45 application leaks, born together, ended by RSTs of the clients.
 #[test]
 fn demo() {
-    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
     let (summary, report) = run("demo", &[], 0);
     assert_eq!(summary["equal"], true);
     assert_eq!(findings(&report), [("application_leak".to_owned(), 45)]);
