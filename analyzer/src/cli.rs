@@ -120,6 +120,9 @@ pub(crate) struct Report {
     pub(crate) output: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) judging: Judging,
+    /// Most failed handshakes to pass: a count, or a share of the attempts such as 1%
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) max_failed: Option<Limit>,
     /// Print the report as JSON on standard output
     #[arg(long)]
     pub(crate) json: bool,

@@ -10,7 +10,7 @@ use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::handshake::{self, HandshakeReport};
 use crate::report::handshake_text;
-use crate::report::model::{Magnitude, SCHEMA_VERSION, VerdictState};
+use crate::report::model::{Magnitude, SCHEMA_VERSION};
 
 pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
     let mut reports = Vec::new();
@@ -39,19 +39,6 @@ pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
     }
     out.flush()?;
     let Some(limit) = args.max_failed else { return Ok(Outcome::Held) };
-    let magnitudes: Vec<Magnitude> = reports.iter().map(magnitude).collect();
-    Ok(match limit.judge("failed handshakes", &magnitudes, true).state {
-        VerdictState::Held => Outcome::Held,
-        VerdictState::Crossed => Outcome::Crossed,
-        VerdictState::Inconclusive => Outcome::Inconclusive,
-    })
-}
-
-/// Nothing attempted is nothing to judge.
-pub(crate) fn magnitude(report: &HandshakeReport) -> Magnitude {
-    Magnitude {
-        peak: (report.attempts > 0).then_some(report.failed as i64),
-        peak_percent: report.failed_percent,
-        at_end: None,
-    }
+    let magnitudes: Vec<Magnitude> = reports.iter().map(handshake::failed).collect();
+    Ok(limit.judge("failed handshakes", &magnitudes, true).state.outcome())
 }

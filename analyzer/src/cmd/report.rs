@@ -26,7 +26,7 @@ pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
         let files = args.client.iter().map(|path| path.display().to_string()).collect();
         Some(clients::report(files, &connections, &unreadable, &recordings)?)
     };
-    let report = build::report(&recordings, &args.judging, clients)?;
+    let report = build::report(&recordings, &args.judging, args.max_failed, clients)?;
 
     let dir = args.output.as_ref().unwrap_or(&args.captures[0]);
     let json = json::render(&report)?;

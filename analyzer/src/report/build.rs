@@ -11,9 +11,10 @@ use crate::report::model::{
     Quality, Report, SCHEMA_VERSION, ServerReport, ServiceSummary, Tally, Threshold, Truncation,
     VerdictState,
 };
-use crate::report::verdict;
+use crate::report::{handshake, verdict};
 use crate::rule::episode::percent;
 use crate::rule::{Case, findings};
+use crate::threshold::Limit;
 
 /// More than this share of samples that could not be judged leaves "nothing found" open.
 const UNJUDGED_PERCENT: usize = 10;
@@ -21,11 +22,12 @@ const UNJUDGED_PERCENT: usize = 10;
 pub(crate) fn report(
     recordings: &[Recording],
     judging: &Judging,
+    max_failed: Option<Limit>,
     clients: Option<ClientReport>,
 ) -> anyhow::Result<Report> {
     let captures: Vec<CaptureReport> =
         recordings.iter().map(|recording| capture(recording, judging)).collect::<Result<_, _>>()?;
-    let thresholds = thresholds(&captures, judging);
+    let thresholds = thresholds(&captures, judging, max_failed);
     Ok(Report {
         schema_version: SCHEMA_VERSION,
         analyzer_version: env!("CARGO_PKG_VERSION"),
@@ -37,7 +39,11 @@ pub(crate) fn report(
     })
 }
 
-fn thresholds(captures: &[CaptureReport], judging: &Judging) -> Vec<Threshold> {
+fn thresholds(
+    captures: &[CaptureReport],
+    judging: &Judging,
+    max_failed: Option<Limit>,
+) -> Vec<Threshold> {
     let servers: Vec<&ServerReport> = captures.iter().flat_map(|c| &c.servers).collect();
     let conclusive = servers
         .iter()
@@ -47,11 +53,19 @@ fn thresholds(captures: &[CaptureReport], judging: &Judging) -> Vec<Threshold> {
     };
     let reverse = judging.max_reverse_phantoms.unwrap_or(judging.max_phantoms);
     let unclosed = judging.max_unclosed.unwrap_or(judging.max_phantoms);
-    vec![
+    let mut thresholds = vec![
         judging.max_phantoms.judge("phantoms", &of(|s| s.phantoms), conclusive),
         reverse.judge("reverse phantoms", &of(|s| s.reverse_phantoms), conclusive),
         unclosed.judge("sockets never closed", &of(|s| s.unclosed), conclusive),
-    ]
+    ];
+    if let Some(limit) = max_failed {
+        let failed: Vec<Magnitude> = captures
+            .iter()
+            .map(|c| c.handshakes.as_ref().map_or(Magnitude::default(), handshake::failed))
+            .collect();
+        thresholds.push(limit.judge("failed handshakes", &failed, true));
+    }
+    thresholds
 }
 
 fn capture(recording: &Recording, judging: &Judging) -> anyhow::Result<CaptureReport> {
@@ -60,6 +74,7 @@ fn capture(recording: &Recording, judging: &Judging) -> anyhow::Result<CaptureRe
         .iter()
         .map(|url| server(recording, judging, url, ended_ns))
         .collect::<Result<_, _>>()?;
+    let handshakes = handshake::of(recording, &Population::of_filter(recording, &judging.filter)?)?;
     let meta = &recording.meta;
     let unix = |mono_ns| recording.clock.unix_ns(mono_ns);
     Ok(CaptureReport {
@@ -71,6 +86,7 @@ fn capture(recording: &Recording, judging: &Judging) -> anyhow::Result<CaptureRe
         started_unix_ns: unix(meta.started_mono_ns),
         ended_unix_ns: unix(ended_ns),
         servers,
+        handshakes: (handshakes.attempts > 0).then_some(handshakes),
         connections: connection_summary(recording)?,
         quality: Quality {
             backend: meta.backend.clone(),

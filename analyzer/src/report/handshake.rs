@@ -10,6 +10,7 @@ use crate::handshake::outcome::{OPEN, UPGRADED};
 use crate::handshake::stage::{Reached, Step, reached, steps};
 use crate::input::recording::Recording;
 use crate::population::Population;
+use crate::report::model::Magnitude;
 use crate::rule::handshake::{Case, Cause, causes};
 
 /// Examples per outcome and cause.
@@ -94,6 +95,15 @@ pub(crate) struct Bucket {
     pub(crate) at_unix_ns: i64,
     pub(crate) attempts: usize,
     pub(crate) failed: usize,
+}
+
+/// For thresholds. Nothing attempted is nothing to judge.
+pub(crate) fn failed(report: &HandshakeReport) -> Magnitude {
+    Magnitude {
+        peak: (report.attempts > 0).then_some(report.failed as i64),
+        peak_percent: report.failed_percent,
+        at_end: None,
+    }
 }
 
 pub(crate) fn of(

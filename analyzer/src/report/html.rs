@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::clock::utc;
 use crate::join::Basis;
 use crate::report::chart::{Plot, Series, thinned};
+use crate::report::handshake_html;
 use crate::report::markdown::quality_lines;
 use crate::report::model::{
     CaptureReport, ClientReport, Finding, Point, Report, ServerReport, Threshold, VerdictState,
@@ -93,6 +94,7 @@ fn limit(threshold: &Threshold) -> Markup {
 fn capture_section(capture: &CaptureReport) -> Markup {
     html! {
         @for server in &capture.servers { (server_section(server)) }
+        @if let Some(handshakes) = &capture.handshakes { (handshake_html::section(handshakes)) }
         @if !capture.connections.by_service.is_empty() {
             h2 { "Connections in " (capture.name) }
             section.card {

@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use crate::clock::utc;
+use crate::report::handshake::HandshakeReport;
+use crate::report::handshake_text;
 use crate::report::model::{CaptureReport, ClientReport, Finding, Report, ServerReport};
 use crate::report::text::{client_sentence, episode_line, mark, measured, printable};
 use crate::report::verdict::{capitalised, thousands};
@@ -47,6 +49,9 @@ fn capture_section(text: &mut String, capture: &CaptureReport) {
     );
     for server in &capture.servers {
         server_section(text, server);
+    }
+    if let Some(handshakes) = &capture.handshakes {
+        handshake_section(text, handshakes);
     }
     if !capture.connections.by_service.is_empty() {
         text.push_str(
@@ -166,6 +171,47 @@ fn finding_section(text: &mut String, finding: &Finding) {
                 example.local_port,
                 escape(&example.state),
                 example.cookie
+            );
+        }
+    }
+}
+
+fn handshake_section(text: &mut String, report: &HandshakeReport) {
+    let _ = writeln!(text, "\n### Handshakes\n\n{}", escape(&handshake_text::sentence(report)));
+    for ranked in &report.causes {
+        let cause = &ranked.cause;
+        let _ = writeln!(
+            text,
+            "\n#### {} × {} ({:.1} % of failures)\n\n{}, {}.\n",
+            thousands(cause.count as i64),
+            escape(cause.name),
+            ranked.percent,
+            escape(&capitalised(&cause.summary)),
+            cause.certainty.words()
+        );
+        for evidence in &cause.evidence_for {
+            let _ = writeln!(text, "- for: {}", escape(evidence));
+        }
+        for evidence in &cause.evidence_against {
+            let _ = writeln!(text, "- against: {}", escape(evidence));
+        }
+        if let (Some(other), Some(decides)) = (cause.or, cause.would_decide) {
+            let _ = writeln!(text, "- or: {other}; what would decide: {decides}");
+        }
+        let _ = writeln!(text, "- next: {}", escape(cause.next_step));
+    }
+    text.push_str("\n| container | port | role | outcome | attempts | share |\n| --- | ---: | --- | --- | ---: | ---: |\n");
+    for service in &report.services {
+        for outcome in &service.outcomes {
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {} | {:.1} % |",
+                escape(&service.container),
+                service.port,
+                service.role,
+                escape(&outcome.outcome),
+                outcome.count,
+                outcome.percent
             );
         }
     }

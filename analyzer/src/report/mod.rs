@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod chart;
 pub(crate) mod handshake;
+pub(crate) mod handshake_html;
 pub(crate) mod handshake_text;
 pub(crate) mod html;
 pub(crate) mod json;

@@ -8,6 +8,7 @@ use crate::error::Outcome;
 use crate::join::{Agreement, Basis};
 use crate::lives::Ending;
 use crate::population::Population;
+use crate::report::handshake::HandshakeReport;
 
 pub(crate) const SCHEMA_VERSION: &str = "1.0";
 
@@ -71,6 +72,9 @@ pub(crate) struct CaptureReport {
     pub(crate) started_unix_ns: i64,
     pub(crate) ended_unix_ns: i64,
     pub(crate) servers: Vec<ServerReport>,
+    /// Where any connection asked for an upgrade.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) handshakes: Option<HandshakeReport>,
     pub(crate) connections: ConnectionSummary,
     pub(crate) quality: Quality,
 }

@@ -2,6 +2,7 @@
 
 use crate::clock::utc_time;
 use crate::report::build::state;
+use crate::report::handshake::HandshakeReport;
 use crate::report::model::{
     CaptureReport, Finding, Kind, ServerReport, Threshold, Verdict, VerdictState,
 };
@@ -28,6 +29,8 @@ pub(crate) fn of(captures: &[CaptureReport], thresholds: &[Threshold]) -> Verdic
                 .to_owned(),
         );
     }
+    let handshakes = || captures.iter().filter_map(|capture| capture.handshakes.as_ref());
+    sentences.extend(handshakes().filter(|found| found.failed > 0).map(handshake_sentence));
     if captures.iter().any(|capture| capture.quality.backend != "ebpf") {
         sentences.push(
             "The kernel's side was polled, not followed: what came and went between two polls is not \
@@ -35,12 +38,24 @@ pub(crate) fn of(captures: &[CaptureReport], thresholds: &[Threshold]) -> Verdic
                 .to_owned(),
         );
     }
-    Verdict { state, headline: headline(state, &servers), sentences }
+    let failed = handshakes().map(|found| found.failed).sum();
+    let attempts = handshakes().map(|found| found.attempts).sum();
+    Verdict { state, headline: headline(state, &servers, failed, attempts), sentences }
 }
 
-fn headline(state: VerdictState, servers: &[&ServerReport]) -> String {
+fn headline(
+    state: VerdictState,
+    servers: &[&ServerReport],
+    failed: usize,
+    attempts: usize,
+) -> String {
     let findings = || servers.iter().flat_map(|server| &server.findings);
-    let Some(worst) = findings().max_by_key(|finding| finding.count) else {
+    let worst = findings().max_by_key(|finding| finding.count);
+    if failed > 0 && worst.is_none_or(|worst| worst.count < failed as i64) {
+        let (failed, attempts) = (thousands(failed as i64), thousands(attempts as i64));
+        return format!("{failed} of {attempts} handshakes failed");
+    }
+    let Some(worst) = worst else {
         return match state {
             VerdictState::Inconclusive => "inconclusive".to_owned(),
             VerdictState::Held | VerdictState::Crossed => "no phantoms".to_owned(),
@@ -56,6 +71,25 @@ fn headline(state: VerdictState, servers: &[&ServerReport]) -> String {
         Kind::ReversePhantom => format!("{count} reverse phantom{s}"),
         Kind::DoubleDecrement => format!("{count} too few reported: double decrement"),
     }
+}
+
+/// `57 of 100 handshakes failed (57.0 %): 45 by rate limit, …`
+fn handshake_sentence(report: &HandshakeReport) -> String {
+    let mut text = format!(
+        "{} of {} failed ({:.1} %).",
+        thousands(report.failed as i64),
+        plural(report.attempts as i64, "handshake"),
+        report.failed_percent.unwrap_or(0.0)
+    );
+    for ranked in report.causes.iter().take(2) {
+        text.push_str(&format!(
+            " {}: {} ({}).",
+            thousands(ranked.cause.count as i64),
+            ranked.cause.summary,
+            ranked.cause.certainty.words()
+        ));
+    }
+    text
 }
 
 fn server_sentences(server: &ServerReport) -> String {

@@ -1,0 +1,126 @@
+//! The handshake section of the HTML report.
+
+use maud::{Markup, html};
+
+use crate::clock::utc;
+use crate::report::chart::{Plot, Series};
+use crate::report::handshake::{HandshakeReport, RankedCause, ServiceHandshakes};
+use crate::report::handshake_text::sentence;
+use crate::report::verdict::{capitalised, thousands};
+
+pub(crate) fn section(report: &HandshakeReport) -> Markup {
+    let column = |of: fn(&crate::report::handshake::Bucket) -> i64| -> Vec<i64> {
+        report.over_time.iter().map(of).collect()
+    };
+    let plot = Plot {
+        title: "Attempts over time, and those that failed",
+        at_unix_ns: column(|bucket| bucket.at_unix_ns),
+        series: vec![
+            Series {
+                name: "attempts",
+                class: "kernel",
+                values: column(|bucket| bucket.attempts as i64),
+                high: None,
+            },
+            Series {
+                name: "failed",
+                class: "phantom",
+                values: vec![0; report.over_time.len()],
+                high: Some(column(|bucket| bucket.failed as i64)),
+            },
+        ],
+        births: &[],
+        tall: false,
+    };
+    html! {
+        h2 { "Handshakes" }
+        section.card {
+            p { (sentence(report)) }
+            @if let Some(plot) = plot.render() { (plot) }
+            @for cause in &report.causes { (cause_article(cause)) }
+            @for service in &report.services { (service_part(service)) }
+        }
+    }
+}
+
+fn cause_article(ranked: &RankedCause) -> Markup {
+    let cause = &ranked.cause;
+    html! {
+        article.finding {
+            header {
+                h3 { (thousands(cause.count as i64)) " × " (cause.name.replace('_', " ")) }
+                span.badge { (format!("{:.1} % of failures", ranked.percent)) }
+                span.badge { (cause.certainty.words()) }
+            }
+            p { (capitalised(&cause.summary)) "." }
+            ul.evidence {
+                @for line in &cause.evidence_for { li.for { (line) } }
+                @for line in &cause.evidence_against { li.against { (line) } }
+                @if let (Some(other), Some(decides)) = (cause.or, cause.would_decide) {
+                    li.against { "or " (other.replace('_', " ")) "; what would decide: " (decides) }
+                }
+                @if !cause.next_step.is_empty() { li.next { (cause.next_step) } }
+            }
+            @if !ranked.examples.is_empty() {
+                p.soft.small {
+                    "Such as "
+                    @for (index, pair) in ranked.examples.iter().enumerate() {
+                        @if index > 0 { ", " }
+                        code { (pair.remote_address) ":" (pair.remote_port) }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn service_part(service: &ServiceHandshakes) -> Markup {
+    let share = |count: usize| 100.0 * count as f64 / service.attempts.max(1) as f64;
+    html! {
+        details open {
+            summary { (service.container) ", port " (service.port) ", " (service.role) }
+            div.funnel {
+                @for stage in &service.funnel {
+                    span { (stage.stage.replace('_', " ")) }
+                    span.bar { i style=(format!("width:{:.2}%", share(stage.count))) {} }
+                    span.n { (thousands(stage.count as i64)) }
+                }
+            }
+            @if !service.steps.is_empty() {
+                div.scroll { table {
+                    thead { tr {
+                        th { "of those upgraded, ms" } th.n { "p50" } th.n { "p90" } th.n { "p99" }
+                        th.n { "p99.9" } th.n { "max" }
+                    } }
+                    tbody {
+                        @for step in &service.steps {
+                            tr {
+                                td { (step.from.replace('_', " ")) " → " (step.to.replace('_', " ")) }
+                                @for us in [step.p50_us, step.p90_us, step.p99_us, step.p999_us, step.max_us] {
+                                    td.n { (format!("{:.3}", us / 1e3)) }
+                                }
+                            }
+                        }
+                    }
+                } }
+            }
+            div.scroll { table {
+                thead { tr {
+                    th { "outcome" } th.n { "attempts" } th.n { "share, %" } th { "first (UTC)" }
+                    th { "last (UTC)" }
+                } }
+                tbody {
+                    @for outcome in &service.outcomes {
+                        tr {
+                            td { (outcome.outcome) }
+                            td.n { (thousands(outcome.count as i64)) }
+                            td.n { (format!("{:.1}", outcome.percent)) }
+                            td { (utc(outcome.first_unix_ns)) }
+                            td { (utc(outcome.last_unix_ns)) }
+                        }
+                    }
+                }
+            } }
+        }
+    }
+}
