@@ -250,7 +250,7 @@ mod tests {
         ended.state = state::CLOSE;
         ended.flags = flags;
         ended.error = error.cast_unsigned();
-        let row = connection(&ended, None);
+        let row = connection(&ended.into(), None, false);
         (row.closed_by, row.closed_how)
     }
 
@@ -273,10 +273,10 @@ mod tests {
         let mut open = empty_connection();
         open.state = state::ESTABLISHED;
         let info = TcpInfo { bytes_received: 7, probes: 2, unacked: 1, ..TcpInfo::default() };
-        let row = connection(&open, Some(info));
+        let row = connection(&open.into(), Some(info), false);
         assert_eq!((row.closed_by, row.closed_ns), (None, None));
         assert_eq!((row.bytes_received, row.unanswered_probes), (Some(7), Some(2)));
-        assert_eq!(connection(&open, None).bytes_received, None);
+        assert_eq!(connection(&open.into(), None, false).bytes_received, None);
     }
 
     #[test]

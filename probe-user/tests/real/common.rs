@@ -4,9 +4,12 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -80,6 +83,7 @@ impl Held {
 pub(crate) struct Health {
     pub(crate) address: SocketAddr,
     body: Arc<Mutex<String>>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Health {
@@ -87,16 +91,17 @@ impl Health {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let body = Arc::new(Mutex::new(body.to_owned()));
+        let asked = Arc::new(AtomicUsize::new(0));
         thread::spawn({
-            let body = Arc::clone(&body);
+            let (body, asked) = (Arc::clone(&body), Arc::clone(&asked));
             move || {
                 for stream in listener.incoming().flatten() {
-                    let body = Arc::clone(&body);
-                    thread::spawn(move || answer(stream, &body));
+                    let (body, asked) = (Arc::clone(&body), Arc::clone(&asked));
+                    thread::spawn(move || answer(stream, &body, &asked));
                 }
             }
         });
-        Self { address, body }
+        Self { address, body, asked }
     }
 
     pub(crate) fn reporting(count: i64) -> Self {
@@ -111,6 +116,11 @@ impl Health {
         body.clone_into(&mut self.body.lock().unwrap());
     }
 
+    /// Requests answered so far.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn url(&self) -> String {
         format!("http://{}/health", self.address)
     }
@@ -120,7 +130,7 @@ fn report(count: i64) -> String {
     format!(r#"{{"checks":{{"capacity":{{"current":{count},"max":5000}}}}}}"#)
 }
 
-fn answer(mut stream: TcpStream, body: &Mutex<String>) {
+fn answer(mut stream: TcpStream, body: &Mutex<String>, asked: &AtomicUsize) {
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
     while let Some(Ok(line)) = lines.next() {
         if !line.is_empty() {
@@ -129,6 +139,7 @@ fn answer(mut stream: TcpStream, body: &Mutex<String>) {
         let body = body.lock().unwrap().clone();
         let status = if body.is_empty() { "503 Unavailable" } else { "200 OK" };
         let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        asked.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -136,17 +147,17 @@ fn answer(mut stream: TcpStream, body: &Mutex<String>) {
 pub(crate) struct Watching(Child);
 
 impl Watching {
-    /// Returns once it has asked the server for the first time.
-    pub(crate) fn start(args: &[&str], until: impl Fn() -> bool) -> Self {
+    /// Returns once it has asked the server, so that it knows where things stand.
+    pub(crate) fn start(args: &[&str], health: &Health) -> Self {
         let child = probe(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let watching = Self(child);
-        let mut waited = Duration::ZERO;
-        while !until() {
-            assert!(waited < Duration::from_secs(20), "probe watch does not begin");
+        let began = Instant::now();
+        while health.asked() == 0 {
+            assert!(began.elapsed() < Duration::from_secs(60), "probe watch does not begin");
             thread::sleep(Duration::from_millis(50));
-            waited += Duration::from_millis(50);
         }
-        watching
+        // The answer is on its way back.
+        thread::sleep(Duration::from_millis(500));
+        Self(child)
     }
 
     pub(crate) fn interrupt(self) -> Output {

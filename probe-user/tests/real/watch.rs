@@ -13,10 +13,7 @@ fn watch<'a>(health: &'a str, port: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 
 fn begin(health: &Health, held: &Held, more: &[&str]) -> Watching {
     let (url, port) = (health.url(), held.address.port().to_string());
-    let watching = Watching::start(&watch(&url, &port, more), || true);
-    // The programs are loaded and the first request is made.
-    thread::sleep(Duration::from_secs(3));
-    watching
+    Watching::start(&watch(&url, &port, more), health)
 }
 
 fn blocks(lines: &[Value]) -> Vec<&Value> {
@@ -52,7 +49,7 @@ fn a_healthy_server_has_no_phantoms() {
 fn phantoms_are_counted_to_the_one_and_cross_the_threshold() {
     let mut held = Held::open("127.0.0.1:0", 0);
     let health = Health::reporting(0);
-    let watching = begin(&health, &held, &["--until-idle", "--expect", "100"]);
+    let watching = begin(&health, &held, &["--until-idle", "--expect", "100", "--duration", "60s"]);
     held.add(100);
     health.report(100);
     thread::sleep(Duration::from_secs(1));
@@ -85,7 +82,7 @@ fn the_polls_own_connection_is_not_counted() {
     let health = Health::reporting(0);
     let (url, port) = (health.url(), health.address.port().to_string());
     let args = watch(&url, &port, &["--duration", "3s", "--max-phantoms", "0"]);
-    let output = Watching::start(&args, || true).wait();
+    let output = Watching::start(&args, &health).wait();
     let lines = json_lines(&output);
     assert_eq!(output.status.code(), Some(0), "{lines:#?}");
     for block in blocks(&lines) {
@@ -99,6 +96,12 @@ fn a_health_that_fails_later_is_unavailable_and_never_a_number() {
     let held = Held::open("127.0.0.1:0", 3);
     let health = Health::reporting(3);
     let watching = begin(&health, &held, &[]);
+    // Some blocks that can be judged, then some that cannot.
+    let asked = health.asked();
+    while health.asked() < asked + 2 {
+        thread::sleep(Duration::from_millis(50));
+    }
+    thread::sleep(Duration::from_millis(500));
     health.say("");
     thread::sleep(Duration::from_secs(3));
     let output = watching.interrupt();
