@@ -1,8 +1,6 @@
 //! What a test needs of the machine, and the right to be alone on it.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
-use std::path::Path;
+use std::fs::File;
 use std::process::Command;
 
 use crate::{docker, probe, process};
@@ -26,8 +24,7 @@ pub struct Machine {
 
 /// For a test that must be alone: it loads the machine, uses fixed ports or an agent.
 ///
-/// `None` means skipped: the reason is printed and, where `cargo xtask test` runs the tests, noted in
-/// its file.
+/// `None` means skipped, and the reason is printed.
 #[must_use]
 pub fn require(needs: &[Need]) -> Option<Machine> {
     acquire(needs, File::lock)
@@ -47,7 +44,8 @@ fn acquire(needs: &[Need], lock: fn(&File) -> std::io::Result<()>) -> Option<Mac
     lock(&file).unwrap_or_else(|e| panic!("cannot lock {}: {e}", path.display()));
     for need in needs {
         if let Err(why) = need.check() {
-            skip(&why);
+            // `cargo xtask test` collects these lines for its summary.
+            eprintln!("skipped: {}", why.trim().replace('\n', " "));
             return None;
         }
     }
@@ -86,29 +84,6 @@ fn which(name: &str) -> bool {
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .any(|dir| dir.join(name).is_file())
-}
-
-/// The name of the running test, as libtest names its thread.
-fn test_name() -> String {
-    let executable = std::env::current_exe().unwrap_or_default();
-    let suite = executable.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let suite = suite.rsplit_once('-').map_or(suite.as_str(), |(name, _)| name);
-    let thread = std::thread::current();
-    format!("{suite}: {}", thread.name().unwrap_or("?"))
-}
-
-fn skip(why: &str) {
-    let name = test_name();
-    let why = why.trim().replace(['\n', '\t'], " ");
-    eprintln!("skipped {name}: {why}");
-    if let Some(path) = std::env::var_os("GROUNDTRUTH_SKIP_FILE") {
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&path)
-            .unwrap_or_else(|e| panic!("cannot open {}: {e}", Path::new(&path).display()));
-        writeln!(file, "{name}\t{why}").expect("the skip is noted");
-    }
 }
 
 /// Runs a tool to the end; panics with its message if it fails.

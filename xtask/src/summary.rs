@@ -1,4 +1,5 @@
-//! Reads what `cargo test` prints, and the file in which tests note that they were skipped.
+//! Reads what `cargo test -- --show-output` prints. A test that cannot run here prints a line
+//! `skipped: why` and returns; libtest knows it as passed.
 
 use std::fmt::Write as _;
 
@@ -12,12 +13,23 @@ pub(crate) struct Summary {
     suite: String,
     /// Between a suite's `running N tests` and its `test result`.
     running: bool,
+    /// The passed test whose own output is being read.
+    showing: Option<String>,
+    /// In the list of what passed tests printed.
+    successes: bool,
 }
 
 impl Summary {
-    /// Takes the next line of cargo's and libtest's output.
-    pub(crate) fn line(&mut self, line: &str) {
+    /// Takes the next line of cargo's and libtest's output. True if it is worth showing: what passed
+    /// tests print is not.
+    pub(crate) fn line(&mut self, line: &str) -> bool {
         let text = line.trim();
+        if self.successes && text != "failures:" && !text.starts_with("test result: ") {
+            self.success_output(line);
+            return false;
+        }
+        self.successes = text == "successes:";
+        self.showing = None;
         if let Some(rest) = text.strip_prefix("Running ") {
             self.end_suite();
             self.suite = suite_name(rest);
@@ -30,6 +42,21 @@ impl Summary {
             self.running = false;
         } else if let Some(rest) = text.strip_prefix("test ") {
             self.test(rest);
+        }
+        !self.successes
+    }
+
+    /// `---- name stdout ----`, and then what the test printed.
+    fn success_output(&mut self, line: &str) {
+        if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            self.showing = Some(name.to_owned());
+        } else if let Some(reason) = line.strip_prefix("skipped: ")
+            && let Some(name) = self.showing.take()
+        {
+            self.skipped.push((format!("{}: {name}", self.suite), reason.to_owned()));
+            self.passed = self.passed.saturating_sub(1);
         }
     }
 
@@ -49,20 +76,15 @@ impl Summary {
 
     /// A suite that began and printed no result was killed, or aborted.
     fn end_suite(&mut self) {
+        self.successes = false;
         if std::mem::take(&mut self.running) {
             self.failed.push(format!("{}: ended without a result", self.suite));
         }
     }
 
-    /// Ends the reading. `skip_file` holds a line `test<TAB>reason` for each test that returned early;
-    /// libtest knows those as passed. `cargo_failed` makes sure that a failure is never lost.
-    pub(crate) fn finish(mut self, skip_file: &str, cargo_failed: bool) -> Self {
+    /// Ends the reading. `cargo_failed` makes sure that a failure is never lost.
+    pub(crate) fn finish(mut self, cargo_failed: bool) -> Self {
         self.end_suite();
-        for line in skip_file.lines().filter(|line| !line.trim().is_empty()) {
-            let (name, reason) = line.split_once('\t').unwrap_or((line, "no reason given"));
-            self.skipped.push((name.to_owned(), reason.to_owned()));
-            self.passed = self.passed.saturating_sub(1);
-        }
         if cargo_failed && self.failed.is_empty() {
             self.failed.push("cargo test failed outside of any test, see above".to_owned());
         }
@@ -110,51 +132,74 @@ fn suite_name(running: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read(output: &str) -> Summary {
+    /// The summary, and the lines that are shown.
+    fn read(output: &str) -> (Summary, Vec<&str>) {
         let mut summary = Summary::default();
-        output.lines().for_each(|line| summary.line(line));
-        summary
+        let shown = output.lines().filter(|line| summary.line(line)).collect();
+        (summary, shown)
     }
 
     #[test]
     fn counts_are_taken_from_every_suite() {
-        let summary = read(
+        let (summary, shown) = read(
             "\
      Running unittests src/lib.rs (target/debug/deps/capture-0a1b)
 running 2 tests
 test reader::one ... ok
 test reader::two ... FAILED
+successes:
+
+---- reader::one stdout ----
+test of something ... ok
+
+failures:
+
+---- reader::two stdout ----
+it broke
 test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
      Running tests/docker.rs (target/debug/deps/docker-ffff)
 running 3 tests
 test a ... ok
 test b ... ok
 test c ... ignored, takes an hour
+successes:
+
+---- b stdout ----
+looking for docker
+skipped: no docker here
+
+successes:
+    a
+    b
+
 test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 9.01s
    Doc-tests capture
 running 0 tests
 test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ",
-        )
-        .finish("docker: b\tno docker here\n", true);
+        );
         assert_eq!(
-            summary.text(),
+            summary.finish(true).text(),
             "failed   capture: reader::two\n\
              skipped  docker: c\n         takes an hour\n\
              skipped  docker: b\n         no docker here\n\
              2 passed, 1 failed, 2 skipped"
         );
+        assert!(shown.contains(&"it broke"));
+        assert!(
+            !shown.contains(&"looking for docker") && !shown.contains(&"test of something ... ok")
+        );
     }
 
     #[test]
     fn a_suite_that_was_killed_is_a_failure() {
-        let summary = read(
+        let (summary, _) = read(
             "\
      Running tests/churn.rs (target/debug/deps/churn-1)
 running 1 test
 ",
-        )
-        .finish("", true);
+        );
+        let summary = summary.finish(true);
         assert!(summary.any_failed());
         assert_eq!(
             summary.text(),
@@ -164,7 +209,6 @@ running 1 test
 
     #[test]
     fn a_failure_outside_of_the_tests_is_not_lost() {
-        let summary = read("").finish("", true);
-        assert!(summary.any_failed());
+        assert!(Summary::default().finish(true).any_failed());
     }
 }

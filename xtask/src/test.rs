@@ -1,6 +1,5 @@
 //! `cargo xtask test`: everything built once, every test run, one summary.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::ExitCode;
 
@@ -9,10 +8,7 @@ use clap::Args;
 
 use crate::command::{self, Root, say};
 use crate::summary::Summary;
-use crate::{build_ebpf, paths, setup};
-
-/// Tests append `name<TAB>reason` to the file it names when they return without having tested.
-const SKIP_FILE: &str = "GROUNDTRUTH_SKIP_FILE";
+use crate::{build_ebpf, setup};
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -33,19 +29,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     command::run_timed("building the binaries", command::cargo()?.args(["build", "--bins"]))?;
     command::run_timed("building the tests", command::cargo()?.args(["test", "--no-run"]))?;
 
-    let skip_file = paths::target_dir()?.join("skipped-tests");
-    fs::write(&skip_file, "").with_context(|| format!("cannot write {}", skip_file.display()))?;
-
     let mut tests = command::cargo()?;
-    tests
-        .args(["test", "--no-fail-fast", "--"])
-        .args(&options.arguments)
-        .env(SKIP_FILE, &skip_file);
+    tests.args(["test", "--no-fail-fast", "--", "--show-output"]).args(&options.arguments);
     match root {
         Root::Already => say("running the tests"),
         Root::Sudo => {
             say("running the tests as root, by sudo");
-            tests.env(runner_variable(), format!("sudo --preserve-env={SKIP_FILE},PATH,CI"));
+            tests.env(runner_variable(), "sudo --preserve-env=PATH,CI");
         }
         Root::No(why) => {
             say(&format!("running the tests; those that need root are skipped: {why}"));
@@ -67,14 +57,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     for line in BufReader::new(reader).split(b'\n') {
         let line = line.context("cannot read the tests' output")?;
         let line = String::from_utf8_lossy(&line);
-        summary.line(&line);
-        writeln!(stdout, "{line}")?;
+        if summary.line(&line) {
+            writeln!(stdout, "{line}")?;
+        }
     }
     let status = child.wait().context("cannot wait for cargo")?;
 
-    let skipped = fs::read_to_string(&skip_file)
-        .with_context(|| format!("cannot read {}", skip_file.display()))?;
-    let summary = summary.finish(&skipped, !status.success());
+    let summary = summary.finish(!status.success());
     let must_run_all = options.require_all || std::env::var("CI").is_ok_and(|ci| ci == "true");
     let failed = summary.any_failed() || (must_run_all && summary.any_skipped());
     if must_run_all && summary.any_skipped() {
