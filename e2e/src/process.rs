@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
@@ -33,6 +34,7 @@ pub fn binary(name: &str) -> PathBuf {
 pub struct Finished {
     /// Exit code; `None` if a signal ended it.
     pub code: Option<i32>,
+    pub signal: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }
@@ -54,8 +56,8 @@ impl fmt::Display for Finished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "exit code {:?}\n--- stdout\n{}\n--- stderr\n{}",
-            self.code, self.stdout, self.stderr
+            "exit code {:?}, signal {:?}\n--- stdout\n{}\n--- stderr\n{}",
+            self.code, self.signal, self.stdout, self.stderr
         )
     }
 }
@@ -260,7 +262,12 @@ impl Running {
         while self.readers.iter().any(|r| !r.is_finished()) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(1));
         }
-        Finished { code: status.code(), stdout: self.stdout.all(), stderr: self.stderr.all() }
+        Finished {
+            code: status.code(),
+            signal: status.signal(),
+            stdout: self.stdout.all(),
+            stderr: self.stderr.all(),
+        }
     }
 
     /// Sends the signal and waits for the end, within a minute.

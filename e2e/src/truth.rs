@@ -20,7 +20,8 @@ pub fn ss(place: &Place, state: &str, filter: &str) -> usize {
     process::finish(&mut command).success("ss").lines().count()
 }
 
-/// `CurrEstab` of the namespace. See [`curr_estab_counts_close_wait`].
+/// `CurrEstab` of the namespace. Kernels of late (6.18 is one) count `close_wait` in it as well, so it
+/// is compared after the server has closed its ends.
 ///
 /// # Panics
 /// If `/proc/net/snmp` has no such field.
