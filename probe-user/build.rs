@@ -8,7 +8,8 @@ use std::{
 fn main() {
     println!("cargo::rerun-if-env-changed=PROBE_EBPF_OBJECT");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let object = env::var_os("PROBE_EBPF_OBJECT").map_or_else(|| default_object(&out), PathBuf::from);
+    let object =
+        env::var_os("PROBE_EBPF_OBJECT").map_or_else(|| default_object(&out), PathBuf::from);
     println!("cargo::rerun-if-changed={}", object.display());
     if let Err(error) = fs::copy(&object, out.join("probe-ebpf.o")) {
         println!(

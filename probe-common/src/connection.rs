@@ -125,17 +125,20 @@ pub struct Connection {
     pub seen_class: u8,
     /// 1: a request, a response and a frame each way were seen; nothing more is asked of its packets.
     pub complete: u8,
-    pub pad: u16,
+    /// How much of `line` is there.
+    pub line_length: u8,
+    pub pad: u8,
+    /// Beginning of a response whose first packet was too short to hold its status.
+    pub line: [u8; 12],
     /// The last walk that met this socket.
     pub walk: u32,
-    pub pad2: u32,
 }
 
 impl Connection {
     pub const NO_SLOT: u32 = u32::MAX;
 }
 
-const _: () = assert!(size_of::<Connection>() == 272);
+const _: () = assert!(size_of::<Connection>() == 280);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding (asserted above), every bit pattern is valid.

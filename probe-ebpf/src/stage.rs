@@ -23,6 +23,8 @@ use crate::{
 const BPF_RB_NO_WAKEUP: u64 = 1;
 /// A close frame has at most a two-byte header, a mask and 125 bytes.
 const LARGEST_CLOSE_FRAME: u32 = 131;
+/// Length of `HTTP/1.x NNN`.
+const STATUS_LINE: u8 = 12;
 /// Room for the headers of the smallest packets that are looked at for a close frame.
 const LARGEST_HEADERS: u32 = 120;
 /// Pieces that are taken of one packet.
@@ -221,17 +223,24 @@ fn on_response(
         connection.response_ns = now;
         if connection.request_ns == 0 {
             connection.seen_class = class::OTHER; // the server speaks first
-        } else if connection.seen_class == class::HTTP {
-            connection.http_status = status(skb, packet);
-            if connection.http_status == 101 {
-                connection.upgraded_ns = now;
-                connection.seen_class = class::UPGRADED;
-            }
-        } else {
-            connection.complete = 1;
         }
     } else if connection.upgraded_ns != 0 {
         on_frame(skb, packet, connection, incoming, now);
+        return;
+    }
+    if connection.seen_class != class::HTTP {
+        connection.complete = 1;
+    } else if connection.http_status == 0 && connection.line_length < STATUS_LINE {
+        connection.http_status =
+            if connection.line_length == 0 && packet.payload_length >= u32::from(STATUS_LINE) {
+                status(skb, packet, connection)
+            } else {
+                status_in_pieces(skb, packet, connection)
+            };
+        if connection.http_status == 101 {
+            connection.upgraded_ns = now;
+            connection.seen_class = class::UPGRADED;
+        }
     }
 }
 
@@ -277,10 +286,34 @@ fn classify(skb: *mut __sk_buff, packet: &Packet) -> u8 {
     }
 }
 
-/// Status of `HTTP/1.x NNN`, 0 if the packet does not begin with one.
+/// Status of a packet that holds the whole `HTTP/1.x NNN`.
 #[inline(always)]
-fn status(skb: *mut __sk_buff, packet: &Packet) -> u16 {
+fn status(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) -> u16 {
     let Some(line) = packet::load::<12>(skb, packet.payload_offset) else { return 0 };
+    connection.line_length = STATUS_LINE;
+    status_of(&line)
+}
+
+/// Status of a response that comes a few bytes at a time.
+#[inline(always)]
+fn status_in_pieces(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) -> u16 {
+    for taken in 0..u32::from(STATUS_LINE) {
+        let at = connection.line_length;
+        if taken >= packet.payload_length || at >= STATUS_LINE {
+            break;
+        }
+        let Some([byte]) = packet::load::<1>(skb, packet.payload_offset + taken) else { break };
+        if let Some(place) = connection.line.get_mut(usize::from(at)) {
+            *place = byte;
+        }
+        connection.line_length = at + 1;
+    }
+    if connection.line_length < STATUS_LINE { 0 } else { status_of(&connection.line) }
+}
+
+/// Status of `HTTP/1.x NNN`, 0 if it is none.
+#[inline(always)]
+fn status_of(line: &[u8; 12]) -> u16 {
     if line[..7] != *b"HTTP/1." || line[8] != b' ' {
         return 0;
     }

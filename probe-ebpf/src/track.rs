@@ -218,7 +218,7 @@ fn bring_to(sk: Sock, connection: &mut Connection, new: u8) {
         return;
     }
     let now = now();
-    note_accept(sk, connection, now);
+    note_accept(sk, connection);
     count_class(connection);
     match new {
         state::ESTABLISHED => {
@@ -256,14 +256,14 @@ fn note_first_fin(connection: &mut Connection, whose: u32) {
 
 /// `sk_socket` set means that a process has accepted the socket, at the latest now.
 #[inline(always)]
-pub fn note_accept(sk: Sock, connection: &mut Connection, now: u64) {
+pub fn note_accept(sk: Sock, connection: &mut Connection) {
     if connection.role == role::PASSIVE
         && connection.flags & flag::ACCEPTED == 0
         && connection.state != state::LISTEN
         && sk.has_descriptor()
     {
         connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
-        connection.accepted_ns = now;
+        connection.accepted_ns = now();
         count::accepted(connection);
     }
 }

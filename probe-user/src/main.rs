@@ -7,6 +7,7 @@ mod error;
 mod exit;
 mod export;
 mod filter;
+mod handshake;
 mod health;
 mod identity;
 mod kernel;

@@ -41,7 +41,11 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
                 stage::on_listener(skb, connection, false);
                 return PASS;
             }
-            track::catch_up(Sock::new(connection.sk as *const _), connection);
+            let sk = Sock::new(connection.sk as *const _);
+            track::catch_up(sk, connection);
+            if connection.flags & flag::ACCEPTED == 0 {
+                track::note_accept(sk, connection);
+            }
             stage::on_connection(skb, connection, false);
             track::count_class(connection);
             return PASS;

@@ -5,8 +5,6 @@
 //! The kernel shows each socket locked (5.10: under its bucket's lock, which CLOSE needs first), so
 //! the state that is read here can't be passed by the event that changes it.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
-
 use crate::{count, maps::CONNECTIONS, sock::Sock, track};
 
 /// `struct bpf_iter__tcp`.
@@ -35,8 +33,7 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
         }
         track::catch_up(sk, connection);
         track::count_class(connection);
-        // SAFETY: a helper without arguments.
-        track::note_accept(sk, connection, unsafe { bpf_ktime_get_ns() });
+        track::note_accept(sk, connection);
     } else {
         track::found(sk, sk.cookie(), walk > 0);
     }

@@ -48,14 +48,13 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
 
     let mut meta = meta(&arguments, source.as_ref())?;
     let writer = CaptureWriter::create(&arguments.output, &meta).map_err(output_error)?;
-    let mut recorder =
-        Recorder::new(
-            Arc::clone(&source),
-            Arc::clone(&identity),
-            arguments.filter.clone(),
-            arguments.websocket.clone(),
-            writer,
-        );
+    let mut recorder = Recorder::new(
+        Arc::clone(&source),
+        Arc::clone(&identity),
+        arguments.filter.clone(),
+        arguments.websocket.clone(),
+        writer,
+    );
     recorder.tick().await.map_err(named)?;
     let mut health = start_health(&arguments, source, identity).await?;
     eprintln!("probe: recording to {}", arguments.output.display());

@@ -29,8 +29,16 @@ use crate::identity::cgroup::Mounted;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf.o"));
 
 /// Maps that outlive the agent where they are pinned.
-const PINNED_MAPS: [&str; 8] =
-    ["CONNECTIONS", "SLOT_OF", "SLOT_OWNER", "COUNTS", "STATISTICS", "RECORDS", "LISTENERS", "HANDSHAKES"];
+const PINNED_MAPS: [&str; 8] = [
+    "CONNECTIONS",
+    "SLOT_OF",
+    "SLOT_OWNER",
+    "COUNTS",
+    "STATISTICS",
+    "RECORDS",
+    "LISTENERS",
+    "HANDSHAKES",
+];
 
 /// How to load.
 #[derive(Clone, Debug)]

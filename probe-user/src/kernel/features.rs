@@ -41,7 +41,12 @@ impl Feature {
 
     fn missing(name: impl Into<String>, unavailable: Unavailable) -> Self {
         let Unavailable { what, why, cure } = unavailable;
-        Self { name: name.into(), state: State::Missing, why: format!("cannot {what}: {why}"), cure }
+        Self {
+            name: name.into(),
+            state: State::Missing,
+            why: format!("cannot {what}: {why}"),
+            cure,
+        }
     }
 
     fn degraded(name: impl Into<String>, why: String, cure: &str) -> Self {
@@ -105,7 +110,8 @@ fn cgroups() -> Feature {
         }
         Ok(Mounted::V1Only) => Feature::degraded(
             "cgroup",
-            "version 1 only: connections are told apart by network namespace, not by container".into(),
+            "version 1 only: connections are told apart by network namespace, not by container"
+                .into(),
             "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2",
         ),
         Ok(Mounted::None) => Feature::degraded(
@@ -167,7 +173,10 @@ fn docker() -> Feature {
         Ok(_) => Feature::ok("Docker API", socket.display().to_string()),
         Err(error) => Feature::degraded(
             "Docker API",
-            format!("{}: {error}: Docker containers are shown by id, not by name", socket.display()),
+            format!(
+                "{}: {error}: Docker containers are shown by id, not by name",
+                socket.display()
+            ),
             "start Docker, or run as a user of the group docker; nothing to do without Docker",
         ),
     }

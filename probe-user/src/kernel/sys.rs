@@ -30,18 +30,22 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-/// Every value of a hash map, bucket by bucket: an entry that stays is seen exactly once, whatever
+/// Every entry of a hash map, bucket by bucket: an entry that stays is seen exactly once, whatever
 /// comes and goes meanwhile. `chunk` bounds the entries fetched by one call.
 ///
 /// # Errors
 /// As bpf(2) `BPF_MAP_LOOKUP_BATCH` (Linux 5.6 and later).
-pub fn hash_values<V: Pod>(map: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<V>> {
+pub fn hash_entries<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    chunk: u32,
+) -> io::Result<(Vec<K>, Vec<V>)> {
     let mut values: Vec<V> = Vec::new();
-    let mut keys = vec![0_u64; chunk as usize];
+    let mut keys: Vec<K> = Vec::new();
     let mut chunk = chunk;
     let mut next: Option<u32> = None;
     loop {
         values.reserve(chunk as usize);
+        keys.reserve(chunk as usize);
         let mut out = 0_u32;
         let mut previous = next.unwrap_or_default();
         // SAFETY: all-zero is a valid bpf_attr.
@@ -50,7 +54,7 @@ pub fn hash_values<V: Pod>(map: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<V>
         attributes.batch.count = chunk;
         attributes.batch.in_batch = if next.is_some() { (&raw mut previous) as u64 } else { 0 };
         attributes.batch.out_batch = (&raw mut out) as u64;
-        attributes.batch.keys = keys.as_mut_ptr() as u64;
+        attributes.batch.keys = keys.spare_capacity_mut().as_mut_ptr() as u64;
         attributes.batch.values = values.spare_capacity_mut().as_mut_ptr() as u64;
         let result = bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attributes);
         let done = match result {
@@ -59,15 +63,18 @@ pub fn hash_values<V: Pod>(map: BorrowedFd<'_>, chunk: u32) -> io::Result<Vec<V>
             Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
                 // One bucket alone holds more than a chunk.
                 chunk *= 2;
-                keys.resize(chunk as usize, 0);
                 continue;
             }
             Err(error) => return Err(error),
         };
-        // SAFETY: the kernel wrote `count` values into the reserved space.
-        unsafe { values.set_len(values.len() + attributes.batch.count as usize) };
+        // SAFETY: the kernel wrote `count` keys and values into the reserved space.
+        unsafe {
+            let count = attributes.batch.count as usize;
+            values.set_len(values.len() + count);
+            keys.set_len(keys.len() + count);
+        }
         if done {
-            return Ok(values);
+            return Ok((keys, values));
         }
         next = Some(out);
     }

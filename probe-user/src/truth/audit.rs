@@ -7,13 +7,13 @@
 
 use std::{collections::HashSet, io};
 
-use probe_common::{connection::Connection, key::CountSlot, state};
+use probe_common::{key::CountSlot, state};
 
 use super::{
     sock_diag::{self, Detail, DiagSocket},
     source::Source,
 };
-use crate::identity::netns::Netns;
+use crate::{handshake::follow::Observed, identity::netns::Netns};
 
 /// What an audit found, over all namespaces that could be entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,8 @@ fn compare(
     let Ok(listed_between) = listed(namespace) else { return Ok((0, 0)) };
     let held_after = held(&source.connections()?, namespace.inode);
     let extra = held_before.intersection(&held_after).filter(|id| !listed_between.contains(id));
-    let missing = listed_before.intersection(&listed_between).filter(|id| !held_before.contains(id));
+    let missing =
+        listed_before.intersection(&listed_between).filter(|id| !held_before.contains(id));
     Ok((extra.count() as u64, missing.count() as u64))
 }
 
@@ -86,11 +87,13 @@ fn established(slots: &[CountSlot], netns: u32) -> i64 {
         .sum()
 }
 
-fn held(connections: &[Connection], netns: u32) -> HashSet<u64> {
+fn held(connections: &[Observed], netns: u32) -> HashSet<u64> {
     connections
         .iter()
         .filter(|connection| connection.netns == netns && connection.state == state::ESTABLISHED)
-        .map(|connection| identity(connection.cookie, connection.local_port, connection.remote_port))
+        .map(|connection| {
+            identity(connection.cookie, connection.local_port, connection.remote_port)
+        })
         .collect()
 }
 

@@ -91,7 +91,10 @@ impl Counters {
     #[must_use]
     pub fn slots(&self) -> Vec<CountSlot> {
         let used = self.statistic(Stat::SlotsUsed) as usize;
-        (0..used).filter_map(|index| self.slots.get(index)).filter(|slot| slot.key.ready == 1).collect()
+        (0..used)
+            .filter_map(|index| self.slots.get(index))
+            .filter(|slot| slot.key.ready == 1)
+            .collect()
     }
 
     /// Numbers the next walk, for the kernel side to stamp what it meets.

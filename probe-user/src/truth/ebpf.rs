@@ -44,8 +44,14 @@ const KEEP_SHARE: u32 = 200;
 
 /// Losses that make counts inexact, in words.
 const COUNT_LOSSES: [(Stat, &str); 3] = [
-    (Stat::ConnectionMapFull, "connections were not counted: the connection map was full (raise --max-connections)"),
-    (Stat::ConnectionInsertFailed, "connections were not counted: the kernel could not insert them"),
+    (
+        Stat::ConnectionMapFull,
+        "connections were not counted: the connection map was full (raise --max-connections)",
+    ),
+    (
+        Stat::ConnectionInsertFailed,
+        "connections were not counted: the kernel could not insert them",
+    ),
     (Stat::CountSlotsFull, "connections were not counted: too many containers × ports"),
 ];
 
@@ -102,17 +108,19 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
         .and_then(|btf| walk::load(&mut attached.ebpf, &btf))
         .map_err(|error| inside("load iter/tcp", &error))?;
     if !attached.taken_over {
-        degraded.extend(walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?);
+        degraded
+            .extend(walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?);
     }
-    let source =
-        build(attached, degraded).map_err(|error| inside("open the maps", &error))?;
+    let source = build(attached, degraded).map_err(|error| inside("open the maps", &error))?;
     if let Some(pins) = pins {
         // Only now is the set worth taking over, and the programs of another build are not needed.
         let replaced = pins
             .complete()
             .map_err(|error| inside("complete the pins", &anyhow::Error::from(error)))?;
         for build in replaced {
-            eprintln!("probe: replaced the programs of another build ({build}); counts were seeded anew");
+            eprintln!(
+                "probe: replaced the programs of another build ({build}); counts were seeded anew"
+            );
         }
     }
     // From now on a socket that no event has shown is one whose birth was missed.
@@ -190,9 +198,8 @@ fn walk_all(attached: &mut Attached) -> anyhow::Result<Vec<String>> {
 
 impl EbpfSource {
     fn held(&self) -> anyhow::Result<Vec<Connection>> {
-        let (_, connections) =
-            sys::hash_entries::<u64, _>(self.connections.fd().as_fd(), CHUNK)
-                .context("cannot read the connection map")?;
+        let (_, connections) = sys::hash_entries::<u64, _>(self.connections.fd().as_fd(), CHUNK)
+            .context("cannot read the connection map")?;
         Ok(connections)
     }
 
@@ -306,7 +313,8 @@ impl Source for EbpfSource {
         let (undelivered, _) = self.records.totals();
         let lost = self.counters.statistic(Stat::RecordsLost) + undelivered;
         if lost > 0 {
-            degraded.push(format!("{lost} connection records were lost: the consumer was too slow"));
+            degraded
+                .push(format!("{lost} connection records were lost: the consumer was too slow"));
         }
         Ok(Exactness { exact, detail_complete: lost == 0, degraded })
     }

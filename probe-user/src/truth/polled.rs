@@ -15,7 +15,7 @@ use super::{
     sock_diag::{Detail, DiagSocket, dump},
     source::{Backend, Ended, Exactness, Source},
 };
-use crate::{clock, identity::netns};
+use crate::{clock, handshake::follow::Observed, identity::netns};
 
 /// The source that polls sock_diag.
 #[derive(Debug)]
@@ -55,11 +55,11 @@ impl Source for Polled {
         Ok(slots.into_values().collect())
     }
 
-    fn connections(&self) -> anyhow::Result<Vec<Connection>> {
+    fn connections(&self) -> anyhow::Result<Vec<Observed>> {
         let now = u64::try_from(clock::mono_ns())?;
         Ok(keyed(&dump_all(Detail::TcpInfo)?.sockets)
             .into_iter()
-            .map(|(socket, key)| connection(socket, key, now))
+            .map(|(socket, key)| connection(socket, key, now).into())
             .collect())
     }
 

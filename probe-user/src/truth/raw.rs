@@ -3,7 +3,9 @@
 
 use std::mem::size_of;
 
-use probe_common::{ABI_VERSION, connection::Connection, key::CountSlot};
+use probe_common::{ABI_VERSION, key::CountSlot};
+
+use crate::handshake::follow::Observed;
 
 /// Length of the header in front of the records.
 pub(crate) const HEADER: usize = 16;
@@ -12,7 +14,7 @@ const MAGIC: [u8; 4] = *b"gtr1";
 mod sealed {
     pub(crate) trait Sealed {}
     impl Sealed for super::CountSlot {}
-    impl Sealed for super::Connection {}
+    impl Sealed for super::Observed {}
 }
 
 /// A record that may travel: `repr(C)`, no padding, valid for any bytes.
@@ -25,7 +27,7 @@ impl Record for CountSlot {
     const KIND: u32 = 1;
 }
 
-impl Record for Connection {
+impl Record for Observed {
     const KIND: u32 = 2;
 }
 
@@ -135,10 +137,7 @@ mod tests {
             parse::<CountSlot>(&other).unwrap_err(),
             LayoutError::OtherVersion { agent: ABI_VERSION + 1, own: ABI_VERSION }
         );
-        assert_eq!(
-            parse::<Connection>(&header::<CountSlot>()).unwrap_err(),
-            LayoutError::NotRecords
-        );
+        assert_eq!(parse::<Observed>(&header::<CountSlot>()).unwrap_err(), LayoutError::NotRecords);
         assert_eq!(parse::<CountSlot>(b"HTTP").unwrap_err(), LayoutError::NotRecords);
         let torn = [&header::<CountSlot>()[..], &[0; 7]].concat();
         assert_eq!(parse::<CountSlot>(&torn).unwrap_err(), LayoutError::Partial { bytes: 23 });

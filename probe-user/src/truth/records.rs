@@ -1,4 +1,5 @@
-//! Drains the kernel's ring of ended connections and hands them to whoever listens.
+//! Drains the kernel's ring: puts first payloads together, and hands ended connections with what
+//! their payloads said to whoever listens.
 
 use std::{
     sync::{
@@ -10,22 +11,29 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
-use probe_common::connection::Connection;
+use probe_common::{connection::Connection, payload::Payload};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
-use super::source::Ended;
+use super::{pending::Pending, source::Ended};
+use crate::{
+    clock,
+    handshake::follow::{Follower, Observed},
+};
 
 /// The kernel side does not wake us per record. 20 ms at 25,000 records a second fill 2 % of the ring.
 const POLL: Duration = Duration::from_millis(20);
+/// Polls between looks at handshakes that have failed: a second.
+const PENDING_EVERY: u32 = 50;
 /// Batches that a slow listener may fall behind: 20 s.
 const BACKLOG: usize = 1000;
 
-#[derive(Default)]
 struct Shared {
     listeners: Mutex<Vec<Sender<Ended>>>,
     /// Records that were not delivered because a listener fell too far behind.
     undelivered: AtomicU64,
     delivered: AtomicU64,
+    follower: Mutex<Follower>,
+    pending: Mutex<Pending>,
     stop: AtomicBool,
 }
 
@@ -38,8 +46,15 @@ pub struct Records {
 impl Records {
     /// # Errors
     /// Where no thread can be started.
-    pub fn start(ring: RingBuf<MapData>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+    pub fn start(ring: RingBuf<MapData>, pending: Pending) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            listeners: Mutex::default(),
+            undelivered: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            follower: Mutex::default(),
+            pending: Mutex::new(pending),
+            stop: AtomicBool::new(false),
+        });
         let thread = thread::Builder::new().name("records".into()).spawn({
             let shared = Arc::clone(&shared);
             move || drain(ring, &shared)
@@ -53,6 +68,27 @@ impl Records {
         let (sender, receiver) = mpsc::channel(BACKLOG);
         self.shared.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
         receiver
+    }
+
+    /// Open connections, with what their payloads said.
+    #[must_use]
+    pub fn observe(&self, connections: Vec<Connection>) -> Vec<Observed> {
+        let follower = self.shared.follower.lock().unwrap_or_else(PoisonError::into_inner);
+        connections
+            .into_iter()
+            .map(|connection| Observed {
+                http: follower.get(&connection),
+                ..Observed::from(connection)
+            })
+            .collect()
+    }
+
+    /// Handshakes without a connection.
+    ///
+    /// # Errors
+    /// As bpf(2).
+    pub fn pending(&self) -> anyhow::Result<Vec<Observed>> {
+        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner).all()
     }
 
     /// Records lost on the way to a listener, and records taken from the ring.
@@ -75,16 +111,31 @@ impl Drop for Records {
 }
 
 fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
+    let mut polls = 0_u32;
     while !shared.stop.load(Ordering::Relaxed) {
         let mut batch = Ended::new();
-        while let Some(item) = ring.next() {
-            if let Some(connection) = parse(&item) {
-                batch.push(connection);
-            }
-            if batch.len() == 4096 {
-                deliver(shared, std::mem::take(&mut batch));
+        {
+            let mut follower = shared.follower.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(item) = ring.next() {
+                match parse(&item) {
+                    Some(Record::Payload(piece)) => follower.feed(piece),
+                    Some(Record::Connection(connection)) => batch.push(Observed {
+                        http: follower.take(&connection),
+                        ..Observed::from(connection)
+                    }),
+                    None => {}
+                }
+                if batch.len() == 4096 {
+                    deliver(shared, std::mem::take(&mut batch));
+                }
             }
         }
+        if polls.is_multiple_of(PENDING_EVERY) {
+            let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+            // What can't be read now is read in a second.
+            batch.extend(pending.give_up(clock::mono_ns().unsigned_abs()).unwrap_or_default());
+        }
+        polls = polls.wrapping_add(1);
         if !batch.is_empty() {
             deliver(shared, batch);
         }
@@ -92,13 +143,24 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<Connection> {
+enum Record<'a> {
+    Payload(&'a Payload),
+    Connection(Connection),
+}
+
+fn parse(bytes: &[u8]) -> Option<Record<'_>> {
     let is_payload = bytes.first_chunk() == Some(&0_u64.to_ne_bytes());
-    if is_payload || bytes.len() < size_of::<Connection>() {
+    if is_payload {
+        let fits = bytes.len() >= size_of::<Payload>()
+            && bytes.as_ptr().addr().is_multiple_of(align_of::<Payload>());
+        // SAFETY: long enough and aligned (the ring aligns to 8), and every bit pattern is valid.
+        return fits.then(|| Record::Payload(unsafe { &*bytes.as_ptr().cast::<Payload>() }));
+    }
+    if bytes.len() < size_of::<Connection>() {
         return None;
     }
     // SAFETY: long enough, and every bit pattern is a valid Connection.
-    Some(unsafe { bytes.as_ptr().cast::<Connection>().read_unaligned() })
+    Some(Record::Connection(unsafe { bytes.as_ptr().cast::<Connection>().read_unaligned() }))
 }
 
 fn deliver(shared: &Shared, batch: Ended) {

@@ -1,0 +1,5 @@
+//! Handshakes above TCP: what the first bytes said, and what came of them.
+
+pub mod follow;
+pub mod http;
+pub mod outcome;

@@ -1,0 +1,100 @@
+//! Passive handshakes that have no connection yet. The kernel side takes out those that get one; the
+//! others are given up here, and become rows of their own.
+
+use std::os::fd::AsFd;
+
+use anyhow::Context;
+use aya::maps::{HashMap, Map, MapData};
+use probe_common::{
+    connection::{Connection, class},
+    handshake::{Handshake, Pair, flag},
+    state::{self, role},
+};
+
+use crate::{
+    handshake::follow::{Http, Observed},
+    kernel::sys,
+};
+
+const CHUNK: u32 = 1024;
+
+/// After this long without a packet the kernel has given up too: five retransmissions of the SYN-ACK
+/// take 63 s.
+const GIVE_UP_NS: u64 = 70_000_000_000;
+
+/// The map of handshakes.
+pub struct Pending {
+    map: HashMap<MapData, Pair, Handshake>,
+    fd: MapData,
+}
+
+impl Pending {
+    /// # Errors
+    /// Where it is no such map.
+    pub fn new(map: Map) -> anyhow::Result<Self> {
+        let Map::HashMap(data) = map else { anyhow::bail!("HANDSHAKES is not a hash map") };
+        let fd = MapData::from_id(data.info()?.id()).context("cannot open the handshakes again")?;
+        Ok(Self { map: HashMap::try_from(Map::HashMap(data))?, fd })
+    }
+
+    /// Every handshake that waits.
+    ///
+    /// # Errors
+    /// As bpf(2).
+    pub fn all(&self) -> anyhow::Result<Vec<Observed>> {
+        Ok(self.entries()?.iter().map(|(pair, handshake)| observed(pair, handshake, 0)).collect())
+    }
+
+    /// Takes out those that have failed by now.
+    ///
+    /// # Errors
+    /// As bpf(2).
+    pub fn give_up(&mut self, now_ns: u64) -> anyhow::Result<Vec<Observed>> {
+        let mut failed = Vec::new();
+        for (pair, handshake) in self.entries()? {
+            let at_once = handshake.flags & (flag::NO_LISTENER | flag::RST_RECEIVED) != 0;
+            let last = handshake.syn_ns.max(handshake.syn_ack_ns).max(handshake.ack_ns);
+            if at_once || now_ns.saturating_sub(last) > GIVE_UP_NS {
+                let ended = if handshake.rst_ns == 0 { now_ns } else { handshake.rst_ns };
+                failed.push(observed(&pair, &handshake, ended));
+                // It is gone if its connection was established just now.
+                let _ = self.map.remove(&pair);
+            }
+        }
+        Ok(failed)
+    }
+
+    fn entries(&self) -> anyhow::Result<Vec<(Pair, Handshake)>> {
+        let (pairs, handshakes) =
+            sys::hash_entries(self.fd.fd().as_fd(), CHUNK).context("cannot read the handshakes")?;
+        Ok(pairs.into_iter().zip(handshakes).collect())
+    }
+}
+
+/// A handshake as a connection that was never established.
+fn observed(pair: &Pair, handshake: &Handshake, closed_ns: u64) -> Observed {
+    // SAFETY: all-zero is a valid Connection.
+    let mut connection: Connection = unsafe { std::mem::zeroed() };
+    connection.local_address = pair.local_address;
+    connection.remote_address = pair.remote_address;
+    connection.local_port = pair.local_port;
+    connection.remote_port = pair.remote_port;
+    connection.netns = pair.netns;
+    connection.family = libc::AF_INET6 as u8;
+    connection.cgroup_id = handshake.cgroup_id;
+    connection.slot = Connection::NO_SLOT;
+    connection.role = role::PASSIVE;
+    connection.class = class::SILENT;
+    connection.seen_class = class::SILENT;
+    connection.state = if closed_ns == 0 { state::SYN_RECV } else { state::CLOSE };
+    connection.first_seen_ns = handshake.syn_ns;
+    connection.syn_received_ns = handshake.syn_ns;
+    connection.syn_ack_sent_ns = handshake.syn_ack_ns;
+    connection.closed_ns = closed_ns;
+    Observed {
+        connection,
+        http: Http::NONE,
+        handshake_flags: handshake.flags,
+        syn_acks: u32::from(handshake.syn_acks),
+    }
+}
