@@ -40,6 +40,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         analyzer handshakes run1\n  \
         analyzer handshakes run1 --port 3005 --max-failed 1%\n  \
+        analyzer handshakes run1 --attempts | jq -c 'select(.cause)'\n  \
         analyzer handshakes run1 --json | jq '.causes[] | {name, count, percent}'")]
     Handshakes(Handshakes),
     /// The recorded connections, one leg each
@@ -153,6 +154,9 @@ pub(crate) struct Handshakes {
     /// Print one JSON object per capture
     #[arg(long)]
     pub(crate) json: bool,
+    /// Print one JSON object per attempt: address, outcome, cause, and the shard it was passed on to
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) attempts: bool,
 }
 
 #[derive(Debug, Args)]

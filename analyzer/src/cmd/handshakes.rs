@@ -21,7 +21,12 @@ pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
     }
     let mut out = io::stdout().lock();
     for (index, report) in reports.iter().enumerate() {
-        if args.json {
+        if args.attempts {
+            for attempt in &report.named {
+                serde_json::to_writer(&mut out, attempt)?;
+                out.write_all(b"\n")?;
+            }
+        } else if args.json {
             #[derive(Serialize)]
             struct Line<'a> {
                 schema_version: &'static str,

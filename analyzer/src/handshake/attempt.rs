@@ -25,7 +25,8 @@ pub(crate) struct Attempt {
     pub(crate) retransmits: u32,
     pub(crate) closed_by_remote: Option<bool>,
     pub(crate) leg_id: Option<u64>,
-    pub(crate) leg_certain: bool,
+    /// Whether it asked for an upgrade. A plain request may be what a proxy made of one that did.
+    pub(crate) asks: bool,
     /// Whether the figures are about it.
     pub(crate) counted: bool,
     /// Index into [`Attempts::outcomes`].
@@ -95,10 +96,13 @@ impl Attempts {
                     continue;
                 }
             };
-            if word == PLAIN_HTTP {
-                attempts.plain_http += usize::from(counted);
+            // What is encrypted may be an upgrade, and may not.
+            if word == "tls" {
+                attempts.untold += usize::from(counted);
                 continue;
             }
+            let asks = word != PLAIN_HTTP;
+            attempts.plain_http += usize::from(counted && !asks);
             let outcome = match known.get(word.as_ref()) {
                 Some(index) => *index,
                 None => {
@@ -107,7 +111,11 @@ impl Attempts {
                     attempts.outcomes.len() - 1
                 }
             };
-            attempts.all.push(Attempt { counted, ..columns.attempt(row, port, &facts, outcome) });
+            attempts.all.push(Attempt {
+                counted,
+                asks,
+                ..columns.attempt(row, port, &facts, outcome)
+            });
         }
         Ok(attempts)
     }
@@ -139,12 +147,12 @@ struct Columns<'a> {
     retransmits: Number<'a>,
     cgroup: Id<'a>,
     leg: Id<'a>,
-    leg_certain: &'a BooleanChunked,
     first_seen: Time<'a>,
     syn_received: Time<'a>,
     syn_ack_sent: Time<'a>,
     established: Time<'a>,
     accepted: Time<'a>,
+    accepted_late: &'a BooleanChunked,
     request: Time<'a>,
     response: Time<'a>,
     upgraded: Time<'a>,
@@ -170,12 +178,12 @@ impl<'a> Columns<'a> {
             retransmits: number("retransmits")?,
             cgroup: table.column("cgroup_id")?.u64()?,
             leg: table.column("leg_id")?.u64()?,
-            leg_certain: table.column("leg_certain")?.bool()?,
             first_seen: time("first_seen_ns")?,
             syn_received: time("syn_received_ns")?,
             syn_ack_sent: time("syn_ack_sent_ns")?,
             established: time("established_ns")?,
             accepted: time("accepted_ns")?,
+            accepted_late: table.column("accepted_is_upper_bound")?.bool()?,
             request: time("request_ns")?,
             response: time("response_ns")?,
             upgraded: time("upgraded_ns")?,
@@ -203,6 +211,13 @@ impl<'a> Columns<'a> {
         }
     }
 
+    /// When it was accepted. A time at which that was only noticed says nothing once the request has
+    /// come before.
+    fn accepted_at(&self, row: usize, facts: &Facts<'_>) -> Option<i64> {
+        let late = self.accepted_late.get(row) == Some(true);
+        facts.accepted.filter(|at| !late || facts.request.is_some_and(|request| *at <= request))
+    }
+
     fn attempt(&self, row: usize, port: u32, facts: &Facts<'_>, outcome: usize) -> Attempt {
         let first_seen = self.first_seen.get(row).unwrap_or(0);
         // An active leg begins with the SYN it sends.
@@ -217,7 +232,7 @@ impl<'a> Columns<'a> {
                 syn,
                 self.syn_ack_sent.get(row),
                 facts.established,
-                facts.accepted,
+                self.accepted_at(row, facts),
                 facts.request,
                 facts.response,
                 facts.upgraded,
@@ -232,7 +247,7 @@ impl<'a> Columns<'a> {
                 _ => None,
             },
             leg_id: self.leg.get(row),
-            leg_certain: self.leg_certain.get(row) == Some(true),
+            asks: false,
             counted: false,
             outcome,
         }

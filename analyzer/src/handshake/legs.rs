@@ -1,11 +1,16 @@
 //! Legs: which upstream connection a proxy made for which client.
 //!
-//! Rows of one path share the recorder's `leg_id`. The client's leg is the passive row that came
-//! first; the active row is the proxy's own; a later passive row is the shard's end of it.
+//! A proxy connects to a shard after its client's connection is established and before the client is
+//! answered, and the shard's answer comes before the client's. Where both requests carry the same
+//! WebSocket key the recorder gives both rows one `leg_id`; since load tools use one key for all
+//! their connections, it narrows the choice and does not make it. A link is certain if no other client
+//! was in question.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::handshake::attempt::{Attempt, Attempts};
+use polars::prelude::DataFrame;
+
+use crate::handshake::attempt::{Attempt, Attempts, ESTABLISHED, RESPONSE, UPGRADE};
 
 /// What is known of the other side of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,14 +19,14 @@ pub(crate) enum Upstream {
     None,
     /// Its other connections have upstream legs, this one has not.
     NeverTried,
-    /// Index of the upstream attempt.
+    /// Index of the upstream attempt: the shard's own end where it was recorded.
     Leg(usize),
 }
 
 /// Every client-side attempt with its upstream.
 #[derive(Debug)]
 pub(crate) struct Legs {
-    /// Indices into the attempts: the counted ones that a client outside made.
+    /// Indices into the attempts: the counted ones that a client made.
     pub(crate) front: Vec<usize>,
     /// For every attempt.
     upstream: Vec<Upstream>,
@@ -29,49 +34,56 @@ pub(crate) struct Legs {
     pub(crate) certain: usize,
 }
 
+/// So many of a service's connections must have a possible upstream for it to be a proxy.
+const PROXY_SHARE: f64 = 0.5;
+
 impl Legs {
-    pub(crate) fn new(attempts: &Attempts) -> Self {
-        let mut paths: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        for (index, attempt) in attempts.all.iter().enumerate() {
-            if let Some(leg) = attempt.leg_id {
-                paths.entry(leg).or_default().push(index);
-            }
-        }
-        let mut upstream = vec![Upstream::None; attempts.all.len()];
+    pub(crate) fn new(attempts: &Attempts, connections: &DataFrame) -> anyhow::Result<Self> {
+        let all = &attempts.all;
+        let far_ends = far_ends(attempts, connections)?;
+        let candidates = candidates(attempts);
+        let proxies = proxies(all, &candidates);
+        let mut upstream = vec![Upstream::None; all.len()];
         let mut behind = BTreeSet::new();
-        let mut proxies = BTreeSet::new();
-        let (mut linked, mut certain) = (0, 0);
-        for path in paths.values_mut() {
-            path.sort_by_key(|index| attempts.all[*index].start_ns);
-            let passive = |index: &&usize| attempts.all[**index].passive;
-            let Some(client) = path.iter().find(passive).copied() else { continue };
-            let others = path.iter().copied().filter(|index| *index != client);
-            behind.extend(others.clone());
-            // The shard's own end says more of its answer than the proxy's, so it is preferred.
-            let shard = others.clone().find(|index| attempts.all[*index].passive);
-            let Some(found) = shard.or(others.clone().next()) else { continue };
-            upstream[client] = Upstream::Leg(found);
-            proxies.insert(service(&attempts.all[client]));
-            if attempts.all[client].counted {
-                let sure = path.iter().all(|index| attempts.all[*index].leg_certain);
-                linked += 1;
-                certain += usize::from(sure);
+        let (mut linked, mut certain) = (BTreeSet::new(), BTreeSet::new());
+        for (active, clients) in in_order(all, &candidates) {
+            let mut clients: Vec<usize> = clients
+                .iter()
+                .copied()
+                .filter(|client| proxies.contains(&service(&all[*client])))
+                .collect();
+            // A proxy that tries a second shard is rare; a client without any upstream is more likely.
+            // So is one that turns a client away after its shard has upgraded.
+            prefer(&mut clients, |client| !linked.contains(&client));
+            prefer(&mut clients, |client| {
+                all[client].at(UPGRADE).is_some() == all[active].at(UPGRADE).is_some()
+            });
+            let slack = |client: &usize| slack_ns(&all[*client], &all[active]);
+            let Some(client) = clients.iter().copied().min_by_key(slack) else { continue };
+            let far = far_ends.get(&active).copied();
+            behind.extend(far);
+            upstream[client] = Upstream::Leg(far.unwrap_or(active));
+            linked.insert(client);
+            if clients.len() == 1 {
+                certain.insert(client);
             }
         }
-        // Active attempts without a link are a client's own on this host; they count only where no
+        // An active attempt that is not linked is a client's own on this host; it counts only where no
         // passive end was recorded, or each would be there twice.
-        let any_passive = attempts.all.iter().any(|attempt| attempt.counted && attempt.passive);
-        let front: Vec<usize> = (0..attempts.all.len())
-            .filter(|index| attempts.all[*index].counted && !behind.contains(index))
-            .filter(|index| attempts.all[*index].passive || !any_passive)
+        let any_passive =
+            all.iter().any(|attempt| attempt.counted && attempt.asks && attempt.passive);
+        let front: Vec<usize> = (0..all.len())
+            .filter(|index| all[*index].counted && all[*index].asks && !behind.contains(index))
+            .filter(|index| all[*index].passive || !any_passive)
             .collect();
         for index in &front {
-            let proxy = proxies.contains(&service(&attempts.all[*index]));
+            let proxy = proxies.contains(&service(&all[*index]));
             if proxy && upstream[*index] == Upstream::None {
                 upstream[*index] = Upstream::NeverTried;
             }
         }
-        Self { front, upstream, linked, certain }
+        let counted = |found: &BTreeSet<usize>| found.iter().filter(|i| all[**i].counted).count();
+        Ok(Self { linked: counted(&linked), certain: counted(&certain), front, upstream })
     }
 
     pub(crate) fn upstream(&self, index: usize) -> Upstream {
@@ -92,4 +104,127 @@ impl Legs {
 
 fn service(attempt: &Attempt) -> (u64, u32) {
     (attempt.cgroup_id, attempt.port)
+}
+
+/// For every active attempt, in order of start, the clients' that it may have been made for.
+fn candidates(attempts: &Attempts) -> Vec<(usize, Vec<usize>)> {
+    let all = &attempts.all;
+    let since = |index: usize| all[index].at(ESTABLISHED).unwrap_or(all[index].start_ns);
+    let mut clients: Vec<usize> =
+        (0..all.len()).filter(|index| all[*index].passive && all[*index].asks).collect();
+    clients.sort_by_key(|index| since(*index));
+    let mut active: Vec<usize> = (0..all.len()).filter(|index| !all[*index].passive).collect();
+    active.sort_by_key(|index| all[*index].start_ns);
+    let mut waiting: Vec<usize> = Vec::new();
+    let mut next = clients.into_iter().peekable();
+    active
+        .into_iter()
+        .map(|index| {
+            let start_ns = all[index].start_ns;
+            while let Some(client) = next.next_if(|client| since(*client) <= start_ns) {
+                waiting.push(client);
+            }
+            waiting.retain(|client| {
+                let attempt = &all[*client];
+                attempt.at(RESPONSE).or(attempt.closed_ns).is_none_or(|end| end >= start_ns)
+            });
+            let fitting = waiting.iter().copied().filter(|client| fits(&all[*client], &all[index]));
+            (index, fitting.collect())
+        })
+        .collect()
+}
+
+/// Whether an upstream leg may have been made for a client's, but for when it began.
+fn fits(client: &Attempt, upstream: &Attempt) -> bool {
+    let in_order = match (upstream.at(UPGRADE), client.at(UPGRADE)) {
+        (Some(shard), Some(proxy)) => shard <= proxy,
+        // A client is only upgraded by way of an upgraded shard.
+        (None, Some(_)) => false,
+        (_, None) => true,
+    };
+    // A request without upgrade headers may be what is left of one with them, or a proxy's own poll
+    // of the shard's health; only of the former is the answer passed on.
+    let passed_on = upstream.asks || client.status == upstream.status;
+    client.cgroup_id == upstream.cgroup_id
+        && passed_on
+        && client.port != upstream.port
+        && in_order
+        && (client.leg_id.is_none()
+            || upstream.leg_id.is_none()
+            || client.leg_id == upstream.leg_id)
+}
+
+/// Keeps only those that are preferred, if there are any.
+fn prefer(clients: &mut Vec<usize>, preferred: impl Fn(usize) -> bool) {
+    if clients.iter().any(|client| preferred(*client)) {
+        clients.retain(|client| preferred(*client));
+    }
+}
+
+/// Upgraded upstream legs first, since their clients are known by being upgraded as well; in order of
+/// the answer, so that each finds the client that was answered next.
+fn in_order<'a>(
+    all: &[Attempt],
+    candidates: &'a [(usize, Vec<usize>)],
+) -> Vec<(usize, &'a [usize])> {
+    let mut ordered: Vec<(usize, &[usize])> =
+        candidates.iter().map(|(active, clients)| (*active, clients.as_slice())).collect();
+    ordered.sort_by_key(|(active, _)| {
+        let attempt = &all[*active];
+        let over_ns = attempt.at(RESPONSE).or(attempt.closed_ns).unwrap_or(i64::MAX);
+        (attempt.at(UPGRADE).is_none(), over_ns, attempt.start_ns)
+    });
+    ordered
+}
+
+/// How loosely an upstream leg lies within its client's: the less, the likelier. A proxy passes an
+/// answer on at once.
+fn slack_ns(client: &Attempt, upstream: &Attempt) -> i64 {
+    match (upstream.at(RESPONSE), client.at(RESPONSE)) {
+        (Some(shard), Some(proxy)) if proxy >= shard => proxy - shard,
+        _ => upstream.start_ns - client.at(ESTABLISHED).unwrap_or(client.start_ns),
+    }
+}
+
+/// Services of whose connections most have a possible upstream. Those of a server have one only by
+/// coincidence, while those of a proxy lack one only where it refused.
+fn proxies(all: &[Attempt], candidates: &[(usize, Vec<usize>)]) -> BTreeSet<(u64, u32)> {
+    let reached: BTreeSet<usize> =
+        candidates.iter().flat_map(|(_, clients)| clients.iter().copied()).collect();
+    let mut counts: BTreeMap<(u64, u32), (usize, usize)> = BTreeMap::new();
+    for (index, attempt) in all.iter().enumerate().filter(|(_, a)| a.passive && a.asks) {
+        let (all, with) = counts.entry(service(attempt)).or_default();
+        *all += 1;
+        *with += usize::from(reached.contains(&index));
+    }
+    counts
+        .into_iter()
+        .filter(|(_, (all, with))| *with as f64 >= PROXY_SHARE * *all as f64)
+        .map(|(service, _)| service)
+        .collect()
+}
+
+/// Active attempts and the passive rows at the other end of the very same connection.
+fn far_ends(attempts: &Attempts, connections: &DataFrame) -> anyhow::Result<HashMap<usize, usize>> {
+    let local = connections.column("local_address")?.str()?;
+    let remote = connections.column("remote_address")?.str()?;
+    let local_port = connections.column("local_port")?.u32()?;
+    let remote_port = connections.column("remote_port")?.u32()?;
+    let near = |row: usize| (local.get(row), local_port.get(row));
+    let far = |row: usize| (remote.get(row), remote_port.get(row));
+    let mut passive: HashMap<_, Vec<usize>> = HashMap::new();
+    for (index, attempt) in attempts.all.iter().enumerate().filter(|(_, a)| a.passive) {
+        let row = attempt.row as usize;
+        passive.entry((near(row), far(row))).or_default().push(index);
+    }
+    let mut ends = HashMap::new();
+    for (index, attempt) in attempts.all.iter().enumerate().filter(|(_, a)| !a.passive) {
+        let row = attempt.row as usize;
+        let Some(found) = passive.get(&(far(row), near(row))) else { continue };
+        // An address pair is used again after a while.
+        let nearest =
+            found.iter().min_by_key(|end| (attempts.all[**end].start_ns - attempt.start_ns).abs());
+        ends.extend(nearest.map(|end| (index, *end)));
+    }
+    Ok(ends)
 }

@@ -93,13 +93,15 @@ impl Recording {
     }
 
     /// One number of the health bodies over time, by the end of its path: monotonic time and value.
+    /// Where several paths end so (one per shard), their sum.
     pub(crate) fn health_numbers(&self, path_end: &str) -> anyhow::Result<Vec<(i64, f64)>> {
         let at = self.health.column("end_mono_ns")?.i64()?;
         let fields = self.health.column("fields")?.str()?;
         let numbers = at.iter().zip(fields.iter()).filter_map(|(at, fields)| {
             let fields: BTreeMap<String, f64> = serde_json::from_str(fields?).ok()?;
-            let (_, value) = fields.into_iter().find(|(path, _)| path.ends_with(path_end))?;
-            Some((at?, value))
+            let found = fields.iter().filter(|(path, _)| path.ends_with(path_end));
+            let values: Vec<f64> = found.map(|(_, value)| *value).collect();
+            (!values.is_empty()).then_some((at?, values.iter().sum()))
         });
         Ok(numbers.collect())
     }

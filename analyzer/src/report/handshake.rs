@@ -36,6 +36,23 @@ pub(crate) struct HandshakeReport {
     pub(crate) services: Vec<ServiceHandshakes>,
     pub(crate) causes: Vec<RankedCause>,
     pub(crate) over_time: Vec<Bucket>,
+    /// Every attempt by name; not part of the report.
+    #[serde(skip)]
+    pub(crate) named: Vec<NamedAttempt>,
+}
+
+/// One client's attempt, with what was made of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct NamedAttempt {
+    #[serde(flatten)]
+    pub(crate) pair: Pair,
+    pub(crate) started_unix_ns: i64,
+    pub(crate) outcome: String,
+    /// `null` unless it failed.
+    pub(crate) cause: Option<&'static str>,
+    /// Port of the shard that it was passed on to.
+    pub(crate) upstream_port: Option<u32>,
+    pub(crate) upstream_outcome: Option<String>,
 }
 
 /// How attempts at a proxy are linked with its upstream connections.
@@ -111,19 +128,21 @@ pub(crate) fn of(
     population: &Population,
 ) -> anyhow::Result<HandshakeReport> {
     let attempts = Attempts::new(recording, &population.mask(&recording.connections)?)?;
-    let legs = Legs::new(&attempts);
+    let legs = Legs::new(&attempts, &recording.connections)?;
     let case = Case { recording, attempts: &attempts, legs: &legs };
     let front = || legs.front.iter().map(|index| &attempts.all[*index]);
     let with = |outcome: &str| front().filter(|a| attempts.outcome(a) == outcome).count();
     let failed = front().filter(|attempt| attempts.failed(attempt)).count();
     let total = legs.front.len();
-    let causes = causes(&case)
+    let causes = causes(&case);
+    let named = named(&case, &causes)?;
+    let causes = causes
         .into_iter()
         .map(|cause| {
             let rows = cause.explains.iter().map(|index| attempts.all[*index].row);
             Ok(RankedCause {
                 percent: 100.0 * cause.count as f64 / failed as f64,
-                examples: pairs(recording, rows)?,
+                examples: pairs(recording, rows.take(EXAMPLES))?,
                 cause,
             })
         })
@@ -149,7 +168,35 @@ pub(crate) fn of(
         services: services(recording, &attempts, &legs)?,
         causes,
         over_time: over_time(recording, &attempts, &legs),
+        named,
     })
+}
+
+fn named(case: &Case<'_>, causes: &[Cause]) -> anyhow::Result<Vec<NamedAttempt>> {
+    let (attempts, legs) = (case.attempts, case.legs);
+    let mut cause_of = vec![None; attempts.all.len()];
+    for cause in causes {
+        for index in &cause.explains {
+            cause_of[*index] = Some(cause.name);
+        }
+    }
+    let pairs = pairs(case.recording, legs.front.iter().map(|index| attempts.all[*index].row))?;
+    let named = legs.front.iter().zip(pairs).map(|(index, pair)| {
+        let attempt = &attempts.all[*index];
+        let upstream = match legs.upstream(*index) {
+            Upstream::Leg(upstream) => Some(&attempts.all[upstream]),
+            Upstream::None | Upstream::NeverTried => None,
+        };
+        NamedAttempt {
+            pair,
+            started_unix_ns: case.recording.clock.unix_ns(attempt.start_ns),
+            outcome: attempts.outcome(attempt).to_owned(),
+            cause: cause_of[*index],
+            upstream_port: upstream.map(|upstream| upstream.port),
+            upstream_outcome: upstream.map(|upstream| attempts.outcome(upstream).to_owned()),
+        }
+    });
+    Ok(named.collect())
 }
 
 fn services(
@@ -204,7 +251,7 @@ fn outcomes(
                 percent: 100.0 * found.len() as f64 / group.len() as f64,
                 first_unix_ns: unix(starts().min()),
                 last_unix_ns: unix(starts().max()),
-                examples: pairs(recording, found.iter().map(|attempt| attempt.row))?,
+                examples: pairs(recording, found.iter().map(|attempt| attempt.row).take(EXAMPLES))?,
             })
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -237,7 +284,6 @@ fn pairs(recording: &Recording, rows: impl Iterator<Item = u32>) -> anyhow::Resu
     let local_port = table.column("local_port")?.u32()?;
     let cookie = table.column("cookie")?.u64()?;
     Ok(rows
-        .take(EXAMPLES)
         .map(|row| row as usize)
         .map(|row| Pair {
             remote_address: remote.get(row).unwrap_or("unknown").to_owned(),

@@ -5,96 +5,146 @@ use crate::handshake::attempt::UPGRADE;
 use crate::handshake::shape::Shape;
 use crate::timeline::Timeline;
 
+/// Of the capacity: so near to it, it is reached.
+const FULL: f64 = 0.95;
+
+/// What was so when the refusals came.
+struct Scene {
+    refused: usize,
+    /// Upgraded connections, as the kernel has them: lowest, median, highest at the refusals.
+    upgraded: [i64; 3],
+    most_ever: i64,
+    ended_before: usize,
+    /// What the balancer itself said, where its health was recorded.
+    capacity: Option<f64>,
+    free: Option<f64>,
+}
+
 pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     let claimed: Vec<usize> =
         case.refused_for_now(open).into_iter().filter(|i| case.never_tried(*i)).collect();
     one(claimed, |claimed| {
-        let upgraded = upgraded(case);
-        let peak = upgraded.steps().map(|(_, count)| count).max().unwrap_or(0);
-        let mut at_failure: Vec<i64> = claimed
-            .iter()
-            .map(|index| {
-                let at = case.attempt(*index).start_ns;
-                upgraded.extremes(at, at).1
-            })
-            .collect();
-        at_failure.sort_unstable();
-        let lowest = at_failure.first().copied().unwrap_or(0);
-        let median = at_failure.get(at_failure.len() / 2).copied().unwrap_or(0);
-        let evidence = format!(
-            "{} were refused by the balancer without a SYN to any shard, with {lowest} to {} \
-             connections upgraded (most ever: {peak})",
-            claimed.len(),
-            at_failure.last().copied().unwrap_or(0)
-        );
-        let free = free_slots(case);
-        match case.shape(&claimed) {
-            Some(Shape::AtCount { limit, .. }) if median * 20 >= peak * 19 => Cause::new(
-                "slots_exhausted",
-                format!("all of the balancer's slots were taken, at {limit}"),
-                claimed,
-            )
-            .says(evidence)
-            .next_step("add shards or slots, or let go of idle connections"),
-            Some(Shape::Window { from_ns, recovered, .. }) => {
-                let cause = Cause::new(
-                    "slot_leak",
-                    "the balancer believes its slots are taken, although connections have ended",
-                    claimed,
-                )
-                .says(evidence)
-                .says(format!("from {} on nearly every attempt was refused", case.time(from_ns)))
-                .next_step(
-                    "compare the balancer's slot count with the kernel's established upstream legs",
-                );
-                let cause = match free {
-                    Some(free) => cause.says(free),
-                    None => cause,
-                };
-                if recovered {
-                    return cause.or(
-                        "load_shedding",
-                        "the balancer's own slot count at that time: leaked slots stay, a guard lets go",
-                    );
-                }
-                cause
-            }
-            _ => {
-                let cause = Cause::new(
-                    "slot_race",
-                    "the balancer refuses now and then although there is room: a race for a slot",
-                    claimed,
-                )
-                .says(evidence)
-                .says("refusals lie among successes, with the shards far from full")
-                .next_step(
-                    "look at how a slot is taken: checked and taken in two steps, without a second try",
-                );
-                match free {
-                    Some(free) => cause.says(free),
-                    None => cause.or(
-                        "load_shedding",
-                        "free slots in the balancer's health body, recorded with --health",
-                    ),
-                }
-            }
+        let scene = Scene::of(case, &claimed);
+        let shape = case.shape(&claimed);
+        let at_limit = matches!(shape, Some(Shape::AtCount { .. }));
+        let full = match scene.capacity {
+            Some(capacity) => scene.upgraded[1] as f64 >= FULL * capacity,
+            None => at_limit,
+        };
+        if full {
+            return exhausted(&scene, claimed);
         }
+        let believes_full = match (scene.free, scene.capacity) {
+            (Some(free), Some(capacity)) => free <= (1.0 - FULL) * capacity,
+            _ => scene.ended_before > 0 && matches!(shape, Some(Shape::Window { .. })),
+        };
+        if believes_full {
+            return leaked(case, &scene, &shape, claimed);
+        }
+        raced(&scene, &shape, claimed)
     })
 }
 
-fn upgraded(case: &Case<'_>) -> Timeline {
-    let changes = case.legs.front.iter().flat_map(|index| {
-        let attempt = case.attempt(*index);
-        let up = attempt.at(UPGRADE).map(|at| (at, 1));
-        let down = up.and(attempt.closed_ns).map(|at| (at, -1));
-        up.into_iter().chain(down)
-    });
-    Timeline::from_changes(0, changes.collect())
+fn exhausted(scene: &Scene, claimed: Vec<usize>) -> Cause {
+    let summary = format!("all of the balancer's slots were taken, at about {}", scene.upgraded[1]);
+    scene
+        .tell(Cause::new("slots_exhausted", summary, claimed))
+        .next_step("add shards or slots, or let go of idle connections")
 }
 
-/// What the balancer itself said was free.
-fn free_slots(case: &Case<'_>) -> Option<String> {
-    let numbers = case.recording.health_numbers(".available").ok()?;
-    let lowest = numbers.iter().map(|(_, value)| *value).min_by(f64::total_cmp)?;
-    (lowest > 0.0).then(|| format!("its own health never showed fewer than {lowest} free"))
+fn leaked(case: &Case<'_>, scene: &Scene, shape: &Option<Shape>, claimed: Vec<usize>) -> Cause {
+    let mut cause = scene
+        .tell(Cause::new(
+            "slot_leak",
+            "the balancer believes its slots are taken, although connections have ended",
+            claimed,
+        ))
+        .says(format!("{} upgraded connections had ended before", scene.ended_before))
+        .next_step("compare the balancer's slot count with the kernel's established upstream legs");
+    if let Some(Shape::Window { from_ns, recovered, .. }) = shape {
+        cause =
+            cause.says(format!("from {} on nearly every attempt was refused", case.time(*from_ns)));
+        if *recovered && scene.free.is_none() {
+            return cause.or(
+                "load_shedding",
+                "free slots in the balancer's health body: leaked slots stay, a guard lets go",
+            );
+        }
+    }
+    cause
+}
+
+fn raced(scene: &Scene, shape: &Option<Shape>, claimed: Vec<usize>) -> Cause {
+    let cause = scene
+        .tell(Cause::new(
+            "slot_race",
+            "the balancer refuses although there is room: a race for a slot",
+            claimed,
+        ))
+        .next_step(
+            "look at how a slot is taken: checked and taken in two steps, without a second try",
+        );
+    match shape {
+        Some(Shape::Spread { percent }) if scene.free.is_some() => {
+            cause.says(format!("{percent:.1} % are refused, among successes"))
+        }
+        _ => cause.or(
+            "load_shedding",
+            "the balancer's own log: a guard says so; or whether two requests came at the same moment",
+        ),
+    }
+}
+
+impl Scene {
+    fn of(case: &Case<'_>, refused: &[usize]) -> Self {
+        let front = || case.legs.front.iter().map(|index| case.attempt(*index));
+        let ups = front().filter_map(|attempt| Some((attempt.at(UPGRADE)?, 1)));
+        let downs = front().filter_map(|attempt| {
+            attempt.at(UPGRADE)?;
+            Some((attempt.closed_ns?, -1))
+        });
+        let upgraded = Timeline::from_changes(0, ups.chain(downs).collect());
+        let starts = || refused.iter().map(|index| case.attempt(*index).start_ns);
+        let mut counts: Vec<i64> = starts().map(|at| upgraded.extremes(at, at).1).collect();
+        counts.sort_unstable();
+        let (first, last) = case.span(refused);
+        let ended = front().filter(|attempt| attempt.at(UPGRADE).is_some());
+        let near = |path| {
+            let numbers = case.recording.health_numbers(path).unwrap_or_default();
+            // A sample tells of the time since the one before.
+            let lowest = numbers
+                .iter()
+                .filter(|(at, _)| (first..=last + 1_000_000_000).contains(at))
+                .map(|(_, value)| *value)
+                .min_by(f64::total_cmp);
+            lowest.or_else(|| numbers.last().map(|(_, value)| *value))
+        };
+        Scene {
+            refused: refused.len(),
+            upgraded: [
+                counts.first().copied().unwrap_or(0),
+                counts.get(counts.len() / 2).copied().unwrap_or(0),
+                counts.last().copied().unwrap_or(0),
+            ],
+            most_ever: upgraded.steps().map(|(_, count)| count).max().unwrap_or(0),
+            ended_before: ended.filter(|a| a.closed_ns.is_some_and(|at| at < last)).count(),
+            capacity: near("].capacity"),
+            free: near("].available"),
+        }
+    }
+
+    fn tell(&self, cause: Cause) -> Cause {
+        let [lowest, _, highest] = self.upgraded;
+        let cause = cause.says(format!(
+            "{} were refused by the balancer without a SYN to any shard, with {lowest} to {highest} \
+             connections upgraded (most ever: {})",
+            self.refused, self.most_ever
+        ));
+        match (self.free, self.capacity) {
+            (Some(free), Some(capacity)) => cause.says(format!(
+                "by its own health {free} of {capacity} slots were free at the fewest"
+            )),
+            _ => cause,
+        }
+    }
 }
