@@ -179,18 +179,21 @@ fn role_of(sk: Sock, seen: u8) -> u8 {
     if unsafe { LISTENERS.get(key) }.is_some() { role::PASSIVE } else { role::UNKNOWN }
 }
 
-/// An entry whose socket the walk `walk` no longer met: it ended without an event.
+/// An entry whose socket the walk `walk` no longer met: it ended without an event. Returns the state
+/// it was in, `None` if the entry is another's by now.
 #[inline(always)]
-pub fn forget(key: u64, cookie: u64, walk: u32) {
-    let Some(connection) = CONNECTIONS.get_ptr_mut(&key) else { return };
+pub fn forget(key: u64, cookie: u64, walk: u32) -> Option<u8> {
+    let connection = CONNECTIONS.get_ptr_mut(&key)?;
     // SAFETY: a live map value whose socket is gone.
     let connection = unsafe { &mut *connection };
     if connection.cookie != cookie || connection.walk >= walk {
-        return;
+        return None;
     }
     count::note(Stat::Forgotten);
+    let state = connection.state;
     end_unseen(connection);
     take_out(key, connection);
+    Some(state)
 }
 
 /// The socket is destroyed: nobody holds it any more. Also the second chance for a missed CLOSE.

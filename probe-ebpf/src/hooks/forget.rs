@@ -3,6 +3,8 @@
 
 use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
 
+use aya_log_ebpf::warn;
+
 use crate::track;
 
 /// Arguments: key (the socket's address), cookie, number of the walk.
@@ -11,6 +13,8 @@ pub fn forget(ctx: RawTracePointContext) -> i32 {
     let arguments: *const u64 = ctx.as_ptr().cast();
     // SAFETY: userspace passes three words, which is what the kernel hands on as the context.
     let (key, cookie, walk) = unsafe { (*arguments, *arguments.add(1), *arguments.add(2) as u32) };
-    track::forget(key, cookie, walk);
+    if let Some(state) = track::forget(key, cookie, walk) {
+        warn!(&ctx, "socket {:x} ended unseen in state {}: taken out", cookie, state);
+    }
     0
 }

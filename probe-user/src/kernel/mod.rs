@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod features;
 pub mod hooks;
+pub mod log;
 pub mod offsets;
 pub mod pin;
 pub mod sys;

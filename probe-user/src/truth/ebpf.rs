@@ -13,6 +13,7 @@ use aya::{
     Btf,
     maps::{Map, MapData, RingBuf},
 };
+use aya_log::EbpfLogger;
 use probe_common::{connection::Connection, key::CountSlot, loss::Stat, state};
 use tokio::sync::mpsc::Receiver;
 
@@ -31,6 +32,7 @@ use crate::{
     kernel::{
         Unavailable,
         attach::{self, Attached, Options},
+        log::{self, ToStderr},
         sys, walk,
     },
 };
@@ -94,6 +96,8 @@ pub struct EbpfSource {
     hooks: Vec<String>,
     degraded: Vec<String>,
     kept: Mutex<Kept>,
+    /// What the kernel programs have to say.
+    log: Mutex<Option<EbpfLogger<ToStderr>>>,
 }
 
 /// Attaches, then seeds: from the moment this returns, counts are exact.
@@ -155,6 +159,7 @@ fn inside(what: &str, error: &anyhow::Error) -> Unavailable {
 }
 
 fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<EbpfSource>> {
+    let log = log::open(&mut attached.ebpf);
     let mut take = |name: &str| {
         attached.ebpf.take_map(name).with_context(|| format!("the object file has no map {name}"))
     };
@@ -175,6 +180,7 @@ fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<Eb
         hooks,
         degraded,
         kept: Mutex::default(),
+        log: Mutex::new(log),
     }))
 }
 
@@ -204,7 +210,11 @@ impl EbpfSource {
     }
 
     fn keep_round(&self) -> Kept {
-        let audit = self.settle().and_then(|()| {
+        let settled = self.settle();
+        if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            log.flush();
+        }
+        let audit = settled.and_then(|()| {
             let found = netns::find().context("cannot list network namespaces")?;
             audit::audit(self, &found.namespaces)
         });
