@@ -48,6 +48,8 @@ pub(crate) struct CountRow {
     /// Since the programs were attached; null where sock_diag is polled, and for active sockets.
     pub(crate) accepted: Option<u64>,
     pub(crate) states: BTreeMap<&'static str, i64>,
+    /// Established ones by what their first bytes said.
+    pub(crate) classes: BTreeMap<&'static str, i64>,
 }
 
 impl Counts {
@@ -111,6 +113,11 @@ impl CountRow {
             accepted: (backend == Backend::Ebpf && key.role != role::ACTIVE)
                 .then_some(slot.accepted_total),
             states,
+            classes: class::NAMES
+                .into_iter()
+                .zip(slot.classes)
+                .filter(|&(_, count)| count != 0)
+                .collect(),
         })
     }
 }

@@ -120,6 +120,7 @@ mod tests {
             established,
             accepted: Some(7),
             states: BTreeMap::from([("established", established)]),
+            classes: BTreeMap::new(),
         };
         let counts = Counts {
             schema_version: "1.0",

@@ -41,6 +41,8 @@ pub(crate) struct Kernel {
     /// Lowest and highest count over the health request that was judged by.
     pub(crate) established_min: i64,
     pub(crate) established_max: i64,
+    /// Left out of `established`: plain HTTP requests, and handshakes that are under way.
+    pub(crate) plain_http: i64,
     pub(crate) close_wait: i64,
     /// Over, but a process still holds the descriptor.
     pub(crate) closed_held: i64,
@@ -158,9 +160,11 @@ impl Block {
         if kernel.established_min != kernel.established_max {
             let _ = write!(beside, " ({} to {})", kernel.established_min, kernel.established_max);
         }
-        for (count, name) in
-            [(kernel.close_wait, "close_wait"), (kernel.closed_held, "closed, held")]
-        {
+        for (count, name) in [
+            (kernel.plain_http, "plain http left out"),
+            (kernel.close_wait, "close_wait"),
+            (kernel.closed_held, "closed, held"),
+        ] {
             if count > 0 {
                 let _ = write!(beside, ", {count} {name}");
             }
@@ -261,6 +265,7 @@ mod tests {
                 established: 955,
                 established_min: 955,
                 established_max: 955,
+                plain_http: 0,
                 close_wait: 2,
                 closed_held: 0,
                 backend: Backend::Ebpf,

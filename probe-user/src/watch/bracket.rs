@@ -4,7 +4,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Level {
     pub(crate) mono_ns: i64,
+    /// Established, those in `plain_http` left out.
     pub(crate) established: i64,
+    /// Established, and used for an HTTP request that was not answered with an upgrade: monitoring,
+    /// or a handshake that is under way. 0 where packets are not looked at.
+    pub(crate) plain_http: i64,
     /// Ended by the peer, still held by the process.
     pub(crate) close_wait: i64,
     /// Over, but a process still holds the descriptor.
@@ -54,7 +58,7 @@ mod tests {
     use super::*;
 
     fn level(established: i64, opened: u64) -> Level {
-        Level { mono_ns: 0, established, close_wait: 0, closed_held: 0, opened }
+        Level { mono_ns: 0, established, plain_http: 0, close_wait: 0, closed_held: 0, opened }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::{collections::HashSet, net::SocketAddr, time::Duration};
 
 use probe_common::state;
 
+use tokio::time::Instant;
+
 use super::{
     bracket::{Bracket, Level},
     population::Population,
@@ -27,11 +29,17 @@ const STEP: Duration = Duration::from_millis(10);
 /// A dump of sock_diag costs milliseconds, so it is not made a hundred times a second.
 const STEP_DUMPED: Duration = Duration::from_millis(200);
 
+/// A request's connection counts as plain HTTP once the kernel has sent a packet on it: the answer,
+/// or an acknowledgement, which it delays by up to 40 ms.
+const SURELY_HTTP: Duration = Duration::from_millis(100);
+
 /// Whether the request's connection is one of those that are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Own {
     Counted,
     NotCounted,
+    /// Counted, and left out as plain HTTP as soon as it is used.
+    PlainHttp,
     /// More than one connection could be it: it may be in the count or not.
     Uncertain,
 }
@@ -67,7 +75,7 @@ impl<'a> Watcher<'a> {
             Backend::SockDiag => STEP_DUMPED,
         };
         let mut levels = vec![self.population.level()?];
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         while began.elapsed() < self.lag {
             tokio::time::sleep(step.min(self.lag)).await;
             levels.push(self.population.level()?);
@@ -86,7 +94,11 @@ impl<'a> Watcher<'a> {
         if let Some(before) = before {
             let own = self.look_for(&link, &before).await?;
             // What could not be told apart under load is looked for again with the next request.
-            self.own = (own != Own::Uncertain).then_some(own);
+            self.own = match own {
+                Own::Counted if self.population.knows_classes() => Some(Own::PlainHttp),
+                Own::Uncertain => None,
+                own => Some(own),
+            };
         }
         let mut during = During {
             population: self.population,
@@ -97,10 +109,12 @@ impl<'a> Watcher<'a> {
         };
         let sample = {
             let mut asking = std::pin::pin!(self.poller.ask(&mut asker, link.local));
+            let pause = if during.own == Own::PlainHttp { SURELY_HTTP } else { step };
+            let mut steps = tokio::time::interval_at(Instant::now() + pause, step);
             loop {
                 tokio::select! {
                     sample = &mut asking => break sample,
-                    () = tokio::time::sleep(step) => { during.take()?; }
+                    _ = steps.tick() => { during.take()?; }
                 }
             }
         };
@@ -178,6 +192,10 @@ impl During<'_> {
         let surely = established && self.link.is_established();
         match self.own {
             Own::NotCounted => {}
+            Own::PlainHttp => {
+                level.opened = level.opened.saturating_sub(1);
+                level.plain_http -= i64::from(surely);
+            }
             Own::Counted => {
                 level.opened = level.opened.saturating_sub(1);
                 if surely {

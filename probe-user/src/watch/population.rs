@@ -7,6 +7,7 @@ use std::{
 };
 
 use probe_common::{
+    connection::class,
     key::{CountKey, CountSlot},
     state::{self, role},
 };
@@ -108,6 +109,11 @@ impl Population {
         ports.into_iter().collect()
     }
 
+    /// Whether connections are told by what they are used for.
+    pub(crate) fn knows_classes(&self) -> bool {
+        self.source.hooks().iter().any(|hook| hook == "cgroup_skb/egress")
+    }
+
     /// True for a connection to a published port, which its proxy passes on.
     pub(crate) fn is_hop(&self, socket: &DiagSocket) -> bool {
         self.hops.contains(&(socket.netns, socket.local_port))
@@ -141,9 +147,11 @@ impl Population {
         let slots = self.slots()?;
         let sum = |state: u8| slots.iter().map(|slot| slot.states[usize::from(state) - 1]).sum();
         let knows_totals = self.source.backend() == Backend::Ebpf;
+        let plain_http = slots.iter().map(|slot| slot.classes[usize::from(class::HTTP)]).sum();
         Ok(Level {
             mono_ns: clock::mono_ns(),
-            established: sum(state::ESTABLISHED),
+            established: sum(state::ESTABLISHED) - plain_http,
+            plain_http,
             close_wait: sum(state::CLOSE_WAIT),
             closed_held: sum(state::CLOSE),
             opened: if knows_totals {

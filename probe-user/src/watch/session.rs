@@ -165,6 +165,7 @@ impl Session {
                 established: best.level.established,
                 established_min: best.bracket.min,
                 established_max: best.bracket.max,
+                plain_http: best.level.plain_http,
                 close_wait: best.level.close_wait,
                 closed_held: best.level.closed_held,
                 backend: seen.backend,

@@ -1,6 +1,11 @@
 //! What a server reports against what the kernel has, end to end.
 
-use std::{thread, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -89,6 +94,29 @@ fn the_polls_own_connection_is_not_counted() {
         assert_eq!(block["kernel"]["established"], 0, "{block}");
         assert_eq!(block["phantoms"]["reverse"], 0, "{block}");
     }
+}
+
+#[test]
+fn another_monitors_idle_connection_is_plain_http() {
+    let health = Health::reporting(0);
+    let (url, port) = (health.url(), health.address.port().to_string());
+    let args = watch(&url, &port, &["--duration", "6s", "--max-phantoms", "0"]);
+    let watching = Watching::start(&args, &health);
+    let mut monitor = TcpStream::connect(health.address).unwrap();
+    monitor.write_all(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    assert!(monitor.read(&mut [0; 1024]).unwrap() > 0);
+    let output = watching.wait();
+    let lines = json_lines(&output);
+    assert_eq!(output.status.code(), Some(0), "{lines:#?}");
+    let last = *blocks(&lines).last().unwrap();
+    if last["kernel"]["backend"] == "sock_diag" {
+        eprintln!("skipped: no eBPF on this host, so nothing tells HTTP from WebSockets");
+        return;
+    }
+    assert_eq!(last["kernel"]["established"], 0, "{last}");
+    assert_eq!(last["kernel"]["plain_http"], 1, "{last}");
+    assert_eq!(last["phantoms"]["reverse"], 0, "{last}");
+    drop(monitor);
 }
 
 #[test]
