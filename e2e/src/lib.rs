@@ -11,6 +11,7 @@ pub mod lab;
 pub mod machine;
 pub mod net;
 pub mod nginx;
+pub mod nobody;
 pub mod peer;
 pub mod probe;
 pub mod process;

@@ -2,11 +2,11 @@
 //! where and what to do next, and the exit code tells the kinds apart.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use e2e::answer;
 use e2e::machine::{Need, require, tool};
+use e2e::nobody;
 use e2e::process::{Finished, binary, finish};
 use e2e::scratch::Scratch;
 
@@ -127,26 +127,17 @@ impl Drop for Tmpfs {
     }
 }
 
-/// Runs `probe` as nobody, from a copy that nobody can reach.
-fn unprivileged(scratch: &Scratch, args: &[&str]) -> Finished {
-    let copy = scratch.path().join("probe");
-    fs::copy(binary("probe"), &copy).unwrap();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(copy).args(args);
-    finish(command.current_dir("/"))
-}
-
 #[test]
 fn without_permission() {
     let Some(_machine) = require(&[Need::Root]) else { return };
     let scratch = Scratch::new("nobody");
-    let capture = scratch.join("capture");
-    for args in [&["count", "--require-exact"][..], &["record", "-o", &capture], &["serve"]] {
-        assert_says(&unprivileged(&scratch, args), 96, &["as root"]);
+    let probe = |args: &[&str]| finish(nobody::command(&scratch, "probe").args(args));
+    for args in [&["count", "--require-exact"][..], &["record", "-o", "capture"], &["serve"]] {
+        assert_says(&probe(args), 96, &["as root"]);
     }
-    assert!(!Path::new(&capture).exists());
+    assert!(!scratch.path().join("capture").exists());
 
-    let polled = unprivileged(&scratch, &["count", "--json"]);
+    let polled = probe(&["count", "--json"]);
     assert_says(&polled, 0, &["polling sock_diag instead, which is not exact", "as root"]);
     let counts: serde_json::Value = serde_json::from_str(&polled.stdout).unwrap();
     assert_eq!(counts["backend"], "sock_diag");
