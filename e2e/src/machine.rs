@@ -62,9 +62,8 @@ impl Need {
                 let doctor = probe::run(&["doctor"]);
                 match doctor.code {
                     Some(0) => Ok(()),
-                    _ => {
-                        Err(format!("`probe doctor` says no:\n{}{}", doctor.stdout, doctor.stderr))
-                    }
+                    Some(96) => Err(format!("`probe doctor`: {}", doctor.stderr)),
+                    _ => panic!("probe doctor failed: {doctor}"),
                 }
             }
             Need::Docker => {
