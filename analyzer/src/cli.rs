@@ -43,6 +43,17 @@ pub(crate) enum Command {
         analyzer handshakes run1 --attempts | jq -c 'select(.cause)'\n  \
         analyzer handshakes run1 --json | jq '.causes[] | {name, count, percent}'")]
     Handshakes(Handshakes),
+    /// Connections per shard behind a balancer, their imbalance, and failures of each
+    #[command(after_help = "Examples:\n  \
+        analyzer shards run1\n  \
+        analyzer shards run1 --port 3002-3004 --max-imbalance 5%\n  \
+        analyzer shards run1 --json | jq '.shards[] | {port, peak, failed}'")]
+    Shards(Shards),
+    /// Runs side by side: what changed beyond noise
+    #[command(after_help = "Examples:\n  \
+        analyzer compare run1 run2\n  \
+        analyzer compare run1 run2 --port 3005 --json | jq 'select(.beyond_noise)'")]
+    Compare(Compare),
     /// The recorded connections, one leg each
     #[command(after_help = "Examples:\n  \
         analyzer connections run1 --port 3005 --state close_wait\n  \
@@ -87,6 +98,14 @@ fn ports(text: &str) -> Result<PortRange, String> {
     let first: u16 = first.trim().parse().map_err(|_| expected())?;
     let last: u16 = last.trim().parse().map_err(|_| expected())?;
     if first > last { Err(expected()) } else { Ok(PortRange { first, last }) }
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>();
+    number
+        .ok()
+        .filter(|percent| percent.is_finite() && *percent >= 0.0)
+        .ok_or_else(|| format!("expected a percentage such as 5%, not `{text}`"))
 }
 
 /// How captures are judged.
@@ -157,6 +176,34 @@ pub(crate) struct Handshakes {
     /// Print one JSON object per attempt: address, outcome, cause, and the shard it was passed on to
     #[arg(long, conflicts_with = "json")]
     pub(crate) attempts: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Shards {
+    /// Directories that `probe record -o` wrote
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    /// The shards' ports [default: those that a balancer's upstream connections go to]
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// Highest imbalance to pass, such as 5%: 100·(max − min)/max at the time of the most connections
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    pub(crate) max_imbalance: Option<f64>,
+    /// Print one JSON object per capture
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compare {
+    /// Captures of two or more runs; all are compared with the first
+    #[arg(required = true, num_args = 2.., value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    /// Print one JSON object per figure
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

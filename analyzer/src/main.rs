@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         Command::Report(args) => cmd::report::run(&args),
         Command::Phantoms(args) => cmd::phantoms::run(&args),
         Command::Handshakes(args) => cmd::handshakes::run(&args),
+        Command::Shards(args) => cmd::shards::run(&args),
+        Command::Compare(args) => cmd::compare::run(&args),
         Command::Connections(args) => cmd::connections::run(&args),
         Command::Schema(args) => cmd::schema::run(&args),
     };

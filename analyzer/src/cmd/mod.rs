@@ -1,7 +1,9 @@
 //! One file per subcommand, thin.
 
+pub(crate) mod compare;
 pub(crate) mod connections;
 pub(crate) mod handshakes;
 pub(crate) mod phantoms;
 pub(crate) mod report;
 pub(crate) mod schema;
+pub(crate) mod shards;

@@ -20,6 +20,8 @@ pub(crate) struct Attempt {
     pub(crate) start_ns: i64,
     /// Time of each of [`crate::handshake::stage::STAGES`], in their order.
     pub(crate) stages: [Option<i64>; STAGE_COUNT],
+    accept_noticed_ns: Option<i64>,
+    left_established_ns: Option<i64>,
     pub(crate) closed_ns: Option<i64>,
     pub(crate) status: Option<u32>,
     pub(crate) retransmits: u32,
@@ -33,6 +35,9 @@ pub(crate) struct Attempt {
     outcome: usize,
 }
 
+/// Times taken in the handling of one event lie closer together than this.
+const SAME_EVENT_NS: i64 = 100_000;
+
 pub(crate) const STAGE_COUNT: usize = 8;
 pub(crate) const ESTABLISHED: usize = 2;
 pub(crate) const ACCEPTED: usize = 3;
@@ -45,16 +50,31 @@ impl Attempt {
         self.stages[stage]
     }
 
+    /// When it stopped being established.
+    pub(crate) fn left_ns(&self) -> Option<i64> {
+        self.left_established_ns.or(self.closed_ns)
+    }
+
     /// From the request's first byte to the answer's, or to the end where there was none.
     pub(crate) fn answer_ns(&self) -> Option<i64> {
         let until = self.at(RESPONSE).or(self.closed_ns)?;
         Some(until - self.at(REQUEST)?)
     }
 
-    /// How long it waited for the process, from the kernel's `established`.
+    /// How long it waited for the process, from the kernel's `established`; at least so long where
+    /// the accept was noticed late, `None` where nothing tells.
     pub(crate) fn accept_wait_ns(&self) -> Option<i64> {
-        let until = self.at(ACCEPTED).or(self.closed_ns)?;
-        Some(until - self.at(ESTABLISHED)?)
+        let established = self.at(ESTABLISHED)?;
+        let until = match (self.at(ACCEPTED), self.accept_noticed_ns) {
+            (Some(accepted), _) => accepted,
+            // Every change of state looks whether the socket was accepted: it was not when the
+            // connection left `established`, if that was noticed only later.
+            (None, Some(noticed)) => {
+                self.left_established_ns.filter(|left| left + SAME_EVENT_NS < noticed)?
+            }
+            (None, None) => self.left_ns()?,
+        };
+        Some(until - established)
     }
 }
 
@@ -101,6 +121,9 @@ impl Attempts {
                 attempts.untold += usize::from(counted);
                 continue;
             }
+            // A 101 that comes after its client has gone was no answer to it.
+            let left_first = columns.left.get(row).zip(facts.upgraded).is_some_and(|(l, u)| l < u);
+            let word = if left_first { "no_response_client_left".into() } else { word };
             let asks = word != PLAIN_HTTP;
             attempts.plain_http += usize::from(counted && !asks);
             let outcome = match known.get(word.as_ref()) {
@@ -158,6 +181,7 @@ struct Columns<'a> {
     upgraded: Time<'a>,
     frame_in: Time<'a>,
     frame_out: Time<'a>,
+    left: Time<'a>,
     closed: Time<'a>,
 }
 
@@ -189,6 +213,7 @@ impl<'a> Columns<'a> {
             upgraded: time("upgraded_ns")?,
             frame_in: time("first_frame_in_ns")?,
             frame_out: time("first_frame_out_ns")?,
+            left: time("left_established_ns")?,
             closed: time("closed_ns")?,
         })
     }
@@ -238,6 +263,8 @@ impl<'a> Columns<'a> {
                 facts.upgraded,
                 facts.first_frame,
             ],
+            accept_noticed_ns: facts.accepted,
+            left_established_ns: self.left.get(row),
             closed_ns: facts.closed,
             status: facts.status,
             retransmits: self.retransmits.get(row).unwrap_or(0),

@@ -191,17 +191,21 @@ fn slack_ns(client: &Attempt, upstream: &Attempt) -> i64 {
 fn proxies(all: &[Attempt], candidates: &[(usize, Vec<usize>)]) -> BTreeSet<(u64, u32)> {
     let reached: BTreeSet<usize> =
         candidates.iter().flat_map(|(_, clients)| clients.iter().copied()).collect();
-    let mut counts: BTreeMap<(u64, u32), (usize, usize)> = BTreeMap::new();
-    for (index, attempt) in all.iter().enumerate().filter(|(_, a)| a.passive && a.asks) {
-        let (all, with) = counts.entry(service(attempt)).or_default();
-        *all += 1;
-        *with += usize::from(reached.contains(&index));
-    }
-    counts
-        .into_iter()
-        .filter(|(_, (all, with))| *with as f64 >= PROXY_SHARE * *all as f64)
-        .map(|(service, _)| service)
-        .collect()
+    let share = |upgraded_only: bool| -> BTreeMap<(u64, u32), f64> {
+        let mut counts: BTreeMap<(u64, u32), (usize, usize)> = BTreeMap::new();
+        for (index, attempt) in all.iter().enumerate().filter(|(_, a)| a.passive && a.asks) {
+            if !upgraded_only || attempt.at(UPGRADE).is_some() {
+                let (all, with) = counts.entry(service(attempt)).or_default();
+                *all += 1;
+                *with += usize::from(reached.contains(&index));
+            }
+        }
+        counts.into_iter().map(|(key, (all, with))| (key, with as f64 / all as f64)).collect()
+    };
+    // A proxy may refuse nearly all, but not those that it upgrades.
+    let mut shares = share(false);
+    shares.extend(share(true));
+    shares.into_iter().filter(|(_, share)| *share >= PROXY_SHARE).map(|(key, _)| key).collect()
 }
 
 /// Active attempts and the passive rows at the other end of the very same connection.

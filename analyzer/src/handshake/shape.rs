@@ -70,7 +70,7 @@ fn upgraded(attempts: &Attempts, all: &[usize]) -> Timeline {
     let changes = all.iter().flat_map(|index| {
         let attempt = &attempts.all[*index];
         let up = attempt.at(UPGRADE).map(|at| (at, 1));
-        let down = up.and(attempt.closed_ns).map(|at| (at, -1));
+        let down = up.and(attempt.left_ns()).map(|at| (at, -1));
         up.into_iter().chain(down)
     });
     Timeline::from_changes(0, changes.collect())

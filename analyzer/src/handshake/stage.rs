@@ -34,6 +34,10 @@ pub(crate) struct Step {
     pub(crate) to: &'static str,
     pub(crate) count: usize,
     pub(crate) p50_us: f64,
+    /// In 99.7 of 100 such runs the true median lies from here …
+    pub(crate) p50_low_us: f64,
+    /// … to here.
+    pub(crate) p50_high_us: f64,
     pub(crate) p90_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
@@ -70,6 +74,8 @@ pub(crate) fn steps(attempts: &[&Attempt]) -> Vec<Step> {
                 to: STAGES[to],
                 count: times.len(),
                 p50_us: at(0.5)?,
+                p50_low_us: at(0.5 - median_margin(times.len()))?,
+                p50_high_us: at(0.5 + median_margin(times.len()))?,
                 p90_us: at(0.9)?,
                 p99_us: at(0.99)?,
                 p999_us: at(0.999)?,
@@ -77,6 +83,12 @@ pub(crate) fn steps(attempts: &[&Attempt]) -> Vec<Step> {
             })
         })
         .collect()
+}
+
+/// How far off the middle, as a share of the ranks, the true median may be: three standard deviations
+/// of a binomial count.
+fn median_margin(count: usize) -> f64 {
+    (1.5 / (count.max(1) as f64).sqrt()).min(0.5)
 }
 
 /// The smallest value that at least `share` of the sorted values do not exceed.

@@ -106,6 +106,18 @@ impl Recording {
         Ok(numbers.collect())
     }
 
+    /// Every number of the last health body whose path begins so.
+    pub(crate) fn last_health_numbers(
+        &self,
+        path_start: &str,
+    ) -> anyhow::Result<BTreeMap<String, f64>> {
+        let fields = self.health.column("fields")?.str()?;
+        let last = fields.iter().flatten().rfind(|text| text.contains(path_start));
+        let fields: BTreeMap<String, f64> =
+            last.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        Ok(fields.into_iter().filter(|(path, _)| path.starts_with(path_start)).collect())
+    }
+
     /// The container's name for a cgroup, or `cgroup <id>`.
     pub(crate) fn container_name(&self, cgroup_id: u64) -> String {
         let found = self.containers.iter().rev().find(|known| known.cgroup_id == cgroup_id);

@@ -9,5 +9,6 @@ pub(crate) mod html;
 pub(crate) mod json;
 pub(crate) mod markdown;
 pub(crate) mod model;
+pub(crate) mod shard;
 pub(crate) mod text;
 pub(crate) mod verdict;

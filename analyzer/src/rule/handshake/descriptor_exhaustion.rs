@@ -1,15 +1,18 @@
 //! No descriptors: the kernel establishes, but `accept` fails until another connection is closed.
 
 use super::{Case, Cause, one};
-use crate::handshake::attempt::ACCEPTED;
+use crate::handshake::attempt::RESPONSE;
 use crate::timeline::Timeline;
 
 pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
-    let waiting = case.having(open, &["never_accepted"]);
+    let waiting = case.having(open, &["never_accepted", "no_response_client_left"]);
+    // Where accepts are only noticed late, an answer proves that one has been.
     let changes = case.legs.front.iter().flat_map(|index| {
         let attempt = case.attempt(*index);
-        let up = attempt.at(ACCEPTED).map(|at| (at, 1));
-        let down = up.and(attempt.closed_ns).map(|at| (at, -1));
+        let served =
+            attempt.at(RESPONSE).filter(|at| attempt.left_ns().is_none_or(|left| at < &left));
+        let up = served.map(|at| (at, 1));
+        let down = served.and(attempt.left_ns()).map(|at| (at, -1));
         up.into_iter().chain(down)
     });
     let held = Timeline::from_changes(0, changes.collect());
@@ -26,11 +29,19 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     one(claimed, |claimed| {
         Cause::new(
             "descriptor_exhaustion",
-            format!("the process accepts no more than about {peak} connections: it has no descriptors left"),
+            format!(
+                "the process serves no more than about {peak} connections at a time: it has no \
+                 descriptors left"
+            ),
             claimed,
         )
-        .says(format!("they were established but not accepted while {peak} accepted ones were held, the most ever"))
-        .or("slow_accept", "the process's open descriptors beside its limit (/proc/PID/limits), or EMFILE in its log")
+        .says(format!(
+            "they were established and waited while {peak} others were being served, the most ever"
+        ))
+        .or(
+            "slow_accept",
+            "the process's open descriptors beside its limit (/proc/PID/limits), or EMFILE in its log",
+        )
         .next_step("raise LimitNOFILE / ulimit -n, and close what is over")
     })
 }

@@ -101,7 +101,7 @@ impl Scene {
         let ups = front().filter_map(|attempt| Some((attempt.at(UPGRADE)?, 1)));
         let downs = front().filter_map(|attempt| {
             attempt.at(UPGRADE)?;
-            Some((attempt.closed_ns?, -1))
+            Some((attempt.left_ns()?, -1))
         });
         let upgraded = Timeline::from_changes(0, ups.chain(downs).collect());
         let starts = || refused.iter().map(|index| case.attempt(*index).start_ns);
@@ -127,7 +127,7 @@ impl Scene {
                 counts.last().copied().unwrap_or(0),
             ],
             most_ever: upgraded.steps().map(|(_, count)| count).max().unwrap_or(0),
-            ended_before: ended.filter(|a| a.closed_ns.is_some_and(|at| at < last)).count(),
+            ended_before: ended.filter(|a| a.left_ns().is_some_and(|at| at < last)).count(),
             capacity: near("].capacity"),
             free: near("].available"),
         }

@@ -1,0 +1,155 @@
+//! Shards behind a balancer: how many connections each has, over time, and what fails at each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use crate::handshake::attempt::{Attempts, UPGRADE};
+use crate::handshake::legs::{Legs, Upstream};
+use crate::input::recording::Recording;
+use crate::population::Population;
+use crate::timeline::Timeline;
+
+/// Intervals over which connections are shown.
+const BUCKETS: i64 = 60;
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ShardReport {
+    pub(crate) capture: String,
+    pub(crate) shards: Vec<Shard>,
+    /// When there were the most connections on all shards together.
+    pub(crate) fullest_unix_ns: Option<i64>,
+    /// 100·(max − min)/max at that time; `null` with fewer than two shards, or nothing on them.
+    pub(crate) imbalance_percent: Option<f64>,
+    pub(crate) over_time: Vec<Moment>,
+    /// What the balancer's own health said last, by path.
+    pub(crate) health: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Shard {
+    pub(crate) port: u32,
+    pub(crate) attempts: usize,
+    pub(crate) upgraded: usize,
+    pub(crate) failed: usize,
+    /// Upgraded connections: the most, at the fullest time of all, and at the end.
+    pub(crate) peak: i64,
+    pub(crate) at_fullest: i64,
+    pub(crate) at_end: i64,
+}
+
+/// Upgraded connections of each shard, in the order of `shards`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Moment {
+    pub(crate) at_unix_ns: i64,
+    pub(crate) connections: Vec<i64>,
+}
+
+pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Result<ShardReport> {
+    let everything = Population::of_filter(recording, &crate::cli::Filter::default())?;
+    let attempts = Attempts::new(recording, &everything.mask(&recording.connections)?)?;
+    let legs = Legs::new(&attempts, &recording.connections)?;
+    let ports: BTreeSet<u32> = if population.ports.is_empty() {
+        legs.front
+            .iter()
+            .filter_map(|index| match legs.upstream(*index) {
+                Upstream::Leg(upstream) => Some(attempts.all[upstream].port),
+                Upstream::None | Upstream::NeverTried => None,
+            })
+            .collect()
+    } else {
+        population.ports.iter().map(|port| u32::from(*port)).collect()
+    };
+    let lines: Vec<(u32, Timeline, [usize; 3])> =
+        ports.into_iter().map(|port| shard_line(&attempts, port)).collect();
+    let ended_ns = recording.ended_ns()?;
+    let at = |line: &Timeline, at_ns: i64| line.extremes(at_ns, at_ns).0;
+    let total = total(&lines);
+    let fullest_ns =
+        total.steps().max_by_key(|(at, count)| (*count, std::cmp::Reverse(*at))).map(|(at, _)| at);
+    let shards: Vec<Shard> = lines
+        .iter()
+        .map(|(port, line, [attempts, upgraded, failed])| Shard {
+            port: *port,
+            attempts: *attempts,
+            upgraded: *upgraded,
+            failed: *failed,
+            peak: line.steps().map(|(_, count)| count).max().unwrap_or(0),
+            at_fullest: fullest_ns.map_or(0, |ns| at(line, ns)),
+            at_end: at(line, ended_ns),
+        })
+        .collect();
+    Ok(ShardReport {
+        capture: recording.name.clone(),
+        imbalance_percent: imbalance(shards.iter().map(|shard| shard.at_fullest)),
+        fullest_unix_ns: fullest_ns.map(|ns| recording.clock.unix_ns(ns)),
+        over_time: moments(recording, &lines, ended_ns),
+        health: recording.last_health_numbers(".shards[")?,
+        shards,
+    })
+}
+
+/// Upgraded connections to one port, seen from the shard's own end where it was recorded, else from
+/// the balancer's.
+fn shard_line(attempts: &Attempts, port: u32) -> (u32, Timeline, [usize; 3]) {
+    let passive = attempts.all.iter().any(|attempt| attempt.port == port && attempt.passive);
+    let of_shard =
+        || attempts.all.iter().filter(|a| a.port == port && a.passive == passive && a.asks);
+    let changes = of_shard().flat_map(|attempt| {
+        let up = attempt.at(UPGRADE);
+        let down = up.and(attempt.left_ns());
+        up.map(|at| (at, 1)).into_iter().chain(down.map(|at| (at, -1)))
+    });
+    let counts = [
+        of_shard().count(),
+        of_shard().filter(|attempt| attempt.at(UPGRADE).is_some()).count(),
+        of_shard().filter(|attempt| attempts.failed(attempt)).count(),
+    ];
+    (port, Timeline::from_changes(0, changes.collect()), counts)
+}
+
+fn total(lines: &[(u32, Timeline, [usize; 3])]) -> Timeline {
+    let changes = lines.iter().flat_map(|(_, line, _)| {
+        let mut before = 0;
+        line.steps().map(move |(at, count)| {
+            let change = count - before;
+            before = count;
+            (at, change)
+        })
+    });
+    Timeline::from_changes(0, changes.collect())
+}
+
+fn imbalance(counts: impl Iterator<Item = i64> + Clone) -> Option<f64> {
+    let (most, least) = (counts.clone().max()?, counts.clone().min()?);
+    (counts.count() > 1 && most > 0).then(|| 100.0 * (most - least) as f64 / most as f64)
+}
+
+fn moments(
+    recording: &Recording,
+    lines: &[(u32, Timeline, [usize; 3])],
+    ended_ns: i64,
+) -> Vec<Moment> {
+    let started_ns = recording.meta.started_mono_ns;
+    let step = ((ended_ns - started_ns) / BUCKETS).max(1_000_000_000);
+    (started_ns..=ended_ns)
+        .step_by(step as usize)
+        .map(|at_ns| Moment {
+            at_unix_ns: recording.clock.unix_ns(at_ns),
+            connections: lines.iter().map(|(_, line, _)| line.extremes(at_ns, at_ns).0).collect(),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::imbalance;
+
+    #[test]
+    fn imbalance_is_against_the_fullest() {
+        assert_eq!(imbalance([100, 75, 100].into_iter()), Some(25.0));
+        assert_eq!(imbalance([5, 5].into_iter()), Some(0.0));
+        assert_eq!(imbalance([5].into_iter()), None);
+        assert_eq!(imbalance([0, 0].into_iter()), None);
+    }
+}
