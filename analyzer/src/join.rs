@@ -138,9 +138,25 @@ impl Joined {
         })
     }
 
-    /// A quantity per sample, freed of what lasts only one of them.
+    /// A quantity per sample, freed of what lasts only one of them. A sample that is lower than the
+    /// one before by no more than the kernel's count moved in its interval tells nothing: the
+    /// difference may be there as before.
     pub(crate) fn sustained(&self, of: impl Fn(&Comparison) -> i64) -> Vec<Option<i64>> {
-        let values: Vec<_> = self.samples.iter().map(|s| s.comparison().map(&of)).collect();
+        let mut last = 0;
+        let values: Vec<_> = self
+            .samples
+            .iter()
+            .map(|sample| {
+                let comparison = sample.comparison()?;
+                let value = of(comparison);
+                let moved = comparison.kernel_high - comparison.kernel_low;
+                if value < last && last - value <= moved {
+                    return None;
+                }
+                last = value;
+                Some(value)
+            })
+            .collect();
         sustained(&values, SUSTAINED_SAMPLES)
     }
 

@@ -147,10 +147,15 @@ impl Population {
         let slots = self.slots()?;
         let sum = |state: u8| slots.iter().map(|slot| slot.states[usize::from(state) - 1]).sum();
         let knows_totals = self.source.backend() == Backend::Ebpf;
-        let plain_http = slots.iter().map(|slot| slot.classes[usize::from(class::HTTP)]).sum();
+        let of_class =
+            |class: u8| -> i64 { slots.iter().map(|slot| slot.classes[usize::from(class)]).sum() };
+        let plain_http = of_class(class::HTTP);
+        // Where connections upgrade, one that has said nothing yet is not a WebSocket: a poll, or a
+        // handshake under way. Where none does, the service speaks another protocol.
+        let not_yet = if of_class(class::UPGRADED) > 0 { of_class(class::SILENT) } else { 0 };
         Ok(Level {
             mono_ns: clock::mono_ns(),
-            established: sum(state::ESTABLISHED) - plain_http,
+            established: sum(state::ESTABLISHED) - plain_http - not_yet,
             plain_http,
             close_wait: sum(state::CLOSE_WAIT),
             closed_held: sum(state::CLOSE),
