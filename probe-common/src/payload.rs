@@ -28,3 +28,7 @@ pub struct Payload {
 }
 
 const _: () = assert!(size_of::<Payload>() == 64 + PIECE);
+
+#[cfg(feature = "user")]
+// SAFETY: repr(C), no padding (asserted above), every bit pattern is valid.
+unsafe impl aya::Pod for Payload {}

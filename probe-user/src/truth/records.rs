@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::{
+    Pod,
+    maps::{MapData, RingBuf},
+};
 use probe_common::{connection::Connection, payload::Payload};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
@@ -120,13 +123,14 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
                 match parse(&item) {
                     Some(Record::Payload(piece)) => follower.feed(piece),
                     Some(Record::Connection(connection)) => batch.push(Observed {
-                        http: follower.take(&connection),
-                        ..Observed::from(connection)
+                        http: follower.take(connection),
+                        ..Observed::from(*connection)
                     }),
                     None => {}
                 }
                 if batch.len() == 4096 {
-                    deliver(shared, std::mem::take(&mut batch));
+                    deliver(shared, &batch);
+                    batch.clear();
                 }
             }
         }
@@ -137,7 +141,7 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
         }
         polls = polls.wrapping_add(1);
         if !batch.is_empty() {
-            deliver(shared, batch);
+            deliver(shared, &batch);
         }
         thread::sleep(POLL);
     }
@@ -145,25 +149,23 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
 
 enum Record<'a> {
     Payload(&'a Payload),
-    Connection(Connection),
+    Connection(&'a Connection),
 }
 
 fn parse(bytes: &[u8]) -> Option<Record<'_>> {
     let is_payload = bytes.first_chunk() == Some(&0_u64.to_ne_bytes());
-    if is_payload {
-        let fits = bytes.len() >= size_of::<Payload>()
-            && bytes.as_ptr().addr().is_multiple_of(align_of::<Payload>());
-        // SAFETY: long enough and aligned (the ring aligns to 8), and every bit pattern is valid.
-        return fits.then(|| Record::Payload(unsafe { &*bytes.as_ptr().cast::<Payload>() }));
-    }
-    if bytes.len() < size_of::<Connection>() {
-        return None;
-    }
-    // SAFETY: long enough, and every bit pattern is a valid Connection.
-    Some(Record::Connection(unsafe { bytes.as_ptr().cast::<Connection>().read_unaligned() }))
+    if is_payload { view(bytes).map(Record::Payload) } else { view(bytes).map(Record::Connection) }
 }
 
-fn deliver(shared: &Shared, batch: Ended) {
+/// The record at the front of `bytes`, in place.
+fn view<T: Pod>(bytes: &[u8]) -> Option<&T> {
+    let fits =
+        bytes.len() >= size_of::<T>() && bytes.as_ptr().addr().is_multiple_of(align_of::<T>());
+    // SAFETY: long enough and aligned (checked), and every bit pattern of a Pod is valid.
+    fits.then(|| unsafe { &*bytes.as_ptr().cast::<T>() })
+}
+
+fn deliver(shared: &Shared, batch: &Ended) {
     let count = batch.len() as u64;
     shared.delivered.fetch_add(count, Ordering::Relaxed);
     let mut listeners = shared.listeners.lock().unwrap_or_else(PoisonError::into_inner);
