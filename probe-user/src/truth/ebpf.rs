@@ -195,7 +195,7 @@ fn walk_all(attached: &mut Attached) -> anyhow::Result<Vec<String>> {
     }
     if found.unreadable > 0 {
         failed.push(format!(
-            "the network namespaces of {} processes could not be looked at",
+            "processes whose network namespace could not be looked at: {}",
             found.unreadable
         ));
     }
