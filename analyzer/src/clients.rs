@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use polars::prelude::DataFrame;
 
 use crate::clock::{ClockOffset, ClockSighting, client_offset};
+use crate::handshake::outcome::is_failure;
 use crate::input::lab::{ClientConnection, Unreadable};
 use crate::input::recording::Recording;
 use crate::report::model::{ClientReport, ClientView, Tally, UnreadableLine};
@@ -14,8 +15,10 @@ const SHOWN_LINES: usize = 5;
 
 /// The server's end of a connection that may be a client's.
 struct Candidate {
-    /// When the kernel first saw it, by Unix time; its own end of the handshake.
-    established_unix_ns: i64,
+    /// When it was established, by Unix time; when the kernel first saw it, if it never was.
+    seen_unix_ns: i64,
+    established: bool,
+    /// The handshake's outcome if it failed, else how the connection ended.
     ending: String,
     open: bool,
 }
@@ -53,10 +56,13 @@ pub(crate) fn report(
         let offset_ns = clock.map_or(0, |clock| clock.offset_ns);
         let host_ns = client.started_unix_ns - offset_ns;
         // A port is used again after a while: the nearest in time is the one.
-        let nearest =
-            candidates.iter().min_by_key(|found| (found.established_unix_ns - host_ns).abs());
+        let nearest = candidates.iter().min_by_key(|found| (found.seen_unix_ns - host_ns).abs());
         if let Some(found) = nearest {
-            let kernel = if found.open { "still open".to_owned() } else { found.ending.clone() };
+            let kernel = if found.open && found.established {
+                "still open".to_owned()
+            } else {
+                found.ending.clone()
+            };
             *views.entry((client_end(client), kernel)).or_default() += 1;
         }
     }
@@ -124,7 +130,7 @@ fn offset(index: &Index<'_>, clients: &[ClientConnection]) -> Option<ClockOffset
         .filter_map(|client| {
             let key = (client.local_port?, client.local_address.as_deref()?);
             let [only] = candidates(index, client)?.as_slice() else { return None };
-            if uses.get(&key) != Some(&1) {
+            if uses.get(&key) != Some(&1) || !only.established {
                 return None;
             }
             // The 101 can only be read once the server's end is established, whereas `connect`
@@ -132,7 +138,7 @@ fn offset(index: &Index<'_>, clients: &[ClientConnection]) -> Option<ClockOffset
             let client_after_ns = client.upgraded_unix_ns.or(client.connected_unix_ns)?;
             Some(ClockSighting {
                 client_before_ns: client.started_unix_ns,
-                host_ns: only.established_unix_ns,
+                host_ns: only.seen_unix_ns,
                 client_after_ns,
             })
         })
@@ -151,23 +157,30 @@ fn add_candidates<'a>(
     let port = table.column("remote_port")?.u32()?;
     let established = table.column("established_ns")?.i64()?;
     let closed = table.column("closed_ns")?.i64()?;
+    let outcome = table.column("outcome")?.str()?;
+    let first_seen = table.column("first_seen_ns")?.i64()?;
     let by = table.column("closed_by")?.str()?;
     let how = table.column("closed_how")?.str()?;
     for (row, remote_port) in port.iter().enumerate() {
         let Some(remote_port) = remote_port.filter(|port| wanted.contains(port)) else { continue };
-        let (Some(address), Some(established)) = (address.get(row), established.get(row)) else {
-            continue;
-        };
+        // A handshake that failed in the kernel was never established, and is the client's all the same.
+        let seen = established.get(row).or(first_seen.get(row));
+        let (Some(address), Some(seen)) = (address.get(row), seen) else { continue };
         if role.get(row) != Some("passive") {
             continue;
         }
+        let ending = format!(
+            "{} from {}",
+            how.get(row).unwrap_or("unknown"),
+            by.get(row).unwrap_or("unknown")
+        );
         index.entry((remote_port, address)).or_default().push(Candidate {
-            established_unix_ns: recording.clock.unix_ns(established),
-            ending: format!(
-                "{} from {}",
-                how.get(row).unwrap_or("unknown"),
-                by.get(row).unwrap_or("unknown")
-            ),
+            seen_unix_ns: recording.clock.unix_ns(seen),
+            established: established.get(row).is_some(),
+            ending: match outcome.get(row).filter(|word| is_failure(word)) {
+                Some(failure) => failure.to_owned(),
+                None => ending,
+            },
             open: closed.get(row).is_none(),
         });
     }

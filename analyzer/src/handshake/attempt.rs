@@ -27,6 +27,8 @@ pub(crate) struct Attempt {
     pub(crate) retransmits: u32,
     pub(crate) closed_by_remote: Option<bool>,
     pub(crate) leg_id: Option<u64>,
+    /// A connect that found no source port.
+    pub(crate) portless: bool,
     /// Whether it asked for an upgrade. A plain request may be what a proxy made of one that did.
     pub(crate) asks: bool,
     /// Whether the figures are about it.
@@ -166,6 +168,7 @@ struct Columns<'a> {
     closed_how: Text<'a>,
     error: Text<'a>,
     port: Number<'a>,
+    local_port: Number<'a>,
     status: Number<'a>,
     retransmits: Number<'a>,
     cgroup: Id<'a>,
@@ -198,6 +201,7 @@ impl<'a> Columns<'a> {
             closed_how: text("closed_how")?,
             error: text("error")?,
             port: number("port")?,
+            local_port: number("local_port")?,
             status: number("http_status")?,
             retransmits: number("retransmits")?,
             cgroup: table.column("cgroup_id")?.u64()?,
@@ -274,6 +278,8 @@ impl<'a> Columns<'a> {
                 _ => None,
             },
             leg_id: self.leg.get(row),
+            portless: !facts.passive
+                && (self.local_port.get(row) == Some(0) || facts.error == "EADDRNOTAVAIL"),
             asks: false,
             counted: false,
             outcome,

@@ -74,7 +74,25 @@ fn leaked(case: &Case<'_>, scene: &Scene, shape: &Option<Shape>, claimed: Vec<us
     cause
 }
 
+/// A race refuses now and then; one that refused all for so long would be no race.
+const LONGEST_RACE_NS: i64 = 1_000_000_000;
+
 fn raced(scene: &Scene, shape: &Option<Shape>, claimed: Vec<usize>) -> Cause {
+    if let Some(Shape::Window { from_ns, to_ns, failed_within_percent, .. }) = shape
+        && to_ns - from_ns >= LONGEST_RACE_NS
+    {
+        return scene
+            .tell(Cause::new(
+                "load_shedding",
+                "for a while the balancer turned nearly everything away, with slots to spare",
+                claimed,
+            ))
+            .says(format!(
+                "{failed_within_percent:.0} % were refused within {:.1} s, hardly any outside",
+                (to_ns - from_ns) as f64 / 1e9
+            ))
+            .next_step("find the balancer's guard (CPU, memory, error rate) and its threshold");
+    }
     let cause = scene
         .tell(Cause::new(
             "slot_race",

@@ -16,10 +16,12 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         return Vec::new();
     }
     let (from_ns, to_ns) = case.span(&told);
-    // Between two that were late, one whose accept was only noticed at its end was late as well.
+    // One that waited at the same time, and whose accept was only noticed at its end, was late as well.
     let between = |index: &usize| {
         let attempt = case.attempt(*index);
-        attempt.at(ACCEPTED).is_none() && (from_ns..=to_ns).contains(&attempt.start_ns)
+        attempt.at(ACCEPTED).is_none()
+            && attempt.start_ns <= to_ns
+            && attempt.left_ns().is_some_and(|left| left >= from_ns)
     };
     let claimed: Vec<usize> =
         open.iter().copied().filter(|i| waiting(i) && (late(i) || between(i))).collect();
