@@ -19,7 +19,7 @@ const RST: u64 = 100_000;
 fn churn(client: &Place, ports: [u16; 4], count: u64, end: &[&str]) {
     let count = count.to_string();
     let addresses = ports.map(|port| format!("{}:{port}", Cable::SERVER));
-    let mut args = vec!["churn", "--count", &count, "--hold", "20ms", "--threads", "1"];
+    let mut args = vec!["churn", "--count", &count, "--hold", "20ms"];
     args.extend(end);
     for address in &addresses {
         args.extend(["--to", address]);
@@ -65,16 +65,10 @@ fn short_connections_300000() {
     let made = |ports: [u16; 4], role| -> u64 {
         ports.iter().map(|&port| agent.established_total(port, role)).sum()
     };
-    assert_eq!(
-        [made(FIN_PORTS, "passive"), made(FIN_PORTS, "active")],
-        [FIN; 2],
-        "established, to be ended by FIN"
-    );
-    assert_eq!(
-        [made(RST_PORTS, "passive"), made(RST_PORTS, "active")],
-        [RST; 2],
-        "established, to be ended by RST"
-    );
+    // A socket whose birth was missed is found late, but as what it is.
+    let by_role = |ports| ["passive", "active", "unknown"].map(|role| made(ports, role));
+    assert_eq!(by_role(FIN_PORTS), [FIN, FIN, 0], "established, to be ended by FIN");
+    assert_eq!(by_role(RST_PORTS), [RST, RST, 0], "established, to be ended by RST");
 
     let counts = agent.counts();
     let accepted = |ports: [u16; 4]| -> i64 {
