@@ -284,9 +284,12 @@ fn text_from_elsewhere_is_escaped() {
 fn the_help_of_every_command_has_examples_that_parse() {
     let temp = tempfile::tempdir().unwrap();
     scene().write(&temp.path().join("run1"));
+    scene().write(&temp.path().join("run2"));
     fs::write(temp.path().join("results.jsonl"), "{\"started_unix_ns\":1,\"outcome\":\"x\"}\n")
         .unwrap();
-    for command in ["report", "phantoms", "handshakes", "connections", "schema"] {
+    for command in
+        ["report", "phantoms", "handshakes", "shards", "compare", "connections", "schema"]
+    {
         let help = stdout(&[command, "--help"], temp.path());
         let examples: Vec<&str> =
             help.lines().filter_map(|line| line.trim().strip_prefix("analyzer ")).collect();

@@ -404,3 +404,75 @@ fn without_attempts_it_says_how_to_record_them() {
     assert_eq!(run.report["attempts"], 0);
     assert_eq!(run.report["untold"], 7);
 }
+
+#[test]
+fn shards_and_their_imbalance() {
+    // Every second connection of the third shard is turned away.
+    let rows = balanced(
+        600,
+        |n| n % 6 == 2,
+        |n, at| {
+            let client = answered(n, at, 401, MS);
+            let shard = upstream(n, &client, 3_004);
+            (client, Some(shard))
+        },
+    );
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("run");
+    let mut writer = CaptureWriter::create(&dir, &meta()).unwrap();
+    writer.connections(&rows).unwrap();
+    writer.finish(&meta()).unwrap();
+    let run = |args: &[&str]| {
+        let mut all = vec!["shards", "run"];
+        all.extend(args);
+        let output = analyzer(&all, temp.path());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, json) = run(&["--json", "--max-imbalance", "50%"]);
+    assert_eq!(code, Some(0));
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["imbalance_percent"], 50.0);
+    let shards = report["shards"].as_array().unwrap();
+    let figures: Vec<_> = shards
+        .iter()
+        .map(|s| {
+            ["port", "attempts", "upgraded", "failed", "peak"].map(|key| s[key].as_u64().unwrap())
+        })
+        .collect();
+    assert_eq!(
+        figures,
+        [[3_002, 200, 200, 0, 200], [3_003, 200, 200, 0, 200], [3_004, 200, 100, 100, 100]]
+    );
+    assert_eq!(run(&["--max-imbalance", "49%"]).0, Some(99));
+    assert_eq!(run(&["--port", "3002", "--max-imbalance", "5%"]).0, Some(4));
+    let (_, table) = run(&[]);
+    assert!(table.starts_with("run: imbalance 50.0 % at 2023-11-14 22:13:"), "{table}");
+}
+
+#[test]
+fn runs_are_compared() {
+    let temp = tempfile::tempdir().unwrap();
+    let write = |name: &str, failures: usize| {
+        let rows = mixed(1_000, |n| n % 100 < failures, |n, at| answered(n, at, 429, MS));
+        let mut writer = CaptureWriter::create(&temp.path().join(name), &meta()).unwrap();
+        writer.connections(&rows).unwrap();
+        writer.finish(&meta()).unwrap();
+    };
+    for (name, failures) in [("before", 20), ("same", 21), ("after", 1)] {
+        write(name, failures);
+    }
+    let beyond_noise = |other: &str| {
+        let output = analyzer(&["compare", "before", other, "--json"], temp.path());
+        assert_eq!(output.status.code(), Some(0));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let figures: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let failed = figures.iter().find(|figure| figure["figure"] == "failed").unwrap();
+        (failed["values"][1].as_f64().unwrap(), failed["beyond_noise"].as_bool().unwrap())
+    };
+    assert_eq!(beyond_noise("same"), (21.0, false));
+    assert_eq!(beyond_noise("after"), (1.0, true));
+    let table = analyzer(&["compare", "before", "after"], temp.path()).stdout;
+    let table = String::from_utf8(table).unwrap();
+    assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
+    assert!(table.contains("  ≠"));
+}

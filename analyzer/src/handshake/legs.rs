@@ -216,6 +216,9 @@ fn far_ends(attempts: &Attempts, connections: &DataFrame) -> anyhow::Result<Hash
     let remote_port = connections.column("remote_port")?.u32()?;
     let near = |row: usize| (local.get(row), local_port.get(row));
     let far = |row: usize| (remote.get(row), remote_port.get(row));
+    if attempts.all.iter().all(|attempt| attempt.passive) {
+        return Ok(HashMap::new());
+    }
     let mut passive: HashMap<_, Vec<usize>> = HashMap::new();
     for (index, attempt) in attempts.all.iter().enumerate().filter(|(_, a)| a.passive) {
         let row = attempt.row as usize;

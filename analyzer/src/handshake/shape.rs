@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::handshake::attempt::{Attempts, ESTABLISHED, UPGRADE};
+use crate::handshake::attempt::{Attempts, ESTABLISHED, RESPONSE, UPGRADE};
 use crate::handshake::stage::percentile;
 use crate::timeline::Timeline;
 
@@ -33,7 +33,10 @@ pub(crate) fn of(attempts: &Attempts, all: &[usize], failures: &[usize]) -> Opti
     let upgraded = upgraded(attempts, all);
     // A limit first: a service at its limit also fails from some time on.
     let peak = upgraded.steps().map(|(_, count)| count).max().unwrap_or(0);
-    let count_at = |index: &usize| upgraded.extremes(start(index), decided_ns(attempts, *index)).1;
+    let count_at = |index: &usize| {
+        let at_ns = decided_ns(attempts, *index);
+        upgraded.extremes(at_ns, at_ns).1
+    };
     let mut counts: Vec<i64> = failures.iter().map(count_at).collect();
     counts.sort_unstable();
     let near = |count: &i64| *count >= peak - (peak / 50).max(1);
@@ -91,10 +94,10 @@ fn stays_at(upgraded: &Timeline, peak: i64, last_ns: i64) -> bool {
     at_peak > climb / 10
 }
 
-/// When the server had decided on an attempt.
+/// When the server had decided on an attempt: at its answer, else on its arrival.
 fn decided_ns(attempts: &Attempts, index: usize) -> i64 {
     let attempt = &attempts.all[index];
-    attempt.closed_ns.or(attempt.at(ESTABLISHED)).unwrap_or(attempt.start_ns).max(attempt.start_ns)
+    attempt.at(RESPONSE).or(attempt.at(ESTABLISHED)).unwrap_or(attempt.start_ns)
 }
 
 /// In most seconds with failures the same number is let in, and the failures come in runs: a share

@@ -12,8 +12,13 @@ pub(crate) fn section(report: &HandshakeReport) -> Markup {
     let column = |of: fn(&crate::report::handshake::Bucket) -> i64| -> Vec<i64> {
         report.over_time.iter().map(of).collect()
     };
+    let interval_ns = match report.over_time.as_slice() {
+        [first, second, ..] => second.at_unix_ns - first.at_unix_ns,
+        _ => 0,
+    };
+    let title = format!("Attempts per {:.2} s, and those that failed", interval_ns as f64 / 1e9);
     let plot = Plot {
-        title: "Attempts over time, and those that failed",
+        title: &title,
         at_unix_ns: column(|bucket| bucket.at_unix_ns),
         series: vec![
             Series {
@@ -38,7 +43,9 @@ pub(crate) fn section(report: &HandshakeReport) -> Markup {
             p { (sentence(report)) }
             @if let Some(plot) = plot.render() { (plot) }
             @for cause in &report.causes { (cause_article(cause)) }
-            @for service in &report.services { (service_part(service)) }
+            @for (index, service) in report.services.iter().enumerate() {
+                (service_part(service, index == 0))
+            }
         }
     }
 }
@@ -74,10 +81,10 @@ fn cause_article(ranked: &RankedCause) -> Markup {
     }
 }
 
-fn service_part(service: &ServiceHandshakes) -> Markup {
+fn service_part(service: &ServiceHandshakes, open: bool) -> Markup {
     let share = |count: usize| 100.0 * count as f64 / service.attempts.max(1) as f64;
     html! {
-        details open {
+        details open[open] {
             summary { (service.container) ", port " (service.port) ", " (service.role) }
             div.funnel {
                 @for stage in &service.funnel {

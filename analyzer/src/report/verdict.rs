@@ -83,7 +83,7 @@ fn handshake_sentence(report: &HandshakeReport) -> String {
     );
     for ranked in report.causes.iter().take(2) {
         text.push_str(&format!(
-            " {}: {} ({}).",
+            " {} of them: {} ({}).",
             thousands(ranked.cause.count as i64),
             ranked.cause.summary,
             ranked.cause.certainty.words()
