@@ -9,16 +9,17 @@ use e2e::net::{Cable, Place};
 use e2e::probe::{Agent, Of};
 use e2e::truth::{curr_estab, ss, wait_equal};
 
-/// Several ports, since one pair of addresses has too few ephemeral ports for what stays in TIME_WAIT.
-const FIN_PORTS: [u16; 4] = [9001, 9002, 9003, 9004];
-const RST_PORTS: [u16; 4] = [9005, 9006, 9007, 9008];
+/// Many ports for what stays in TIME_WAIT: half of a pair's ephemeral ports taken, and `connect`
+/// spends its time searching.
+const FIN_PORTS: [u16; 8] = [9001, 9002, 9003, 9004, 9005, 9006, 9007, 9008];
+const RST_PORTS: [u16; 2] = [9011, 9012];
 const FIN: u64 = 200_000;
 const RST: u64 = 100_000;
 
 /// Opens and ends `count` connections, spread over the ports.
-fn churn(client: &Place, ports: [u16; 4], count: u64, end: &[&str]) {
+fn churn(client: &Place, ports: &[u16], count: u64, end: &[&str]) {
     let count = count.to_string();
-    let addresses = ports.map(|port| format!("{}:{port}", Cable::SERVER));
+    let addresses: Vec<_> = ports.iter().map(|port| format!("{}:{port}", Cable::SERVER)).collect();
     let mut args = vec!["churn", "--count", &count, "--hold", "20ms"];
     args.extend(end);
     for address in &addresses {
@@ -36,8 +37,8 @@ fn short_connections_300000() {
     let (server, client) = (cable.server.place(), cable.client.place());
     cable.client.sysctl("net/ipv4/ip_local_port_range", "1024 65000");
 
-    let listen = [FIN_PORTS, RST_PORTS]
-        .concat()
+    let all = [&FIN_PORTS[..], &RST_PORTS].concat();
+    let listen = all
         .iter()
         .flat_map(|port| ["--listen".to_owned(), format!("{}:{port}", Cable::SERVER)])
         .collect::<Vec<_>>();
@@ -45,8 +46,8 @@ fn short_connections_300000() {
     let sink = lab::Server::start(&server, &listen);
     let agent = Agent::start();
     std::thread::scope(|scope| {
-        scope.spawn(|| churn(&client, FIN_PORTS, FIN, &[]));
-        scope.spawn(|| churn(&client, RST_PORTS, RST, &["--end", "rst"]));
+        scope.spawn(|| churn(&client, &FIN_PORTS, FIN, &[]));
+        scope.spawn(|| churn(&client, &RST_PORTS, RST, &["--end", "rst"]));
     });
 
     // The server is a moment behind; until then CurrEstab holds its close_wait sockets, too.
@@ -55,29 +56,28 @@ fn short_connections_300000() {
     });
 
     let (server_net, client_net) = (server.inode(), client.inode());
-    let all = [FIN_PORTS, RST_PORTS].concat();
     wait_equal("still established at the server and at the client", &(0, 0), || {
         let counts = agent.counts();
         let passive = |&port: &u16| counts.established(&Of::port(port).netns(server_net));
         let active = |&port: &u16| counts.established(&Of::port(port).netns(client_net).active());
         (all.iter().map(passive).sum::<i64>(), all.iter().map(active).sum::<i64>())
     });
-    let made = |ports: [u16; 4], role| -> u64 {
+    let made = |ports: &[u16], role| -> u64 {
         ports.iter().map(|&port| agent.established_total(port, role)).sum()
     };
     // A socket whose birth was missed is found late, but as what it is.
-    let by_role = |ports| ["passive", "active", "unknown"].map(|role| made(ports, role));
-    assert_eq!(by_role(FIN_PORTS), [FIN, FIN, 0], "established, to be ended by FIN");
-    assert_eq!(by_role(RST_PORTS), [RST, RST, 0], "established, to be ended by RST");
+    let by_role = |ports: &[u16]| ["passive", "active", "unknown"].map(|role| made(ports, role));
+    assert_eq!(by_role(&FIN_PORTS), [FIN, FIN, 0], "established, to be ended by FIN");
+    assert_eq!(by_role(&RST_PORTS), [RST, RST, 0], "established, to be ended by RST");
 
     let counts = agent.counts();
-    let accepted = |ports: [u16; 4]| -> i64 {
+    let accepted = |ports: &[u16]| -> i64 {
         ports.iter().map(|&port| counts.accepted(&Of::port(port).netns(server_net))).sum()
     };
-    assert_eq!(accepted(FIN_PORTS), FIN.cast_signed());
+    assert_eq!(accepted(&FIN_PORTS), FIN.cast_signed());
     // A reset may come before the accept, which then returns a dead socket: without function tracing
     // nothing in the kernel shows that it was accepted.
-    assert!(accepted(RST_PORTS) <= RST.cast_signed(), "{}", accepted(RST_PORTS));
+    assert!(accepted(&RST_PORTS) <= RST.cast_signed(), "{}", accepted(&RST_PORTS));
     counts.assert_exact();
 
     let books = sink.stop();
