@@ -173,7 +173,8 @@ fn server(
 fn magnitude(joined: &Joined, of: impl Fn(&Comparison) -> i64) -> Magnitude {
     let values = joined.sustained(of);
     let mut magnitude = Magnitude::default();
-    for (value, (_, comparison)) in values.iter().flatten().zip(joined.judged()) {
+    for (value, sample) in values.iter().zip(&joined.samples) {
+        let (Some(value), Some(comparison)) = (value, sample.comparison()) else { continue };
         if magnitude.peak.is_none_or(|peak| *value > peak) {
             magnitude.peak = Some(*value);
             magnitude.peak_percent = percent(*value, comparison.reported);
