@@ -34,8 +34,11 @@ pub struct Handshake {
     pub syn_ns: u64,
     pub syn_ack_ns: u64,
     pub ack_ns: u64,
-    /// First payload, where it came with the ACK that completes the handshake.
+    /// First payload, where it came with the ACK that completes the handshake or, with TCP Fast Open,
+    /// with the SYN.
     pub request_ns: u64,
+    /// First payload sent before the handshake was complete, as TCP Fast Open allows.
+    pub response_ns: u64,
     pub rst_ns: u64,
     /// cgroup2 id of the listener.
     pub cgroup_id: u64,
@@ -43,19 +46,22 @@ pub struct Handshake {
     pub flags: u32,
     pub syns: u16,
     pub syn_acks: u16,
-    /// Sequence number and length of that first payload, and what it is
+    /// Sequence number and length of the first payload received, and what it is
     /// ([`crate::connection::class`]).
     pub request_sequence: u32,
     pub request_length: u32,
     pub class: u32,
-    pub pad: u32,
+    /// Sequence number and length of the first payload sent, and its HTTP status.
+    pub response_sequence: u32,
+    pub response_length: u32,
+    pub http_status: u32,
     /// Connections waiting to be accepted when the last SYN or ACK came.
     pub accept_queue: u32,
     pub accept_queue_max: u32,
 }
 
 const _: () = assert!(size_of::<Pair>() == 40);
-const _: () = assert!(size_of::<Handshake>() == 80);
+const _: () = assert!(size_of::<Handshake>() == 96);
 
 #[cfg(feature = "user")]
 mod user {

@@ -3,8 +3,8 @@
 
 use crate::handshake::Pair;
 
-/// Bytes of a direction that are copied at most, over all packets.
-pub const LIMIT: u32 = 4096;
+/// Bytes of a direction that are copied at most, over all packets: cookies make heads of several KiB.
+pub const LIMIT: u32 = 8192;
 
 /// Bytes that one piece holds at most.
 pub const PIECE: usize = 1024;

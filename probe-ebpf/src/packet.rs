@@ -23,6 +23,14 @@ pub struct Packet {
     pub is_v6: bool,
 }
 
+impl Packet {
+    /// Sequence number of the first payload byte; a SYN takes one itself.
+    #[inline(always)]
+    pub fn first_byte(&self) -> u32 {
+        self.sequence.wrapping_add(u32::from(self.flags & SYN != 0))
+    }
+}
+
 /// `N` bytes at `offset`.
 #[inline(always)]
 pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {

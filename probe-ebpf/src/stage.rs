@@ -83,15 +83,43 @@ pub fn on_listener(skb: *mut __sk_buff, listener: &Connection, incoming: bool) {
         if full {
             handshake.flags |= handshake_flag::ACCEPT_QUEUE_FULL_AT_ACK;
         }
-        if packet.payload_length > 0 && handshake.request_ns == 0 {
-            handshake.request_ns = now;
-            handshake.request_sequence = packet.sequence;
-            handshake.request_length = packet.payload_length;
-            let seen = classify(skb, &packet);
-            handshake.class = u32::from(seen);
-            if seen == class::HTTP {
-                hand_on(skb, &packet, &pair, 0, true, role::UNKNOWN, now);
-            }
+    }
+    // With the last ACK, or by TCP Fast Open with the SYN.
+    if packet.payload_length > 0 && packet.flags & packet::RST == 0 && handshake.request_ns == 0 {
+        handshake.request_ns = now;
+        handshake.request_sequence = packet.first_byte();
+        handshake.request_length = packet.payload_length;
+        let seen = classify(skb, &packet);
+        handshake.class = u32::from(seen);
+        if seen == class::HTTP {
+            hand_on(skb, &packet, &pair, Span::first(LIMIT), true, role::UNKNOWN, now);
+        }
+    }
+}
+
+/// A packet that a socket sends before its connection is established: with TCP Fast Open the SYN-ACK
+/// belongs to the child, and the answer may leave before the last ACK comes.
+#[inline(always)]
+pub fn on_fast_open(skb: *mut __sk_buff, netns: u32) {
+    let Some(packet) = packet::parse(skb) else { return };
+    let Some(pair) = packet::pair(skb, &packet, netns, false) else { return };
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&pair) else { return };
+    // SAFETY: a live map value. Packets of one handshake come one after the other.
+    let handshake = unsafe { &mut *handshake };
+    let now = now();
+    if packet.flags & packet::SYN != 0 {
+        handshake.syn_acks = handshake.syn_acks.wrapping_add(1);
+        if handshake.syn_ack_ns == 0 {
+            handshake.syn_ack_ns = now;
+        }
+    } else if packet.payload_length > 0 && handshake.response_ns == 0 {
+        handshake.response_ns = now;
+        handshake.response_sequence = packet.sequence;
+        handshake.response_length = packet.payload_length;
+        if handshake.class == u32::from(class::HTTP) {
+            let line = packet::load::<12>(skb, packet.payload_offset).unwrap_or_default();
+            handshake.http_status = u32::from(status_of(&line));
+            hand_on(skb, &packet, &pair, Span::first(LIMIT), false, role::UNKNOWN, now);
         }
     }
 }
@@ -108,8 +136,15 @@ pub fn take_over(connection: &mut Connection) {
     connection.request_ns = handshake.request_ns;
     connection.base_in = handshake.request_sequence;
     connection.seen_in = handshake.request_length;
+    connection.response_ns = handshake.response_ns;
+    connection.base_out = handshake.response_sequence;
+    connection.seen_out = handshake.response_length;
     if handshake.class != 0 {
         connection.seen_class = handshake.class as u8;
+    }
+    if handshake.http_status != 0 {
+        connection.line_length = STATUS_LINE;
+        note_status(connection, handshake.http_status as u16, handshake.response_ns);
     }
     if handshake.syns > 1 {
         connection.flags |= flag::SYN_RETRANSMITTED;
@@ -158,18 +193,19 @@ pub fn on_connection(skb: *mut __sk_buff, connection: &mut Connection, incoming:
         return; // its first bytes are long gone
     }
     let Some(packet) = packet::parse(skb) else { return };
-    if packet.payload_length == 0 || packet.flags & (packet::SYN | packet::RST) != 0 {
+    if packet.payload_length == 0 || packet.flags & packet::RST != 0 {
         return;
     }
+    let first_byte = packet.first_byte();
     let (base, seen) = if incoming {
         (&mut connection.base_in, &mut connection.seen_in)
     } else {
         (&mut connection.base_out, &mut connection.seen_out)
     };
     if *seen == 0 {
-        *base = packet.sequence;
+        *base = first_byte;
     }
-    let offset = packet.sequence.wrapping_sub(*base);
+    let offset = first_byte.wrapping_sub(*base);
     if offset < *seen || offset > u32::MAX / 2 {
         return; // a retransmission
     }
@@ -182,9 +218,22 @@ pub fn on_connection(skb: *mut __sk_buff, connection: &mut Connection, incoming:
         on_response(skb, &packet, connection, incoming, now);
     }
     let wanted = matches!(connection.seen_class, class::HTTP | class::UPGRADED);
-    if wanted && connection.complete == 0 && offset < LIMIT {
-        let pair = pair_of(connection);
-        hand_on(skb, &packet, &pair, offset, incoming, connection.role, now);
+    // Of a refusal only status and reason are wanted, not its body.
+    let refused = !from_client
+        && connection.line_length == STATUS_LINE
+        && connection.seen_class != class::UPGRADED;
+    let limit = if refused { PIECE as u32 } else { LIMIT };
+    if wanted && connection.complete == 0 && offset < limit {
+        let pair = if packet.flags & packet::SYN == 0 {
+            pair_of(connection)
+        } else {
+            // The connection does not know its own port yet.
+            match packet::pair(skb, &packet, connection.netns, incoming) {
+                Some(pair) => pair,
+                None => return,
+            }
+        };
+        hand_on(skb, &packet, &pair, Span { offset, limit }, incoming, connection.role, now);
     }
 }
 
@@ -231,17 +280,27 @@ fn on_response(
     if connection.seen_class != class::HTTP {
         connection.complete = 1;
     } else if connection.http_status == 0 && connection.line_length < STATUS_LINE {
-        connection.http_status =
+        let status =
             if connection.line_length == 0 && packet.payload_length >= u32::from(STATUS_LINE) {
                 status(skb, packet, connection)
             } else {
                 status_in_pieces(skb, packet, connection)
             };
-        if connection.http_status == 101 {
-            connection.upgraded_ns = now;
-            connection.seen_class = class::UPGRADED;
-        }
+        note_status(connection, status, now);
     }
+}
+
+#[inline(always)]
+fn note_status(connection: &mut Connection, status: u16, now: u64) {
+    if status == 101 {
+        connection.upgraded_ns = now;
+        connection.seen_class = class::UPGRADED;
+    } else if status / 100 == 1 {
+        // An interim response. The one that counts begins with a later packet, or userspace finds it.
+        connection.line_length = 0;
+        return;
+    }
+    connection.http_status = status;
 }
 
 #[inline(always)]
@@ -279,7 +338,7 @@ fn classify(skb: *mut __sk_buff, packet: &Packet) -> u8 {
     // A method of upper-case letters, or the blank lines that servers must skip before it.
     let letter = |byte: u8| byte.is_ascii_uppercase();
     let blank = |byte: u8| byte == b'\r' || byte == b'\n';
-    if (letter(first) && letter(second) && letter(third)) || (blank(first) && blank(second)) {
+    if (letter(first) && letter(second) && letter(third)) || blank(first) {
         class::HTTP
     } else {
         class::OTHER
@@ -352,20 +411,35 @@ fn close_code(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection)
     };
 }
 
+/// Where a payload lies in its direction's stream, and how much of that is wanted.
+#[derive(Clone, Copy)]
+struct Span {
+    offset: u32,
+    limit: u32,
+}
+
+impl Span {
+    #[inline(always)]
+    const fn first(limit: u32) -> Self {
+        Self { offset: 0, limit }
+    }
+}
+
 /// Hands the payload of a packet to userspace, in pieces.
 #[inline(always)]
 fn hand_on(
     skb: *mut __sk_buff,
     packet: &Packet,
     pair: &Pair,
-    offset: u32,
+    span: Span,
     incoming: bool,
     role: u8,
     now: u64,
 ) {
+    let Span { offset, limit } = span;
     let mut done = 0_u32;
     for _ in 0..PIECES {
-        if done >= packet.payload_length || offset + done >= LIMIT {
+        if done >= packet.payload_length || offset + done >= limit {
             return;
         }
         let Some(mut slot) = RECORDS.reserve::<Payload>(0) else {

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use probe_common::connection::flag;
+use probe_common::{connection::flag, state};
 
 use crate::{
     count,
@@ -75,7 +75,12 @@ fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) {
     // SAFETY: a copied u64.
     let Some(address) = unsafe { ADDRESSES.get(key) }.copied() else { return };
     let _ = ADDRESSES.remove(key);
+    let sk = Sock::new(address as *const _);
+    if sk.state() == state::SYN_RECV {
+        stage::on_fast_open(skb, sk.netns());
+        return;
+    }
     // SAFETY: the context that this helper asks for.
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-    track::found(Sock::new(address as *const _), cookie, count::walk() > 0);
+    track::found(sk, cookie, count::walk() > 0);
 }

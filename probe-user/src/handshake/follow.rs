@@ -4,13 +4,13 @@
 use std::{collections::HashMap, ops::Deref};
 
 use probe_common::{
-    connection::Connection,
+    connection::{Connection, class},
     handshake::Pair,
     payload::{LIMIT, Payload},
     state::role,
 };
 
-use super::http::{Head, Parser, REASON};
+use super::http::{Head, Parser, REASON, Request};
 
 /// Bits of [`Http::flags`].
 pub mod flag {
@@ -32,15 +32,28 @@ pub struct Http {
     pub key_hash: u64,
     /// [`flag`] bits.
     pub flags: u32,
-    /// Status of the first response.
+    /// Status of the first response that is not interim.
     pub status: u16,
     pub reason_length: u16,
     pub reason: [u8; REASON],
+    /// When the response's head was whole, and when bytes followed a head in the same packet: frames
+    /// that the kernel side can't tell from the head. Monotonic ns, 0 if never.
+    pub response_ns: u64,
+    pub after_request_ns: u64,
+    pub after_response_ns: u64,
 }
 
 impl Http {
-    pub const NONE: Self =
-        Self { key_hash: 0, flags: 0, status: 0, reason_length: 0, reason: [0; REASON] };
+    pub const NONE: Self = Self {
+        key_hash: 0,
+        flags: 0,
+        status: 0,
+        reason_length: 0,
+        reason: [0; REASON],
+        response_ns: 0,
+        after_request_ns: 0,
+        after_response_ns: 0,
+    };
 
     /// Reason phrase of the first response.
     #[must_use]
@@ -66,7 +79,40 @@ const _: () = assert!(size_of::<Observed>() == size_of::<Connection>() + size_of
 
 impl From<Connection> for Observed {
     fn from(connection: Connection) -> Self {
-        Self { connection, http: Http::NONE, handshake_flags: 0, syn_acks: 0 }
+        Self::new(connection, Http::NONE)
+    }
+}
+
+impl Observed {
+    /// Adds what the heads said to what the kernel side made of single packets.
+    #[must_use]
+    pub fn new(mut connection: Connection, http: Http) -> Self {
+        if http.status != 0 {
+            connection.http_status = http.status;
+        } else if http.flags & flag::NO_HTTP_REQUEST != 0 {
+            connection.seen_class = class::OTHER;
+        }
+        if http.status == 101 {
+            connection.seen_class = class::UPGRADED;
+            if connection.upgraded_ns == 0 {
+                connection.upgraded_ns = http.response_ns;
+            }
+            let (from_client, from_server) = if connection.role == role::ACTIVE {
+                (&mut connection.first_frame_out_ns, &mut connection.first_frame_in_ns)
+            } else {
+                (&mut connection.first_frame_in_ns, &mut connection.first_frame_out_ns)
+            };
+            // A frame that came before the answer waited for it.
+            frame_at(from_client, http.after_request_ns, connection.upgraded_ns);
+            frame_at(from_server, http.after_response_ns, connection.upgraded_ns);
+        }
+        Self { connection, http, handshake_flags: 0, syn_acks: 0 }
+    }
+}
+
+fn frame_at(first_ns: &mut u64, at_ns: u64, not_before_ns: u64) {
+    if at_ns != 0 && (*first_ns == 0 || at_ns < *first_ns) {
+        *first_ns = at_ns.max(not_before_ns);
     }
 }
 
@@ -77,6 +123,9 @@ impl Deref for Observed {
         &self.connection
     }
 }
+
+/// Bytes of a direction that are kept until its head is whole.
+const MOST: usize = LIMIT as usize;
 
 /// One direction's bytes, until its head is parsed.
 #[derive(Default)]
@@ -96,10 +145,10 @@ impl Stream {
         let Self::Open(bytes) = self else { return None };
         let new = piece.bytes.get(..usize::from(piece.length))?;
         // A gap can't be parsed across; a repetition brings nothing.
-        if bytes.len() != piece.offset as usize || bytes.len() + new.len() > LIMIT as usize {
+        if bytes.len() != piece.offset as usize || bytes.len() == MOST {
             return None;
         }
-        bytes.extend_from_slice(new);
+        bytes.extend(new.iter().take(MOST - bytes.len()));
         Some(bytes)
     }
 }
@@ -151,24 +200,41 @@ impl Conversation {
     fn feed_request(&mut self, parser: &Parser, piece: &Payload) {
         let Some(bytes) = self.request.push(piece) else { return };
         match parser.request(bytes) {
-            Head::Partial => return,
-            Head::Whole(request) => {
-                if request.asks_for_websocket {
-                    self.http.flags |= flag::ASKS_FOR_WEBSOCKET;
+            // What there is of a head that goes on beyond what is looked at, up to its last whole line.
+            Head::Partial if bytes.len() == MOST => {
+                if let Head::Whole(request, _) = parser.request(&whole_lines(bytes)) {
+                    self.note_request(&request);
                 }
-                self.http.key_hash = request.key_hash;
-                self.accept_hash = request.accept_hash;
+            }
+            Head::Partial => return,
+            Head::Whole(request, length) => {
+                if bytes.len() > length {
+                    self.http.after_request_ns = piece.at_ns;
+                }
+                self.note_request(&request);
             }
             Head::Bad => self.http.flags |= flag::NO_HTTP_REQUEST,
         }
         self.request = Stream::Done;
     }
 
+    fn note_request(&mut self, request: &Request) {
+        if request.asks_for_websocket {
+            self.http.flags |= flag::ASKS_FOR_WEBSOCKET;
+        }
+        self.http.key_hash = request.key_hash;
+        self.accept_hash = request.accept_hash;
+    }
+
     fn feed_response(&mut self, parser: &Parser, piece: &Payload) {
         let Some(bytes) = self.response.push(piece) else { return };
         match parser.response(bytes) {
             Head::Partial => return,
-            Head::Whole(response) => {
+            Head::Whole(response, length) => {
+                self.http.response_ns = piece.at_ns;
+                if bytes.len() > length {
+                    self.http.after_response_ns = piece.at_ns;
+                }
                 self.http.status = response.status;
                 let reason = response.reason.as_bytes();
                 self.http.reason[..reason.len()].copy_from_slice(reason);
@@ -182,6 +248,12 @@ impl Conversation {
         }
         self.response = Stream::Done;
     }
+}
+
+/// A head that was cut off, ended after its last whole line.
+fn whole_lines(bytes: &[u8]) -> Vec<u8> {
+    let end = bytes.windows(2).rposition(|two| two == b"\r\n").unwrap_or(0);
+    [&bytes[..end], b"\r\n\r\n"].concat()
 }
 
 fn pair(connection: &Connection) -> Pair {

@@ -35,6 +35,12 @@ pub struct Response {
     pub accept_hash: u64,
 }
 
+impl Response {
+    fn is_interim(&self) -> bool {
+        self.status != 101 && self.status / 100 == 1
+    }
+}
+
 /// Bytes of a reason phrase that are kept.
 pub const REASON: usize = 40;
 
@@ -43,7 +49,8 @@ pub const REASON: usize = 40;
 pub enum Head<T> {
     /// More bytes are needed.
     Partial,
-    Whole(T),
+    /// It takes up so many bytes.
+    Whole(T, usize),
     /// Not HTTP/1.
     Bad,
 }
@@ -64,11 +71,11 @@ impl Parser {
     pub fn request(&self, bytes: &[u8]) -> Head<Request> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Request::new(&mut headers);
-        match parsed.parse(bytes) {
+        let length = match parsed.parse(bytes) {
             Ok(httparse::Status::Partial) => return Head::Partial,
-            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Complete(length)) => length,
             Err(_) => return Head::Bad,
-        }
+        };
         let mut request = Request::default();
         for header in parsed.headers.iter() {
             if header.name.eq_ignore_ascii_case("upgrade") {
@@ -79,18 +86,30 @@ impl Parser {
                 request.accept_hash = self.hash(accept_for(key).as_bytes());
             }
         }
-        Head::Whole(request)
+        Head::Whole(request, length)
     }
 
+    /// The response that counts: interim ones such as `103 Early Hints` are passed over.
     #[must_use]
     pub fn response(&self, bytes: &[u8]) -> Head<Response> {
+        let mut from = 0;
+        loop {
+            match self.one_response(bytes.get(from..).unwrap_or_default()) {
+                Head::Whole(interim, length) if interim.is_interim() => from += length,
+                Head::Whole(response, length) => return Head::Whole(response, from + length),
+                other => return other,
+            }
+        }
+    }
+
+    fn one_response(&self, bytes: &[u8]) -> Head<Response> {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
-        match parsed.parse(bytes) {
+        let length = match parsed.parse(bytes) {
             Ok(httparse::Status::Partial) => return Head::Partial,
-            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Complete(length)) => length,
             Err(_) => return Head::Bad,
-        }
+        };
         let mut response = Response {
             status: parsed.code.unwrap_or(0),
             reason: printable(parsed.reason.unwrap_or("")),
@@ -101,7 +120,7 @@ impl Parser {
                 response.accept_hash = self.hash(header.value.trim_ascii());
             }
         }
-        Head::Whole(response)
+        Head::Whole(response, length)
     }
 }
 
@@ -144,8 +163,9 @@ mod tests {
     #[test]
     fn the_accept_of_the_rfc_answers_its_key() {
         let parser = Parser::default();
-        let Head::Whole(request) = parser.request(REQUEST) else { panic!("no request") };
-        let Head::Whole(response) = parser.response(RESPONSE) else { panic!("no response") };
+        let Head::Whole(request, length) = parser.request(REQUEST) else { panic!("no request") };
+        assert_eq!(length, REQUEST.len());
+        let Head::Whole(response, _) = parser.response(RESPONSE) else { panic!("no response") };
         assert!(request.asks_for_websocket);
         assert_eq!(request.accept_hash, response.accept_hash);
         assert_ne!(request.key_hash, 0);
@@ -161,6 +181,16 @@ mod tests {
         for end in 0..RESPONSE.len() {
             assert_eq!(parser.response(&RESPONSE[..end]), Head::Partial, "{end} bytes");
         }
+    }
+
+    #[test]
+    fn interim_responses_are_passed_over() {
+        let parser = Parser::default();
+        let bytes =
+            [b"HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n", RESPONSE, b"\x81\x00"].concat();
+        let Head::Whole(response, length) = parser.response(&bytes) else { panic!("no response") };
+        assert_eq!((response.status, length), (101, bytes.len() - 2));
+        assert_eq!(parser.response(&bytes[..41]), Head::Partial);
     }
 
     #[test]

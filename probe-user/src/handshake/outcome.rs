@@ -12,6 +12,8 @@ use super::follow::{Observed, flag as http_flag};
 
 /// A connection that is closed this soon after its upgrade, before any frame, was turned away.
 const RIGHT_AFTER_NS: u64 = 1_000_000_000;
+/// Length of `HTTP/1.x NNN`.
+const STATUS_LINE: u8 = 12;
 const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 
@@ -26,11 +28,13 @@ pub fn outcome(observed: &Observed, declared: bool) -> Option<Cow<'static, str>>
         return Some(never_established(observed).into());
     }
     let attempt = declared || observed.http.flags & http_flag::ASKS_FOR_WEBSOCKET != 0;
+    if attempt && client_left_before_answer(observed) {
+        return Some("no_response_client_left".into());
+    }
     if observed.upgraded_ns != 0 {
         return Some(upgraded(observed).into());
     }
-    let status =
-        if observed.http_status != 0 { observed.http_status } else { observed.http.status };
+    let status = observed.http_status;
     if status != 0 {
         return Some(if attempt { format!("http_{status}").into() } else { "plain_http".into() });
     }
@@ -38,6 +42,20 @@ pub fn outcome(observed: &Observed, declared: bool) -> Option<Cow<'static, str>>
         return silent(observed, declared).map(Cow::Borrowed);
     }
     without_status(observed, attempt, declared).map(Cow::Borrowed)
+}
+
+/// The answer came to a client that had closed: it was taken with a RST. One that had only ended its
+/// requests (a half-closed connection) takes its answer.
+fn client_left_before_answer(observed: &Observed) -> bool {
+    let (left, refused) = if observed.role == role::PASSIVE {
+        (flag::REMOTE_FIN_FIRST, flag::RST_RECEIVED)
+    } else {
+        (flag::LOCAL_FIN_FIRST, flag::RST_SENT)
+    };
+    let left_ns = observed.left_established_ns;
+    observed.flags & (left | refused) == left | refused
+        && left_ns != 0
+        && left_ns < observed.response_ns
 }
 
 fn upgraded(observed: &Observed) -> &'static str {
@@ -62,7 +80,12 @@ fn never_established(observed: &Observed) -> &'static str {
             ETIMEDOUT => "syn_ack_timeout",
             _ if observed.flags & flag::RST_RECEIVED != 0 => "no_listener",
             _ if observed.closed_ns == 0 => "open",
-            _ => "unknown",
+            // Other errors (an unreachable network, say) stand in the row.
+            error if error != 0 => "unknown",
+            // The connect failed before any packet.
+            _ if observed.local_port == 0 => "no_ephemeral_port",
+            // The client gave up waiting.
+            _ => "syn_ack_timeout",
         };
     }
     if has(handshake_flag::NO_LISTENER) {
@@ -72,11 +95,14 @@ fn never_established(observed: &Observed) -> &'static str {
     } else if has(handshake_flag::ACCEPT_QUEUE_FULL_AT_ACK) {
         "ack_dropped_accept_queue_full"
     } else if observed.syn_acks > 0 {
-        "syn_ack_timeout"
+        if observed.closed_ns == 0 { "open" } else { "syn_ack_timeout" }
     } else if has(handshake_flag::ACCEPT_QUEUE_FULL_AT_SYN) {
         "syn_dropped_accept_queue_full"
-    } else if has(handshake_flag::SYN_QUEUE_FULL) {
+    } else if has(handshake_flag::SYN_QUEUE_FULL) && observed.flags & flag::SYN_RETRANSMITTED != 0 {
+        // A first SYN may have been answered with a SYN cookie, which no hook shows.
         "syn_dropped_syn_queue_full"
+    } else if observed.closed_ns == 0 {
+        "open"
     } else {
         "unknown"
     }
@@ -86,6 +112,9 @@ fn never_established(observed: &Observed) -> &'static str {
 fn silent(observed: &Observed, declared: bool) -> Option<&'static str> {
     let over = observed.left_established_ns != 0 || observed.closed_ns != 0;
     let never_accepted = observed.role == role::PASSIVE && observed.flags & flag::ACCEPTED == 0;
+    if observed.seen_class == class::OTHER {
+        return declared.then_some("not_http"); // the server spoke first
+    }
     match (over, never_accepted) {
         (false, _) => declared.then_some("open"),
         (true, true) => Some("never_accepted"),
@@ -100,7 +129,9 @@ fn without_status(observed: &Observed, attempt: bool, declared: bool) -> Option<
         class::OTHER => return declared.then_some("not_http"),
         _ => {}
     }
-    if observed.response_ns != 0 || observed.http.flags & http_flag::NO_HTTP_RESPONSE != 0 {
+    // A status line that was cut off is an answer that did not come.
+    let no_status_line = observed.response_ns != 0 && observed.line_length == STATUS_LINE;
+    if no_status_line || observed.http.flags & http_flag::NO_HTTP_RESPONSE != 0 {
         return attempt.then_some("not_http");
     }
     let over = observed.left_established_ns != 0 || observed.closed_ns != 0;

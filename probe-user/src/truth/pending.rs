@@ -1,12 +1,12 @@
 //! Passive handshakes that have no connection yet. The kernel side takes out those that get one; the
 //! others are given up here, and become rows of their own.
 
-use std::os::fd::AsFd;
+use std::{net::Ipv6Addr, os::fd::AsFd};
 
 use anyhow::Context;
 use aya::maps::{HashMap, Map, MapData};
 use probe_common::{
-    connection::{Connection, class},
+    connection::{Connection, class, flag as connection_flag},
     handshake::{Handshake, Pair, flag},
     state::{self, role},
 };
@@ -80,7 +80,11 @@ fn observed(pair: &Pair, handshake: &Handshake, closed_ns: u64) -> Observed {
     connection.local_port = pair.local_port;
     connection.remote_port = pair.remote_port;
     connection.netns = pair.netns;
-    connection.family = libc::AF_INET6 as u8;
+    let is_v4 = Ipv6Addr::from(pair.remote_address).to_ipv4_mapped().is_some();
+    connection.family = (if is_v4 { libc::AF_INET } else { libc::AF_INET6 }) as u8;
+    if handshake.syns > 1 {
+        connection.flags |= connection_flag::SYN_RETRANSMITTED;
+    }
     connection.cgroup_id = handshake.cgroup_id;
     connection.slot = Connection::NO_SLOT;
     connection.role = role::PASSIVE;

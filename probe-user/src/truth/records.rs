@@ -79,10 +79,7 @@ impl Records {
         let follower = self.shared.follower.lock().unwrap_or_else(PoisonError::into_inner);
         connections
             .into_iter()
-            .map(|connection| Observed {
-                http: follower.get(&connection),
-                ..Observed::from(connection)
-            })
+            .map(|connection| Observed::new(connection, follower.get(&connection)))
             .collect()
     }
 
@@ -122,10 +119,9 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
             while let Some(item) = ring.next() {
                 match parse(&item) {
                     Some(Record::Payload(piece)) => follower.feed(piece),
-                    Some(Record::Connection(connection)) => batch.push(Observed {
-                        http: follower.take(connection),
-                        ..Observed::from(*connection)
-                    }),
+                    Some(Record::Connection(connection)) => {
+                        batch.push(Observed::new(*connection, follower.take(connection)));
+                    }
                     None => {}
                 }
                 if batch.len() == 4096 {
