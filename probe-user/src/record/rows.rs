@@ -56,7 +56,8 @@ pub(crate) fn connection(
         remote_port: u32::from(connection.remote_port),
         port: u32::from(service_port(connection)),
         seeded: has(flag::SEEDED),
-        state: state::state_name(connection.state),
+        // The record is made before the kernel stores CLOSE.
+        state: state::state_name(if over { state::CLOSE } else { connection.state }),
         first_seen_ns: time(connection.first_seen_ns).unwrap_or(0),
         syn_received_ns: time(connection.syn_received_ns),
         syn_ack_sent_ns: time(connection.syn_ack_sent_ns),
