@@ -50,7 +50,7 @@ pub fn slot_of(key: &CountKey) -> Option<u32> {
     make_slot(key)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn make_slot(key: &CountKey) -> Option<u32> {
     // SAFETY: reading a u64 of an array element; a stale value only costs a claim that fails.
     let used = unsafe { STATISTICS.get_ptr(Stat::SlotsUsed as u32)?.read_volatile() } as u32;

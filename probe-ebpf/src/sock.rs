@@ -1,7 +1,9 @@
 //! The only file that reads kernel structs. Offsets come from the running kernel's BTF and are
 //! constants for the verifier, so what a kernel lacks is cut out of the program before it runs.
 
-use aya_ebpf::helpers::{bpf_probe_read_kernel, generated::bpf_get_socket_cookie};
+use core::mem::MaybeUninit;
+
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel};
 use probe_common::{
     config::{ABSENT, Offsets},
     connection::Connection,
@@ -27,14 +29,23 @@ const IPPROTO_TCP: u16 = 6;
 #[derive(Clone, Copy)]
 pub struct Sock(*const u8);
 
+/// Reads a number or an array of bytes. What can't be read is zero.
 #[inline(always)]
 fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
     if offset == ABSENT {
         return T::default();
     }
-    // SAFETY: the helper checks the address; a fault yields an error, not a crash.
-    unsafe { bpf_probe_read_kernel(base.wrapping_add(offset as usize).cast::<T>()) }
-        .unwrap_or_default()
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper checks the address and writes all of `value`: zeros where there is a fault.
+    // So its result needs no branch, each of which would double what the verifier has to walk.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            base.wrapping_add(offset as usize).cast(),
+        );
+        value.assume_init()
+    }
 }
 
 impl Sock {
@@ -118,13 +129,8 @@ impl Sock {
             // net_cls or net_prio is in use: the word holds their numbers, not a pointer.
             cgroup = 0;
         }
-        if cgroup == 0 {
-            return 0;
-        }
+        // NULL needs no branch: what is read through it is zero.
         let node: u64 = read(cgroup as *const u8, offset!(cgroup_kn));
-        if node == 0 {
-            return 0;
-        }
         read(node as *const u8, offset!(kernfs_id))
     }
 

@@ -30,8 +30,14 @@ pub(crate) fn build() -> Result<()> {
     let own_target = object.parent().context("the object has no directory")?;
 
     let linker = setup::linker().context("bpf-linker is gone")?;
-    // Debug info is where the linker takes BTF from.
-    let flags = ["-Cdebuginfo=2", "-Clink-arg=--btf", &format!("-Clinker={}", linker.display())];
+    let flags = [
+        // Debug info is where the linker takes BTF from.
+        "-Cdebuginfo=2",
+        "-Clink-arg=--btf",
+        // Else every memset is a call of a loop over bytes, which the verifier walks byte by byte.
+        "-Clink-arg=--disable-expand-memcpy-in-order",
+        &format!("-Clinker={}", linker.display()),
+    ];
     command::run_timed(
         "building the kernel programs",
         command::cargo()?

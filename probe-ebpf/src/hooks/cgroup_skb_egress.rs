@@ -24,6 +24,7 @@ const PASS: i32 = 1;
 const IPPROTO_TCP: u32 = 6;
 
 #[cgroup_skb(egress)]
+#[inline(always)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
     // SAFETY: the context of a cgroup_skb program; the verifier turns this into a checked load.
