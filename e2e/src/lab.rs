@@ -1,5 +1,6 @@
 //! Runs `lab`, whose servers and clients keep books of their own.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ pub fn command(place: &Place) -> Command {
 #[derive(Debug)]
 pub struct Server {
     process: Running,
+    listening: Vec<SocketAddr>,
 }
 
 impl Server {
@@ -26,8 +28,21 @@ impl Server {
     #[must_use]
     pub fn start(place: &Place, args: &[&str]) -> Self {
         let process = Running::start(command(place).args(args).arg("--json"));
-        process.wait_stdout("listening");
-        Self { process }
+        let line = process.wait_stdout("listening");
+        let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let addresses = said["listening"].as_array().into_iter().flatten();
+        let listening = addresses.filter_map(|address| address.as_str()?.parse().ok()).collect();
+        Self { process, listening }
+    }
+
+    /// The first address it listens on.
+    ///
+    /// # Panics
+    /// If it named none.
+    #[track_caller]
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        *self.listening.first().expect("an address to listen on")
     }
 
     #[must_use]

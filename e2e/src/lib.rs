@@ -15,5 +15,6 @@ pub mod nobody;
 pub mod peer;
 pub mod probe;
 pub mod process;
+pub mod recording;
 pub mod scratch;
 pub mod truth;

@@ -1,0 +1,82 @@
+//! A recording of `probe record`, and its connections by address.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::process::{Running, Signal, binary, finish};
+
+/// A `probe record` that has begun.
+#[derive(Debug)]
+pub struct Recording {
+    process: Running,
+    directory: String,
+}
+
+impl Recording {
+    /// Starts it, and waits until it says that it records.
+    #[track_caller]
+    #[must_use]
+    pub fn start(directory: &str, args: &[&str]) -> Self {
+        let mut command = Command::new(binary("probe"));
+        command.args(["record", "-o", directory]).args(args);
+        let process = Running::start(&mut command);
+        process.wait_stderr("recording");
+        Self { process, directory: directory.to_owned() }
+    }
+
+    /// Ends it, and reads what it has written.
+    ///
+    /// # Panics
+    /// If it did not end as Ctrl-C ends it, or `analyzer` cannot read the capture.
+    #[track_caller]
+    #[must_use]
+    pub fn stop(self) -> Recorded {
+        let finished = self.process.stop(Signal::INT);
+        assert_eq!(finished.code, Some(130), "{finished}");
+        let mut command = Command::new(binary("analyzer"));
+        command.args(["connections", &self.directory, "--json"]);
+        let text = finish(&mut command).success("analyzer connections");
+        let rows = text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
+        Recorded { rows, stderr: finished.stderr }
+    }
+}
+
+/// The rows of a capture, as `analyzer connections --json` prints them.
+#[derive(Debug)]
+pub struct Recorded {
+    pub rows: Vec<Value>,
+    pub stderr: String,
+}
+
+impl Recorded {
+    /// The one row of the server's end of a connection, by the client's port and the service's.
+    ///
+    /// # Panics
+    /// If there is none, or more than one.
+    #[track_caller]
+    #[must_use]
+    pub fn passive(&self, client_port: u16, port: u16) -> &Value {
+        self.one("passive", "remote_port", client_port, port)
+    }
+
+    /// The same of the client's end.
+    #[track_caller]
+    #[must_use]
+    pub fn active(&self, client_port: u16, port: u16) -> &Value {
+        self.one("active", "local_port", client_port, port)
+    }
+
+    #[track_caller]
+    fn one(&self, role: &str, field: &str, client_port: u16, port: u16) -> &Value {
+        let found: Vec<&Value> = self
+            .rows
+            .iter()
+            .filter(|row| row["role"] == role && row[field] == client_port && row["port"] == port)
+            .collect();
+        match found[..] {
+            [row] => row,
+            _ => panic!("{} {role} rows of {client_port} → {port}: {found:?}", found.len()),
+        }
+    }
+}
