@@ -53,6 +53,13 @@ impl Sock {
         Self(pointer.cast())
     }
 
+    /// The socket that a function traced by `fexit` returned, or took, as its word `index`. Read like
+    /// other memory: a verifier such as that of 6.1 takes only context offsets that are part of the instruction.
+    #[inline(always)]
+    pub fn traced(context: *const core::ffi::c_void, index: u32) -> Self {
+        Self(read::<u64>(context.cast(), index * 8) as *const u8)
+    }
+
     /// The address: key of the connection map.
     #[inline(always)]
     pub fn address(self) -> u64 {

@@ -356,16 +356,17 @@ fn status(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) -> 
 /// Status of a response that comes a few bytes at a time.
 #[inline(always)]
 fn status_in_pieces(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) -> u16 {
-    for taken in 0..u32::from(STATUS_LINE) {
-        let at = connection.line_length;
-        if taken >= packet.payload_length || at >= STATUS_LINE {
+    let before = u32::from(connection.line_length);
+    // Over the places in the line, not over the bytes of the packet: the index of a map value must be
+    // known in each turn, which kernels such as 6.1 forget of a number that was on the stack.
+    for index in 0..STATUS_LINE {
+        let Some(taken) = u32::from(index).checked_sub(before) else { continue };
+        if taken >= packet.payload_length {
             break;
         }
         let Some([byte]) = packet::load::<1>(skb, packet.payload_offset + taken) else { break };
-        if let Some(place) = connection.line.get_mut(usize::from(at)) {
-            *place = byte;
-        }
-        connection.line_length = at + 1;
+        connection.line[usize::from(index)] = byte;
+        connection.line_length = index + 1;
     }
     if connection.line_length < STATUS_LINE { 0 } else { status_of(&connection.line) }
 }

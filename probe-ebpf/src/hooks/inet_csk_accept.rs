@@ -2,6 +2,7 @@
 //! is locked, `sk_socket` at the socket's later events gives an upper bound instead.
 
 use aya_ebpf::{
+    EbpfContext,
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_ktime_get_ns,
         generated::bpf_get_current_cgroup_id,
@@ -19,9 +20,8 @@ use crate::{
 
 #[fexit(function = "inet_csk_accept")]
 pub fn accept(ctx: FExitContext) -> i32 {
-    // 6.10 put the arguments into a struct, which moved the result.
-    let child = if offset!(accept_result_arg) == 2 { ctx.arg(2) } else { ctx.arg(4) };
-    let sk = Sock::new(child);
+    // Behind the arguments, of which 6.10 made fewer.
+    let sk = Sock::traced(ctx.as_ptr(), offset!(accept_result_arg));
     let Some(connection) = CONNECTIONS.get_ptr_mut(sk.address()) else { return 0 };
     // SAFETY: a live map value; the child is locked by accept while its socket is grafted.
     let connection = unsafe { &mut *connection };
