@@ -89,36 +89,55 @@ fn slot(index: u32) -> Option<*mut CountSlot> {
     COUNTS.get_ptr_mut(index)
 }
 
-/// Adds `n` to the count of sockets of `state` (and class, while established) in `connection`'s slot.
-#[inline(always)]
-fn add_to_state(connection: &Connection, state: u8, n: i64) {
-    let Some(slot) = slot(connection.slot) else { return };
-    let index = u32::from(state.wrapping_sub(1));
-    if index >= state::STATES as u32 {
-        return;
-    }
-    // SAFETY: `index` is within `states` (checked), `class` within `classes` (checked below).
-    unsafe {
-        add((&raw mut (*slot).states).cast::<i64>().add(index as usize), n);
-        if state == state::ESTABLISHED {
-            let class = connection.class as usize;
-            if class < 6 {
-                add((&raw mut (*slot).classes).cast::<i64>().add(class), n);
+/// Where a socket is counted.
+#[derive(Clone, Copy)]
+pub struct Place {
+    slot: u32,
+    state: u8,
+    class: u8,
+}
+
+impl Place {
+    /// Read at once, since the memory of an entry is another's as soon as the entry is removed.
+    #[inline(always)]
+    pub fn of(connection: &Connection) -> Self {
+        // SAFETY: fields of a live value; volatile, so that they are not read again later.
+        unsafe {
+            Self {
+                slot: (&raw const connection.slot).read_volatile(),
+                state: (&raw const connection.state).read_volatile(),
+                class: (&raw const connection.class).read_volatile(),
             }
         }
     }
-}
 
-/// Counts a socket that was not counted before, in its current state.
-#[inline(always)]
-pub fn enter(connection: &Connection) {
-    add_to_state(connection, connection.state, 1);
-}
+    #[inline(always)]
+    fn add(self, n: i64) {
+        let Some(slot) = slot(self.slot) else { return };
+        let index = u32::from(self.state.wrapping_sub(1));
+        if index >= state::STATES as u32 {
+            return;
+        }
+        // SAFETY: `index` is within `states` (checked), `class` within `classes` (checked below).
+        unsafe {
+            add((&raw mut (*slot).states).cast::<i64>().add(index as usize), n);
+            if self.state == state::ESTABLISHED && self.class < 6 {
+                add((&raw mut (*slot).classes).cast::<i64>().add(self.class as usize), n);
+            }
+        }
+    }
 
-/// Takes a socket out of the count.
-#[inline(always)]
-pub fn leave(connection: &Connection) {
-    add_to_state(connection, connection.state, -1);
+    /// Counts a socket that was not counted before.
+    #[inline(always)]
+    pub fn enter(self) {
+        self.add(1);
+    }
+
+    /// Takes a socket out of the count.
+    #[inline(always)]
+    pub fn leave(self) {
+        self.add(-1);
+    }
 }
 
 /// Counts an established socket in another class.

@@ -55,6 +55,9 @@ pub fn on_listener(skb: *mut __sk_buff, listener: &Connection, incoming: bool) {
     // SAFETY: a live map value. Packets of one handshake come one after the other.
     let handshake = unsafe { &mut *handshake };
     if !incoming {
+        if packet.flags & packet::SYN == 0 {
+            return; // a reset on the listener's behalf
+        }
         handshake.syn_acks = handshake.syn_acks.wrapping_add(1);
         if handshake.syn_ack_ns == 0 {
             handshake.syn_ack_ns = now;

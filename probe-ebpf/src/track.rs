@@ -16,7 +16,7 @@ use probe_common::{
 };
 
 use crate::{
-    count,
+    count::{self, Place},
     maps::{CONNECTIONS, LISTENERS, RECORDS},
     sock::Sock,
     stage,
@@ -74,11 +74,13 @@ fn end_unseen(connection: &mut Connection) {
     end(connection);
 }
 
-/// Removes an entry and takes it out of the count; whoever removes it does both.
+/// Removes an entry and takes it out of the count; whoever removes it does both. A softirq may take
+/// the entry's memory for another socket before the count is changed, so the place is read first.
 #[inline(always)]
 fn take_out(key: u64, connection: &Connection) {
+    let place = Place::of(connection);
     if CONNECTIONS.remove(key).is_ok() {
-        count::leave(connection);
+        place.leave();
     }
 }
 
@@ -242,12 +244,12 @@ fn bring_to(sk: Sock, connection: &mut Connection, new: u8) {
         }
         _ => {}
     }
-    count::leave(connection);
+    Place::of(connection).leave();
     if connection.state == state::ESTABLISHED {
         connection.left_established_ns = now;
     }
     connection.state = new;
-    count::enter(connection);
+    Place::of(connection).enter();
 }
 
 #[inline(always)]
@@ -361,7 +363,7 @@ fn follow(sk: Sock, connection: &mut Connection) -> bool {
     connection.slot = count::slot_of(&key).unwrap_or(Connection::NO_SLOT);
     match CONNECTIONS.insert(sk.address(), &*connection, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
-            count::enter(connection);
+            Place::of(connection).enter();
             true
         }
         Err(EEXIST) => {
