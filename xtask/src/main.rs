@@ -12,6 +12,7 @@ mod paths;
 mod setup;
 mod summary;
 mod test;
+mod vm;
 
 /// Builds, shows and tests groundtruth.
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ enum Task {
     Demo(demo::Options),
     /// Set up, build, and run all unit, integration and end-to-end tests
     Test(test::Options),
+    /// Run probe on Debian's kernels, in virtual machines, and write docs/compatibility.md
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Vm(options) => vm::run(&options),
     };
     match result {
         Ok(code) => code,

@@ -12,6 +12,8 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::http::header::{HeaderValue, SEC_WEBSOCKET_KEY};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -66,7 +68,12 @@ pub(super) async fn run(plan: &Plan, mut part: Part) -> Record {
     }
     let _ = stream.set_nodelay(true);
 
-    let handshake = client_async_with_config(plan.request.clone(), stream, Some(config()));
+    let mut request = plan.request.clone();
+    // A key of its own, as RFC 6455 asks for: by it the legs of one client are told from another's.
+    if let Ok(key) = HeaderValue::try_from(generate_key()) {
+        request.headers_mut().insert(SEC_WEBSOCKET_KEY, key);
+    }
+    let handshake = client_async_with_config(request, stream, Some(config()));
     let mut socket = match timeout(plan.handshake_timeout, handshake).await {
         Ok(Ok((socket, response))) => {
             record.http_status = Some(response.status().as_u16());

@@ -1,0 +1,111 @@
+//! A client's four socket ends (client, balancer's two, shard) carry one leg id wherever the balancer
+//! passes the WebSocket key on, and no two clients share one.
+
+use std::collections::{HashMap, HashSet};
+use std::net::TcpListener;
+use std::time::Duration;
+
+use e2e::lab::{self, Server};
+use e2e::machine::{Need, require};
+use e2e::net::Place;
+use e2e::nginx::Nginx;
+use e2e::process::Running;
+use e2e::recording::{Recorded, Recording};
+use e2e::scratch::Scratch;
+
+const CLIENTS: usize = 40;
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
+
+/// 40 clients through `port`, recorded.
+fn record(scratch: &Scratch, port: u16) -> Recorded {
+    let recording = Recording::start(&scratch.join("capture"), &[]);
+    let url = format!("ws://127.0.0.1:{port}/");
+    let shape = ["load", "--url", &url, "--connections", "40", "--ramp", "400/s", "--hold", "1s"];
+    let summary = lab::run(&Place::host(), &shape, Duration::from_secs(30));
+    assert_eq!(summary["outcomes"]["upgraded"], CLIENTS, "{summary}");
+    recording.stop()
+}
+
+/// Every leg id of the balancer's clients has both ends of both legs.
+fn assert_linked(recorded: &Recorded, balancer: u16, shards: &[u16]) {
+    let mut ends: HashMap<u64, Vec<(u64, &str)>> = HashMap::new();
+    for row in &recorded.rows {
+        let port = row["port"].as_u64().expect("a port");
+        let ours = port == u64::from(balancer) || shards.iter().any(|s| u64::from(*s) == port);
+        if !ours || row["class"] != "upgraded" {
+            continue; // health polls, and whatever else runs here
+        }
+        let leg = row["leg_id"].as_u64().unwrap_or_else(|| panic!("no leg id: {row}"));
+        assert_eq!(row["leg_certain"], true, "{row}");
+        ends.entry(leg).or_default().push((port, row["role"].as_str().expect("a role")));
+    }
+    assert_eq!(ends.len(), CLIENTS, "one leg id for each client");
+    for (leg, found) in ends {
+        let found: HashSet<_> = found.into_iter().collect();
+        let shard = found.iter().map(|end| end.0).find(|port| *port != u64::from(balancer));
+        let shard = shard.unwrap_or_else(|| panic!("{leg} has one leg only: {found:?}"));
+        let balancer = u64::from(balancer);
+        let expected = [balancer, shard].map(|port| [(port, "active"), (port, "passive")]);
+        assert_eq!(found, expected.into_iter().flatten().collect(), "{leg}");
+    }
+}
+
+#[test]
+fn the_labs_balancer() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("legs-lab");
+    let shards =
+        [0, 1, 2].map(|_| Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]));
+    let addresses: Vec<String> = shards.iter().map(|s| s.address().to_string()).collect();
+    let mut args = vec!["balance", "--listen", "127.0.0.1:0"];
+    for address in &addresses {
+        args.extend(["--shard", address]);
+    }
+    let balancer = Server::start(&Place::host(), &args);
+    let recorded = record(&scratch, balancer.address().port());
+    let ports: Vec<u16> = shards.iter().map(|shard| shard.address().port()).collect();
+    assert_linked(&recorded, balancer.address().port(), &ports);
+    let _ = balancer.stop();
+}
+
+#[test]
+fn nginx() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("nginx")]) else { return };
+    let scratch = Scratch::new("legs-nginx");
+    let shard = Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let (port, upstream) = (free_port(), shard.address());
+    let _nginx = Nginx::start(
+        &Place::host(),
+        port,
+        &format!(
+            "server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{upstream};\n\
+             proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade;\n\
+             proxy_set_header Connection upgrade; }} }}"
+        ),
+    );
+    assert_linked(&record(&scratch, port), port, &[upstream.port()]);
+}
+
+#[test]
+fn haproxy() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("haproxy")]) else { return };
+    let scratch = Scratch::new("legs-haproxy");
+    let shard = Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let (port, upstream) = (free_port(), shard.address());
+    let configuration = scratch.join("haproxy.cfg");
+    let text = format!(
+        "defaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n\
+         frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n\
+         backend b\n  server shard {upstream}\n"
+    );
+    std::fs::write(&configuration, text).expect("a temporary file");
+    let mut command = Place::host().command("haproxy");
+    let _haproxy = Running::start(command.args(["-db", "-f", &configuration]));
+    e2e::truth::wait_equal("haproxy listens", &1, || {
+        e2e::truth::ss(&Place::host(), "listening", &format!("sport = :{port}"))
+    });
+    assert_linked(&record(&scratch, port), port, &[upstream.port()]);
+}

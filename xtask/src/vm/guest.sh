@@ -1,0 +1,99 @@
+#!/bin/busybox sh
+# /init of the guest: known numbers of connections, what `probe` says of them, and what the kernel
+# says by itself, as one tar on the second serial port. Everything is loopback.
+/bin/busybox --install -s /bin
+export PATH=/bin NO_COLOR=1
+mount -t proc proc /proc
+mount -t devtmpfs devtmpfs /dev
+mount -t sysfs sysfs /sys
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /tmp
+mkdir -p /out /run
+ip link set lo up
+for module in /modules/*.ko; do insmod "$module"; done
+uname -r >/out/release
+
+say() { echo "guest: $(cut -d" " -f1 /proc/uptime) $*"; }
+# Waits up to 120 s for a line in a file.
+wait_for() {
+    for _ in $(seq 600); do
+        grep -q "$1" "$2" 2>/dev/null && return
+        usleep 200000
+    done
+    say "no \"$1\" in $2:"
+    cat "$2"
+}
+# The kernel's own count of established sockets by service port: passive, active.
+truth() {
+    port=$(printf %04X "$1")
+    awk -v port=":$port" '$4 == "01" { if (substr($2, length($2) - 4) == port) passive++
+        if (substr($3, length($3) - 4) == port) active++ }
+        END { printf "{\"passive\": %d, \"active\": %d}\n", passive, active }' /proc/net/tcp
+}
+# Waits up to 120 s until the kernel holds so many on either side.
+wait_for_held() {
+    for _ in $(seq 600); do
+        [ "$(truth 3005)" = "{\"passive\": $1, \"active\": $1}" ] && return
+        usleep 200000
+    done
+    say "not $1 connections but $(truth 3005):"
+    cat "$2"
+}
+
+say "doctor"
+probe doctor --json >/out/doctor.json 2>/out/doctor.err
+echo $? >/out/doctor.exit
+
+# A server in a cgroup of its own, which is where its connections belong.
+mkdir /sys/fs/cgroup/web.service
+sh -c 'echo $$ >/sys/fs/cgroup/web.service/cgroup.procs
+       exec lab serve --listen 127.0.0.1:3005 --json' >/tmp/serve.log 2>&1 &
+server=$!
+wait_for 3005 /tmp/serve.log
+
+say "connections that were there before"
+lab load --url ws://127.0.0.1:3005/ --connections 7 --hold 10m --json >/tmp/before.log 2>&1 &
+before=$!
+wait_for_held 7 /tmp/before.log
+probe serve >/out/agent.log 2>&1 &
+agent=$!
+wait_for 9464 /out/agent.log
+probe count --json --port 3005 >/out/seeded.json 2>/out/seeded.err
+truth 3005 >/out/seeded.truth
+
+say "connections whose whole life is seen"
+probe record -o /out/capture --port 3005,9000,9999 --websocket 3005 >/out/record.log 2>&1 &
+record=$!
+wait_for 'recording to' /out/record.log
+lab load --url ws://127.0.0.1:3005/ --connections 23 --ramp 20/s --hold 20s \
+    --end rst:5 --end-at 15s --json -o /out/clients.jsonl >/tmp/load.log 2>&1 &
+load=$!
+wait_for_held 30 /tmp/load.log
+sleep 1
+probe count --json --port 3005 >/out/held.json 2>/out/held.err
+truth 3005 >/out/held.truth
+wait $load
+
+say "churn, and a port where nobody listens"
+lab sink --listen 127.0.0.1:9000 --json >/tmp/sink.log 2>&1 &
+sink=$!
+wait_for 9000 /tmp/sink.log
+lab churn --to 127.0.0.1:9000 --count 997 --json >/out/churn.log 2>&1
+for _ in 1 2 3; do nc 127.0.0.1 9999 </dev/null >/dev/null 2>&1; done
+sleep 2
+kill -INT $record
+wait $record
+echo $? >/out/record.exit
+probe count --json --port 3005 >/out/after.json 2>/out/after.err
+truth 3005 >/out/after.truth
+wget -q -O /out/metrics http://127.0.0.1:9464/metrics
+
+kill $agent && wait $agent
+probe stop --purge >/out/stop.log 2>&1
+kill $before $sink $server
+dmesg | grep -i -E 'bug|warn|oops|bpf' >/out/dmesg
+say "done"
+stty -F /dev/ttyS1 raw
+tar -C /out -cf /dev/ttyS1 .
+sync
+poweroff -f

@@ -1,0 +1,208 @@
+//! Holds what `probe` said in a guest against what was done there and what the kernel says itself.
+//! The numbers are those of `guest.sh`.
+
+use std::fmt::{self, Display};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{command, paths};
+
+/// The server's port, and what its connections are.
+const SERVER: u64 = 3005;
+const BEFORE: u64 = 7;
+const CLIENTS: u64 = 23;
+const RESET: u64 = 5;
+/// The churn's port and count.
+const SINK: u64 = 9000;
+const CHURNED: u64 = 997;
+/// Nobody listens there.
+const NOBODY: u64 = 9999;
+const STRAY: u64 = 3;
+
+/// What one kernel gave.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Verdict {
+    pub(crate) release: String,
+    /// `probe doctor`: (feature, state, why).
+    pub(crate) features: Vec<(String, String, String)>,
+    pub(crate) checks: Vec<Check>,
+}
+
+/// One comparison.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Check {
+    pub(crate) what: String,
+    pub(crate) expected: String,
+    pub(crate) found: String,
+}
+
+impl Check {
+    pub(crate) fn held(&self) -> bool {
+        self.expected == self.found
+    }
+}
+
+impl Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: expected {}, found {}", self.what, self.expected, self.found)
+    }
+}
+
+impl Verdict {
+    pub(crate) fn held(&self) -> bool {
+        self.failed().next().is_none()
+    }
+
+    pub(crate) fn failed(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| !check.held())
+    }
+
+    pub(crate) fn summary(&self) -> String {
+        let held = self.checks.iter().filter(|check| check.held()).count();
+        format!("{}, {held} of {} checks held", self.release, self.checks.len())
+    }
+
+    fn has(&self, feature: &str) -> bool {
+        self.features.iter().any(|(name, state, _)| name == feature && state == "ok")
+    }
+
+    fn check(&mut self, what: impl Into<String>, expected: impl Display, found: impl Display) {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        self.checks.push(Check { what: what.into(), expected, found });
+    }
+}
+
+pub(crate) fn judge(results: &Path) -> Result<Verdict> {
+    let release = fs::read_to_string(results.join("release"))
+        .with_context(|| format!("no results in {}", results.display()))?;
+    let doctor = read(results, "doctor.json")?;
+    let word = |feature: &Value, key: &str| feature[key].as_str().unwrap_or_default().to_owned();
+    let features = doctor["features"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|feature| (word(feature, "name"), word(feature, "state"), word(feature, "why")))
+        .collect();
+    let mut verdict = Verdict { release: release.trim().to_owned(), features, checks: Vec::new() };
+    verdict.check("`probe doctor`: exact counts can be had", true, &doctor["exact_counts"]);
+    counts(&mut verdict, results)?;
+    rows(&mut verdict, results)?;
+    Ok(verdict)
+}
+
+fn read(results: &Path, name: &str) -> Result<Value> {
+    let path = results.join(name);
+    let text = fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is no JSON: {text}", path.display()))
+}
+
+/// `probe count` against `/proc/net/tcp`, at three times.
+fn counts(verdict: &mut Verdict, results: &Path) -> Result<()> {
+    let moments = [
+        ("seeded", "connections from before the start", BEFORE),
+        ("held", "connections while clients stay", BEFORE + CLIENTS),
+        ("after", "connections after they left", BEFORE),
+    ];
+    for (file, what, expected) in moments {
+        let counts = read(results, &format!("{file}.json"))?;
+        let truth = read(results, &format!("{file}.truth"))?;
+        for role in ["passive", "active"] {
+            let found: i64 =
+                of_role(&counts, role).filter_map(|row| row["established"].as_i64()).sum();
+            verdict.check(
+                format!("{what}, {role}: `probe count` and /proc/net/tcp"),
+                format!("{expected} and {expected}"),
+                format!("{found} and {}", truth[role]),
+            );
+        }
+        verdict.check(format!("{what}: exact"), true, &counts["exact"]);
+        if file == "held" {
+            let row = of_role(&counts, "passive").next().unwrap_or(&Value::Null);
+            verdict.check("accepted since the start", CLIENTS, &row["accepted"]);
+            verdict.check("their container", "\"web.service\"", &row["container"]["name"]);
+        }
+    }
+    Ok(())
+}
+
+fn of_role<'a>(counts: &'a Value, role: &'a str) -> impl Iterator<Item = &'a Value> {
+    let rows = counts["counts"].as_array().into_iter().flatten();
+    rows.filter(move |row| row["port"] == SERVER && row["role"] == role)
+}
+
+/// The rows of the capture, one by one.
+fn rows(verdict: &mut Verdict, results: &Path) -> Result<()> {
+    let analyzer = paths::binary("analyzer")?;
+    let capture = results.join("capture");
+    let text = command::output(&analyzer, &["connections", "--json", &capture.to_string_lossy()])
+        .with_context(|| format!("analyzer connections {} failed", capture.display()))?;
+    let rows: Vec<Value> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .context("analyzer connections --json printed no JSON lines")?;
+    let of = |port: u64, role: &str| -> Vec<&Value> {
+        rows.iter().filter(|row| row["port"] == port && row["role"] == role).collect()
+    };
+    let count = |rows: &[&Value], wanted: &dyn Fn(&Value) -> bool| {
+        rows.iter().filter(|row| wanted(row)).count()
+    };
+
+    let seen: Vec<&Value> =
+        of(SERVER, "passive").into_iter().filter(|row| row["seeded"] == false).collect();
+    verdict.check("WebSocket rows, passive", CLIENTS, seen.len());
+    verdict.check("… answered 101", CLIENTS, count(&seen, &|row| row["http_status"] == 101));
+    verdict.check("… outcome upgraded", CLIENTS, count(&seen, &|row| row["outcome"] == "upgraded"));
+    verdict.check("… with all stages, in order", CLIENTS, count(&seen, &|row| in_order(row)));
+    verdict.check("… ended by RST", RESET, count(&seen, &|row| row["closed_how"] == "rst"));
+    verdict.check("… with the cookie", CLIENTS, count(&seen, &|row| row["cookie"] != 0));
+    if verdict.has("fexit/inet_csk_accept") {
+        let sharp = |row: &Value| row["accepted_is_upper_bound"] == false && row["pid"].is_u64();
+        verdict.check("… with the time and the task of accept", CLIENTS, count(&seen, &sharp));
+    }
+    let active: Vec<&Value> =
+        of(SERVER, "active").into_iter().filter(|row| row["seeded"] == false).collect();
+    verdict.check("WebSocket rows, active", CLIENTS, active.len());
+    verdict.check(
+        "… with the task of connect",
+        CLIENTS,
+        count(&active, &|row| row["pid"].is_u64()),
+    );
+
+    for role in ["passive", "active"] {
+        let churned = of(SINK, role);
+        verdict.check(format!("churn, rows ended, {role}"), CHURNED, count(&churned, &is_closed));
+    }
+    let stray = of(NOBODY, "active");
+    verdict.check(
+        "connects to a port where nobody listens: ECONNREFUSED",
+        STRAY,
+        count(&stray, &|row| row["error"] == "ECONNREFUSED"),
+    );
+    let nobody = rows.iter().filter(|row| row["port"] == NOBODY && row["outcome"] == "no_listener");
+    verdict.check("… outcome no_listener, told by the RST", STRAY, nobody.count());
+    Ok(())
+}
+
+fn is_closed(row: &Value) -> bool {
+    row["state"] == "close"
+}
+
+/// Every stage of a handshake was seen, none before the one it follows. (`accepted` may be an upper
+/// bound, so only its presence counts.)
+fn in_order(row: &Value) -> bool {
+    let stages = [
+        "syn_received_ns",
+        "syn_ack_sent_ns",
+        "established_ns",
+        "request_ns",
+        "response_ns",
+        "upgraded_ns",
+    ];
+    let times: Option<Vec<i64>> = stages.iter().map(|stage| row[*stage].as_i64()).collect();
+    row["accepted_ns"].is_i64() && times.is_some_and(|times| times.is_sorted())
+}

@@ -1,0 +1,174 @@
+//! Debian's kernels, by way of the machine's own apt and its mirror, without touching its state.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::command::{self, say};
+
+/// A kernel that is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kernel {
+    pub(crate) name: &'static str,
+    /// The Debian release that it comes from.
+    suite: &'static str,
+}
+
+const KERNELS: [Kernel; 4] = [
+    Kernel { name: "debian-5.10", suite: "bullseye" },
+    Kernel { name: "debian-6.1", suite: "bookworm" },
+    Kernel { name: "debian-6.12", suite: "trixie" },
+    Kernel { name: "debian-newest", suite: "sid" },
+];
+
+impl Kernel {
+    /// The kernels of these names, in the order of their age.
+    pub(crate) fn named(names: &[String]) -> Result<Vec<Kernel>> {
+        let all = names.iter().any(|name| name == "all");
+        if let Some(unknown) = names
+            .iter()
+            .find(|name| *name != "all" && !KERNELS.iter().any(|kernel| kernel.name == **name))
+        {
+            let known: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).collect();
+            bail!("no kernel {unknown:?}: expected {} or all", known.join(", "));
+        }
+        Ok(KERNELS
+            .into_iter()
+            .filter(|kernel| all || names.iter().any(|name| name == kernel.name))
+            .collect())
+    }
+}
+
+/// An unpacked kernel package.
+#[derive(Debug)]
+pub(crate) struct Unpacked {
+    pub(crate) release: String,
+    /// What a boot loader loads.
+    pub(crate) image: PathBuf,
+    /// The directory of its modules.
+    pub(crate) modules: PathBuf,
+}
+
+/// Downloads and unpacks the newest cloud kernel of the suite, unless that was done before.
+pub(crate) fn fetch(kernel: Kernel, dir: &Path) -> Result<Unpacked> {
+    let root = dir.join("kernel");
+    if let Some(unpacked) = find(&root) {
+        return Ok(unpacked);
+    }
+    say(&format!("{}: fetching the kernel of Debian {}", kernel.name, kernel.suite));
+    let apt = Apt::new(kernel.suite, &dir.join("apt"))?;
+    let package = apt.newest_kernel()?;
+    let download = dir.join("download");
+    let _ = fs::remove_dir_all(&download);
+    fs::create_dir_all(&download)?;
+    command::run(apt.get(&["-qq", "download", &package])?.current_dir(&download))?;
+    let file = fs::read_dir(&download)?
+        .flatten()
+        .map(|entry| entry.path())
+        .next()
+        .with_context(|| format!("apt-get download {package} left no file"))?;
+    let part = dir.join("kernel.part");
+    let _ = fs::remove_dir_all(&part);
+    command::run(Command::new("dpkg").arg("-x").arg(&file).arg(&part))?;
+    fs::rename(&part, &root)?;
+    find(&root).with_context(|| format!("{package} holds no kernel"))
+}
+
+fn find(root: &Path) -> Option<Unpacked> {
+    let image =
+        fs::read_dir(root.join("boot")).ok()?.flatten().map(|entry| entry.path()).find(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+        })?;
+    let release = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
+    // Merged /usr since trixie.
+    let modules = ["lib/modules", "usr/lib/modules"]
+        .iter()
+        .map(|prefix| root.join(prefix).join(&release))
+        .find(|path| path.is_dir())?;
+    Some(Unpacked { release, image, modules })
+}
+
+/// apt with lists, cache and sources of its own.
+struct Apt {
+    options: Vec<String>,
+}
+
+impl Apt {
+    fn new(suite: &str, dir: &Path) -> Result<Self> {
+        let site = command::output(
+            "apt-get",
+            &["indextargets", "--format", "$(SITE)", "Created-By: Packages", "Label: Debian"],
+        )
+        .and_then(|sites| sites.lines().next().map(str::to_owned))
+        .context(
+            "this machine's apt has no Debian archive among its sources, which is where kernels \
+             come from: add one, and run `apt-get update`",
+        )?;
+        for part in ["lists/partial", "cache/archives/partial", "parts", "preferences"] {
+            fs::create_dir_all(dir.join(part))?;
+        }
+        fs::write(dir.join("sources.list"), format!("deb {site} {suite} main\n"))?;
+        fs::write(dir.join("status"), "")?;
+        let at = |name: &str| dir.join(name).display().to_string();
+        let settings = [
+            ("Dir::Etc::SourceList", at("sources.list")),
+            ("Dir::Etc::SourceParts", at("parts")),
+            ("Dir::Etc::PreferencesParts", at("preferences")),
+            ("Dir::State::Lists", at("lists")),
+            ("Dir::State::Status", at("status")),
+            ("Dir::Cache", at("cache")),
+            ("Acquire::Languages", "none".to_owned()),
+            // Its own user could not write to our directories.
+            ("APT::Sandbox::User", command::output("id", &["-un"]).unwrap_or_default()),
+        ];
+        let options = settings
+            .iter()
+            .flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={}", value.trim())])
+            .collect();
+        let apt = Self { options };
+        command::run(&mut apt.get(&["-qq", "update"])?)?;
+        Ok(apt)
+    }
+
+    fn get(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new("apt-get");
+        command.args(&self.options).args(arguments);
+        Ok(command)
+    }
+
+    /// What the suite's metapackage stands for.
+    fn newest_kernel(&self) -> Result<String> {
+        let options = self.options.iter().map(String::as_str);
+        let arguments: Vec<&str> =
+            options.chain(["depends", "--important", "linux-image-cloud-amd64"]).collect();
+        let text = command::output("apt-cache", &arguments).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+            .find(|name| name.starts_with("linux-image-"))
+            .map(str::to_owned)
+            .context("the suite has no linux-image-cloud-amd64")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_named_in_the_order_of_their_age() {
+        let names = |asked: &[&str]| -> Vec<&str> {
+            let asked: Vec<String> = asked.iter().map(|name| (*name).to_owned()).collect();
+            Kernel::named(&asked).unwrap().iter().map(|kernel| kernel.name).collect()
+        };
+        assert_eq!(names(&["debian-6.12", "debian-5.10"]), ["debian-5.10", "debian-6.12"]);
+        assert_eq!(names(&["all", "debian-6.1"]).len(), KERNELS.len());
+        let error = Kernel::named(&["debian-4.19".to_owned()]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no kernel \"debian-4.19\": expected debian-5.10, debian-6.1, debian-6.12, \
+             debian-newest or all"
+        );
+    }
+}
