@@ -59,34 +59,31 @@ pub(crate) fn fetch(kernel: Kernel, dir: &Path) -> Result<Unpacked> {
     }
     say(&format!("{}: fetching the kernel of Debian {}", kernel.name, kernel.suite));
     let apt = Apt::new(kernel.suite, &dir.join("apt"))?;
-    let package = apt.newest_kernel()?;
+    let packages = apt.newest_kernel()?;
     let download = dir.join("download");
     let _ = fs::remove_dir_all(&download);
     fs::create_dir_all(&download)?;
-    command::run(apt.get(&["-qq", "download", &package])?.current_dir(&download))?;
-    let file = fs::read_dir(&download)?
-        .flatten()
-        .map(|entry| entry.path())
-        .next()
-        .with_context(|| format!("apt-get download {package} left no file"))?;
+    let mut get = apt.get(&["-qq", "download"]);
+    command::run(get.args(&packages).current_dir(&download))?;
     let part = dir.join("kernel.part");
     let _ = fs::remove_dir_all(&part);
-    command::run(Command::new("dpkg").arg("-x").arg(&file).arg(&part))?;
+    for entry in fs::read_dir(&download)? {
+        command::run(Command::new("dpkg").arg("-x").arg(entry?.path()).arg(&part))?;
+    }
     fs::rename(&part, &root)?;
-    find(&root).with_context(|| format!("{package} holds no kernel"))
+    find(&root).with_context(|| format!("{} hold no kernel", packages.join(", ")))
 }
 
 fn find(root: &Path) -> Option<Unpacked> {
-    let image =
-        fs::read_dir(root.join("boot")).ok()?.flatten().map(|entry| entry.path()).find(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
-        })?;
-    let release = image.file_name()?.to_str()?.strip_prefix("vmlinuz-")?.to_owned();
     // Merged /usr since trixie.
     let modules = ["lib/modules", "usr/lib/modules"]
         .iter()
-        .map(|prefix| root.join(prefix).join(&release))
-        .find(|path| path.is_dir())?;
+        .find_map(|place| fs::read_dir(root.join(place)).ok()?.flatten().next())?
+        .path();
+    let release = modules.file_name()?.to_str()?.to_owned();
+    let image = [root.join("boot").join(format!("vmlinuz-{release}")), modules.join("vmlinuz")]
+        .into_iter()
+        .find(|path| path.is_file())?;
     Some(Unpacked { release, image, modules })
 }
 
@@ -128,27 +125,38 @@ impl Apt {
             .flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={}", value.trim())])
             .collect();
         let apt = Self { options };
-        command::run(&mut apt.get(&["-qq", "update"])?)?;
+        command::run(&mut apt.get(&["-qq", "update"]))?;
         Ok(apt)
     }
 
-    fn get(&self, arguments: &[&str]) -> Result<Command> {
+    fn get(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("apt-get");
         command.args(&self.options).args(arguments);
-        Ok(command)
+        command
     }
 
-    /// What the suite's metapackage stands for.
-    fn newest_kernel(&self) -> Result<String> {
-        let options = self.options.iter().map(String::as_str);
-        let arguments: Vec<&str> =
-            options.chain(["depends", "--important", "linux-image-cloud-amd64"]).collect();
-        let text = command::output("apt-cache", &arguments).unwrap_or_default();
-        text.lines()
-            .filter_map(|line| line.trim().strip_prefix("Depends: "))
+    /// What the suite's metapackage stands for: one package, or since 7.x one each for image and
+    /// modules.
+    fn newest_kernel(&self) -> Result<Vec<String>> {
+        let image = self
+            .dependencies("linux-image-cloud-amd64")
+            .into_iter()
             .find(|name| name.starts_with("linux-image-"))
-            .map(str::to_owned)
-            .context("the suite has no linux-image-cloud-amd64")
+            .context("the suite has no linux-image-cloud-amd64")?;
+        let parts = self
+            .dependencies(&image)
+            .into_iter()
+            .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"));
+        let parts: Vec<String> = parts.collect();
+        Ok(std::iter::once(image).chain(parts).collect())
+    }
+
+    fn dependencies(&self, package: &str) -> Vec<String> {
+        let options = self.options.iter().map(String::as_str);
+        let arguments: Vec<&str> = options.chain(["depends", "--important", package]).collect();
+        let text = command::output("apt-cache", &arguments).unwrap_or_default();
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        names.map(str::to_owned).collect()
     }
 }
 

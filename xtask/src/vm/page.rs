@@ -119,7 +119,8 @@ fn reasons(verdicts: &[(&str, Verdict)]) -> Vec<String> {
     for (kernel, verdict) in verdicts {
         for (feature, state, why) in &verdict.features {
             if state != "ok" {
-                let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+                // The verifier's log is for `probe doctor`.
+                let why = why.split("Verifier output").next().unwrap_or_default().trim();
                 lines.push(format!("{kernel}, `{feature}`: {why}"));
             }
         }
