@@ -23,6 +23,7 @@ macro_rules! offset {
 pub(crate) use offset;
 
 pub const AF_INET: u8 = 2;
+pub const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u16 = 6;
 
 /// A `struct sock *` of the kernel, valid while the hook runs.

@@ -10,14 +10,14 @@ use probe_common::{
     handshake::{Handshake, Pair, flag as handshake_flag},
     loss::Stat,
     payload::{LIMIT, PIECE, Payload},
-    state::role,
+    state::{self, role},
 };
 
 use crate::{
     count,
     maps::{HANDSHAKES, RECORDS},
     packet::{self, Packet},
-    sock::Sock,
+    sock::{AF_INET, AF_INET6, Sock},
 };
 
 const BPF_RB_NO_WAKEUP: u64 = 1;
@@ -162,20 +162,38 @@ pub fn take_over(connection: &mut Connection) {
     let _ = HANDSHAKES.remove(&pair);
 }
 
-/// A SYN to a port where nobody listens.
+/// A SYN to a port where nobody listens: over at once, so its record goes out at once. A client may
+/// use the same port again right away.
 #[inline(always)]
 pub fn no_listener(pair: &Pair) {
-    let now = now();
-    let handshake = Handshake {
-        syn_ns: now,
-        rst_ns: now,
-        syns: 1,
-        flags: handshake_flag::NO_LISTENER,
-        ..Handshake::default()
+    let Some(mut slot) = RECORDS.reserve::<Connection>(0) else {
+        count::note(Stat::RecordsLost);
+        return;
     };
-    if HANDSHAKES.insert(pair, handshake, 0).is_err() {
-        count::note(Stat::HandshakeMapFull);
+    let record = slot.as_mut_ptr();
+    let now = now();
+    // SAFETY: the reserved record is ours until it is submitted, and all-zero is a valid Connection.
+    unsafe {
+        record.write_bytes(0, 1);
+        (*record).sk = Connection::NO_SOCKET;
+        (*record).slot = Connection::NO_SLOT;
+        (*record).netns = pair.netns;
+        (*record).local_address = pair.local_address;
+        (*record).remote_address = pair.remote_address;
+        (*record).local_port = pair.local_port;
+        (*record).remote_port = pair.remote_port;
+        (*record).family = if pair.is_v4() { AF_INET } else { AF_INET6 };
+        (*record).role = role::PASSIVE;
+        (*record).state = state::CLOSE;
+        (*record).class = class::SILENT;
+        (*record).seen_class = class::SILENT;
+        (*record).flags = flag::RST_SENT;
+        (*record).first_seen_ns = now;
+        (*record).syn_received_ns = now;
+        (*record).closed_ns = now;
     }
+    slot.submit(BPF_RB_NO_WAKEUP);
+    count::note(Stat::RecordsSubmitted);
 }
 
 /// A packet of a connection. Leaves early once everything was seen.

@@ -325,6 +325,12 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
         connection.task_cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     }
     connection.walk = count::walk();
+    if connection.walk == 0 {
+        // The packet hooks may not be attached yet: its first bytes may have passed unseen.
+        connection.flags |= flag::SEEDED;
+        connection.class = class::UNKNOWN;
+        connection.seen_class = class::UNKNOWN;
+    }
     match new {
         state::ESTABLISHED => connection.established_ns = now,
         state::LISTEN => connection.flags |= flag::LISTENER,
