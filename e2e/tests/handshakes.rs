@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -205,9 +205,14 @@ fn below_http(held: &mut Vec<TcpStream>, listeners: &mut Vec<TcpListener>) -> Ve
     };
 
     let nobody = e2e::answer::nobody();
-    for _ in 0..200 {
+    // A refused client leaves its port free at once: only one connection of each is asked for.
+    let mut ports = BTreeSet::new();
+    while ports.len() < 200 {
         let client = bound();
         let port = client_port(&client);
+        if !ports.insert(port) {
+            continue;
+        }
         assert!(client.connect(nobody).is_err(), "somebody listens at {nobody}");
         expect("no listener", port, nobody.port(), "no_listener", "no_listener");
     }
