@@ -45,9 +45,23 @@ fn snmp_field(text: &str, protocol: &str, field: &str) -> Option<usize> {
 pub fn wait_equal<T: PartialEq + std::fmt::Debug>(
     what: &str,
     expected: &T,
+    read: impl FnMut() -> T,
+) {
+    wait_equal_within(Duration::from_secs(10), what, expected, read);
+}
+
+/// Like [`wait_equal`], with patience of one's own.
+///
+/// # Panics
+/// If `read` has not become `expected` by then.
+#[track_caller]
+pub fn wait_equal_within<T: PartialEq + std::fmt::Debug>(
+    patience: Duration,
+    what: &str,
+    expected: &T,
     mut read: impl FnMut() -> T,
 ) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + patience;
     loop {
         let now = read();
         if now == *expected {
