@@ -136,6 +136,8 @@ pub struct Connection {
 
 impl Connection {
     pub const NO_SLOT: u32 = u32::MAX;
+    /// `sk` of a SYN that no socket took: no address, and not the 0 that marks a payload.
+    pub const NO_SOCKET: u64 = 1;
 }
 
 const _: () = assert!(size_of::<Connection>() == 280);

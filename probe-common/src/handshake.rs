@@ -10,8 +10,6 @@ pub mod flag {
     pub const SYN_QUEUE_FULL: u32 = 1 << 2;
     /// The client sent a RST.
     pub const RST_RECEIVED: u32 = 1 << 3;
-    /// Nobody listened: the kernel answered the SYN with a RST.
-    pub const NO_LISTENER: u32 = 1 << 4;
 }
 
 /// Address pair within a network namespace, as the server sees it. Addresses are IPv6 or v4-mapped,
@@ -24,6 +22,14 @@ pub struct Pair {
     pub netns: u32,
     pub local_port: u16,
     pub remote_port: u16,
+}
+
+impl Pair {
+    /// Both addresses are v4-mapped.
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        matches!(self.local_address, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+    }
 }
 
 /// Taken over into the connection once it is established; what stays behind has failed, or waits.

@@ -50,9 +50,19 @@ pub fn state_change(sk: Sock, old: u8, new: u8) {
             replaced(key, connection);
         }
     }
-    if new != state::CLOSE {
-        begin(sk, old, new, generation);
+    if new == state::CLOSE {
+        return;
     }
+    if !is_birth {
+        // Its birth was missed: it is still in the old state, and what it is must be found out.
+        found(sk, sk.cookie(), count::walk() > 0);
+        if let Some(connection) = CONNECTIONS.get_ptr_mut(&key) {
+            // SAFETY: as above.
+            bring_to(sk, unsafe { &mut *connection }, new);
+            return;
+        }
+    }
+    begin(sk, old, new, generation);
 }
 
 /// The entry's socket is gone, and another lives at its address: its end was missed.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use probe_common::{
-    connection::{class, flag},
+    connection::{Connection, class, flag},
     handshake::flag as handshake_flag,
     state::role,
 };
@@ -88,7 +88,7 @@ fn never_established(observed: &Observed) -> &'static str {
             _ => "syn_ack_timeout",
         };
     }
-    if has(handshake_flag::NO_LISTENER) {
+    if observed.sk == Connection::NO_SOCKET {
         "no_listener"
     } else if has(handshake_flag::RST_RECEIVED) {
         "reset_before_established"

@@ -1,7 +1,7 @@
 //! Passive handshakes that have no connection yet. The kernel side takes out those that get one; the
 //! others are given up here, and become rows of their own.
 
-use std::{net::Ipv6Addr, os::fd::AsFd};
+use std::os::fd::AsFd;
 
 use anyhow::Context;
 use aya::maps::{HashMap, Map, MapData};
@@ -52,7 +52,7 @@ impl Pending {
     pub fn give_up(&mut self, now_ns: u64) -> anyhow::Result<Vec<Observed>> {
         let mut failed = Vec::new();
         for (pair, handshake) in self.entries()? {
-            let at_once = handshake.flags & (flag::NO_LISTENER | flag::RST_RECEIVED) != 0;
+            let at_once = handshake.flags & flag::RST_RECEIVED != 0;
             let last = handshake.syn_ns.max(handshake.syn_ack_ns).max(handshake.ack_ns);
             if at_once || now_ns.saturating_sub(last) > GIVE_UP_NS {
                 let ended = if handshake.rst_ns == 0 { now_ns } else { handshake.rst_ns };
@@ -80,8 +80,7 @@ fn observed(pair: &Pair, handshake: &Handshake, closed_ns: u64) -> Observed {
     connection.local_port = pair.local_port;
     connection.remote_port = pair.remote_port;
     connection.netns = pair.netns;
-    let is_v4 = Ipv6Addr::from(pair.remote_address).to_ipv4_mapped().is_some();
-    connection.family = (if is_v4 { libc::AF_INET } else { libc::AF_INET6 }) as u8;
+    connection.family = (if pair.is_v4() { libc::AF_INET } else { libc::AF_INET6 }) as u8;
     if handshake.syns > 1 {
         connection.flags |= connection_flag::SYN_RETRANSMITTED;
     }
