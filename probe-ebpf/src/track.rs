@@ -162,24 +162,35 @@ pub fn found(sk: Sock, cookie: u64, late: bool) {
     if seen == state::LISTEN {
         connection.flags |= flag::LISTENER;
     }
-    if late {
+    // At its SYN a connection is found before it is established; that event will be told.
+    let is_established = rank(seen) >= rank(state::ESTABLISHED);
+    if late && is_established {
         connection.established_ns = now;
-    } else if connection.role == role::PASSIVE && seen != state::LISTEN && sk.has_descriptor() {
+    } else if !late
+        && connection.role == role::PASSIVE
+        && seen != state::LISTEN
+        && sk.has_descriptor()
+    {
         connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
         connection.accepted_ns = now;
     }
     if follow(sk, &mut connection) && late {
         count::note(Stat::FoundLate);
-        if seen != state::LISTEN {
+        if is_established {
             count::established(&connection);
         }
     }
 }
 
+#[inline(always)]
+fn listener_key(sk: Sock) -> ListenerKey {
+    ListenerKey { netns: sk.netns(), port: sk.local_port(), pad: 0 }
+}
+
 /// The kernel does not record how a socket was opened. Listeners come first in a walk.
 #[inline(always)]
 fn role_of(sk: Sock, seen: u8) -> u8 {
-    let key = ListenerKey { netns: sk.netns(), port: sk.local_port(), pad: 0 };
+    let key = listener_key(sk);
     if seen == state::LISTEN {
         let _ = LISTENERS.insert(key, 1, 0);
         return role::PASSIVE;
@@ -343,7 +354,11 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
     }
     match new {
         state::ESTABLISHED => connection.established_ns = now,
-        state::LISTEN => connection.flags |= flag::LISTENER,
+        state::LISTEN => {
+            connection.flags |= flag::LISTENER;
+            // For children whose birth is missed.
+            let _ = LISTENERS.insert(listener_key(sk), 1, 0);
+        }
         _ => {}
     }
     if follow(sk, &mut connection) && new == state::ESTABLISHED {
