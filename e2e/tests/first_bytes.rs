@@ -70,7 +70,7 @@ const CASES: &[Case] = &[
     case("one line feed before", &[Send(b"\n"), Send(REQUEST), Await, Send(MASKED_FRAME), Pause], &[Await, Pause, Send(SWITCHED), Pause, Send(FRAME), Pause], "upgraded"),
     case("frame in the packet of the 101", ASK_ONLY, &[Await, Send(b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n\x81\x02hi"), Pause], "upgraded"),
     case("frame in the packet of the request", &[Send(b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x82\0\0\0\0hi"), Await, Pause], &[Await, Send(SWITCHED), Pause], "upgraded"),
-    case("103 before the 101", ASK, &[Await, Send(b"HTTP/1.1 103 Early Hints\r\n\r\n"), Pause, Send(SWITCHED), Pause, Send(FRAME), Pause], "upgraded"),
+    case("103 before the 101", &[Send(REQUEST), Await, Await, Pause, Send(MASKED_FRAME), Pause], &[Await, Send(b"HTTP/1.1 103 Early Hints\r\n\r\n"), Pause, Send(SWITCHED), Pause, Send(FRAME), Pause], "upgraded"),
     case("103 in the packet of the 503", ASK_ONLY, &[Await, Send(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 503 Slots Full\r\n\r\n"), Pause], "http_503"),
     case("5 KiB of headers", &[SendLong(5000), Await, Send(MASKED_FRAME), Pause], SWITCH, "upgraded"),
     case("7 KiB of headers, refused", &[SendLong(7000), Pause], REFUSE, "http_503"),

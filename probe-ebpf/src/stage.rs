@@ -275,7 +275,7 @@ fn on_request(
     }
     if connection.upgraded_ns != 0 {
         on_frame(skb, packet, connection, incoming, now);
-    } else if connection.response_ns != 0 {
+    } else if connection.line_length == STATUS_LINE {
         // A second request on the same connection: its handshake is over.
         connection.complete = 1;
     }
