@@ -3,12 +3,17 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel};
+use aya_ebpf::{
+    bindings::bpf_sock,
+    helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_sk_fullsock},
+};
 use probe_common::{
     config::{ABSENT, Offsets},
     connection::Connection,
     handshake::Pair,
 };
+
+use crate::maps::ADDRESSES;
 
 /// Set by userspace before load.
 #[unsafe(no_mangle)]
@@ -59,6 +64,25 @@ impl Sock {
     #[inline(always)]
     pub fn traced(context: *const core::ffi::c_void, index: u32) -> Self {
         Self(read::<u64>(context.cast(), index * 8) as *const u8)
+    }
+
+    /// The TCP socket of a `cgroup_skb` program's packet; `None` for a mini socket.
+    #[inline(always)]
+    pub fn of_packet(socket: *mut bpf_sock) -> Option<Self> {
+        // SAFETY: `socket` is what the context holds, not NULL; the result is checked.
+        let full = unsafe { bpf_sk_fullsock(socket) };
+        // SAFETY: checked for NULL; the verifier knows the fields of a full socket.
+        if full.is_null() || unsafe { (*full).protocol } != u32::from(IPPROTO_TCP) {
+            return None;
+        }
+        // The verifier forbids arithmetic on this pointer. Through a map it becomes a plain number,
+        // which is what reading kernel memory needs.
+        let key = socket as u64;
+        let _ = ADDRESSES.insert(key, key, 0);
+        // SAFETY: a copied u64.
+        let address = unsafe { ADDRESSES.get(key) }.copied()?;
+        let _ = ADDRESSES.remove(key);
+        Some(Self::new(address as *const _))
     }
 
     /// The address: key of the connection map.

@@ -127,6 +127,14 @@ pub fn on_fast_open(skb: *mut __sk_buff, netns: u32) {
     }
 }
 
+/// Whether the handshake of a received packet was not taken over by its connection.
+#[inline(always)]
+pub fn has_handshake(skb: *mut __sk_buff, netns: u32) -> bool {
+    let Some(packet) = packet::parse(skb) else { return false };
+    let Some(pair) = packet::pair(skb, &packet, netns, true) else { return false };
+    HANDSHAKES.get_ptr(&pair).is_some()
+}
+
 /// Takes over what was seen on the listener.
 #[inline(always)]
 pub fn take_over(connection: &mut Connection) {

@@ -166,11 +166,10 @@ pub fn found(sk: Sock, cookie: u64, late: bool) {
     let is_established = rank(seen) >= rank(state::ESTABLISHED);
     if late && is_established {
         connection.established_ns = now;
-    } else if !late
-        && connection.role == role::PASSIVE
-        && seen != state::LISTEN
-        && sk.has_descriptor()
-    {
+    }
+    let is_accepted =
+        connection.role == role::PASSIVE && seen != state::LISTEN && sk.has_descriptor();
+    if is_accepted {
         connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
         connection.accepted_ns = now;
     }
@@ -178,6 +177,9 @@ pub fn found(sk: Sock, cookie: u64, late: bool) {
         count::note(Stat::FoundLate);
         if is_established {
             count::established(&connection);
+        }
+        if is_accepted {
+            count::accepted(&connection);
         }
     }
 }

@@ -6,22 +6,16 @@
 use aya_ebpf::{
     EbpfContext,
     bindings::{__sk_buff, bpf_sock},
-    helpers::generated::{bpf_get_socket_cookie, bpf_sk_fullsock},
+    helpers::generated::bpf_get_socket_cookie,
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
 use probe_common::{connection::flag, state};
 
-use crate::{
-    count,
-    maps::{ADDRESSES, CONNECTIONS},
-    sock::Sock,
-    stage, track,
-};
+use crate::{count, maps::CONNECTIONS, sock::Sock, stage, track};
 
 /// Let the packet pass. Anything else would drop it.
 const PASS: i32 = 1;
-const IPPROTO_TCP: u32 = 6;
 
 #[cgroup_skb(egress)]
 #[inline(always)]
@@ -60,23 +54,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 /// Follows a socket whose birth was missed.
 #[inline(always)]
 fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) {
-    // SAFETY: `socket` is what the context holds, not NULL; the result is checked.
-    let full = unsafe { bpf_sk_fullsock(socket) };
-    if full.is_null() {
-        return;
-    }
-    // SAFETY: checked for NULL; the verifier knows the fields of a full socket.
-    if unsafe { (*full).protocol } != IPPROTO_TCP {
-        return;
-    }
-    // The verifier forbids arithmetic on this pointer. Through a map it becomes a plain number,
-    // which is what reading kernel memory needs.
-    let key = socket as u64;
-    let _ = ADDRESSES.insert(key, key, 0);
-    // SAFETY: a copied u64.
-    let Some(address) = unsafe { ADDRESSES.get(key) }.copied() else { return };
-    let _ = ADDRESSES.remove(key);
-    let sk = Sock::new(address as *const _);
+    let Some(sk) = Sock::of_packet(socket) else { return };
     if sk.state() == state::SYN_RECV {
         stage::on_fast_open(skb, sk.netns());
         return;

@@ -1,11 +1,14 @@
 //! `cgroup_skb/ingress` at the cgroup2 root: every packet that a socket receives, before its sequence
 //! numbers are checked and without the socket's lock. SYNs, last ACKs and data that comes with them
-//! run on the listener.
+//! run on the listener. A connection that sends nothing shows itself here, should its birth be missed.
 
-use aya_ebpf::{EbpfContext, bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
+use aya_ebpf::{
+    EbpfContext, bindings::__sk_buff, helpers::generated::bpf_get_socket_cookie,
+    macros::cgroup_skb, programs::SkBuffContext,
+};
 use probe_common::connection::flag;
 
-use crate::{maps::CONNECTIONS, stage};
+use crate::{count, maps::CONNECTIONS, sock::Sock, stage, track};
 
 /// Let the packet pass. Anything else would drop it.
 const PASS: i32 = 1;
@@ -18,14 +21,33 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     if socket.is_null() {
         return PASS;
     }
-    if let Some(connection) = CONNECTIONS.get_ptr_mut(socket as u64) {
+    // SAFETY: a field that the verifier knows of every socket.
+    let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
+    let entry = CONNECTIONS.get_ptr_mut(socket as u64);
+    if let Some(connection) = entry {
         // SAFETY: a live map value; what is written here is written nowhere under the lock.
         let connection = unsafe { &mut *connection };
-        if connection.flags & flag::LISTENER != 0 {
-            stage::on_listener(skb, connection, true);
-        } else {
-            stage::on_connection(skb, connection, true);
+        if connection.remote_port == remote_port {
+            if connection.flags & flag::LISTENER != 0 {
+                stage::on_listener(skb, connection, true);
+            } else {
+                stage::on_connection(skb, connection, true);
+            }
+            return PASS;
         }
+    }
+    // Without the lock it may be that its CLOSE was told a moment ago. But a birth that was told has
+    // taken its handshake with it.
+    if let Some(sk) = Sock::of_packet(socket)
+        && stage::has_handshake(skb, sk.netns())
+    {
+        if let Some(connection) = entry {
+            // SAFETY: as above; the socket that it told of is gone.
+            track::replaced(socket as u64, unsafe { &mut *connection });
+        }
+        // SAFETY: the context that this helper asks for.
+        let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
+        track::found(sk, cookie, count::walk() > 0);
     }
     PASS
 }

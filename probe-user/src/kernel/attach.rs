@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::Context;
 use aya::{
     Btf, Ebpf, EbpfLoader,
     programs::{
@@ -67,8 +68,6 @@ pub struct Attached {
     pub absent: Vec<Absent>,
     /// The programs of an earlier agent were taken over: nothing needs to be seeded.
     pub taken_over: bool,
-    /// Root of the cgroup2 hierarchy, where packet hooks are attached.
-    cgroup_root: Option<File>,
 }
 
 /// A hook that could not be had.
@@ -115,14 +114,8 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
         }
     }
     let ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
-    let mut attached = Attached {
-        ebpf,
-        hooks: Vec::new(),
-        missing,
-        absent: Vec::new(),
-        taken_over,
-        cgroup_root: open_cgroup_root(),
-    };
+    let mut attached =
+        Attached { ebpf, hooks: Vec::new(), missing, absent: Vec::new(), taken_over };
     for hook in &HOOKS {
         let pin = pins.as_ref().map(|pins| pins.link(hook.program));
         let result = if options.skip.contains(&hook.name()) {
@@ -183,15 +176,17 @@ impl Attached {
                 program.take_link(id)?.into()
             }
             (Kind::CgroupEgress | Kind::CgroupIngress, Program::CgroupSkb(program)) => {
-                let Some(root) = &self.cgroup_root else {
-                    anyhow::bail!("no cgroup2 file system is mounted");
-                };
                 program.load()?;
                 let direction = match hook.kind {
                     Kind::CgroupIngress => CgroupSkbAttachType::Ingress,
                     _ => CgroupSkbAttachType::Egress,
                 };
-                let id = program.attach(root, direction, CgroupAttachMode::Single)?;
+                let id = program.attach(&cgroup_root()?, direction, CgroupAttachMode::Single)?;
+                program.take_link(id)?.try_into()?
+            }
+            (Kind::CgroupRelease, Program::CgroupSock(program)) => {
+                program.load()?;
+                let id = program.attach(&cgroup_root()?, CgroupAttachMode::Single)?;
                 program.take_link(id)?.try_into()?
             }
             (Kind::Fexit(function), Program::FExit(program)) => {
@@ -209,8 +204,11 @@ impl Attached {
     }
 }
 
-fn open_cgroup_root() -> Option<File> {
-    File::open(Mounted::find().ok()?.path()?).ok()
+/// Where cgroup programs are attached.
+fn cgroup_root() -> anyhow::Result<File> {
+    let mounted = Mounted::find()?;
+    let path = mounted.path().context("no cgroup2 file system is mounted")?;
+    File::open(&path).with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn load_error(error: &aya::EbpfError) -> Unavailable {

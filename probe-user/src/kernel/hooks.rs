@@ -9,6 +9,8 @@ pub enum Kind {
     CgroupEgress,
     /// Every packet that they receive.
     CgroupIngress,
+    /// The last descriptor of a socket of theirs is closed.
+    CgroupRelease,
     /// Function exit through a BPF trampoline; refused where function tracing is locked.
     Fexit(&'static str),
 }
@@ -31,6 +33,7 @@ impl Hook {
             Kind::TpBtf(tracepoint) => format!("tp_btf/{tracepoint}"),
             Kind::CgroupIngress => "cgroup_skb/ingress".into(),
             Kind::CgroupEgress => "cgroup_skb/egress".into(),
+            Kind::CgroupRelease => "cgroup/sock_release".into(),
             Kind::Fexit(function) => format!("fexit/{function}"),
         }
     }
@@ -49,7 +52,7 @@ const DESTROY: Option<&str> =
 const RESETS: Option<&str> = Some("who reset a connection is not told");
 
 /// In the order of attaching: what repairs comes before what it repairs.
-pub const HOOKS: [Hook; 9] = [
+pub const HOOKS: [Hook; 10] = [
     tp_btf("destroy_sock_1", "tcp_destroy_sock", DESTROY),
     tp_btf("destroy_sock_2", "tcp_destroy_sock", DESTROY),
     tp_btf("set_state_1", "inet_sock_set_state", None),
@@ -65,6 +68,11 @@ pub const HOOKS: [Hook; 9] = [
         program: "ingress",
         kind: Kind::CgroupIngress,
         without: Some("handshakes are seen from `established` on, without requests"),
+    },
+    Hook {
+        program: "release",
+        kind: Kind::CgroupRelease,
+        without: Some("a reset that the kernel skipped is made good only by the next walk"),
     },
     Hook {
         program: "accept",

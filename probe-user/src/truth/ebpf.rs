@@ -143,8 +143,14 @@ fn keep(source: &Arc<EbpfSource>) -> std::io::Result<()> {
             let Some(source) = source.upgrade() else { return };
             let started = Instant::now();
             let round = source.keep_round();
+            let is_clean = round.audit.is_some_and(|audit| audit.is_clean());
             *source.kept.lock().unwrap_or_else(PoisonError::into_inner) = round;
-            pause = KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE);
+            // What was found wrong is made good by the next round: that one is not put off.
+            pause = if is_clean {
+                KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
+            } else {
+                KEEP_INTERVAL
+            };
         }
     })?;
     Ok(())
