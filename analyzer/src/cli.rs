@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use capture::schema::Table;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::threshold::Limit;
@@ -230,7 +232,7 @@ pub(crate) struct Connections {
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
     /// Only this table
-    #[arg(value_parser = ["connections", "counts", "health", "kernel", "loss", "clock", "containers"])]
+    #[arg(value_parser = PossibleValuesParser::new(Table::ALL.map(Table::name)))]
     pub(crate) table: Option<String>,
     /// Print one JSON object per column
     #[arg(long)]

@@ -39,4 +39,8 @@ pub struct Selection {
     pub containers: Vec<String>,
     pub roles: Vec<String>,
     pub health_urls: Vec<String>,
+    #[serde(default)]
+    pub metrics_urls: Vec<String>,
+    #[serde(default)]
+    pub table_urls: Vec<String>,
 }

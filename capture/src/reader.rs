@@ -96,7 +96,7 @@ impl Capture {
 
     /// Finds the end of the last whole message of a table and checks its columns' types.
     pub fn table(&self, table: Table) -> Result<TableFile, ReadError> {
-        TableFile::open(self.dir.join(table.file_name()), table)
+        TableFile::open(self.dir.join(table.file_name()), table, self.meta.schema_minor)
     }
 
     /// Every row of a table, in the columns of this version: missing ones null, unknown ones left out.
@@ -131,20 +131,25 @@ pub struct TableFile {
     length: u64,
     rows: u64,
     truncated_at: Option<u64>,
-    /// Columns in the file, `None` if it was cut off before its schema was whole.
+    /// Columns in the file, `None` if it was cut off before its schema was whole, or if the capture is
+    /// older than the table.
     schema: Option<Schema>,
 }
 
 impl TableFile {
-    fn open(path: PathBuf, table: Table) -> Result<Self, ReadError> {
-        let file = match File::open(&path) {
+    fn open(path: PathBuf, table: Table, minor: u32) -> Result<Self, ReadError> {
+        let mut found = Self { path, table, length: 0, rows: 0, truncated_at: None, schema: None };
+        let file = match File::open(&found.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(ReadError::NoTable { path, table });
+                return if minor < table.since_minor() {
+                    Ok(found)
+                } else {
+                    Err(ReadError::NoTable { path: found.path, table })
+                };
             }
-            Err(error) => return Err(ReadError::Io { path, error }),
+            Err(error) => return Err(ReadError::Io { path: found.path, error }),
         };
-        let mut found = Self { path, table, length: 0, rows: 0, truncated_at: None, schema: None };
         found.walk(file)?;
         found.check_types()?;
         Ok(found)

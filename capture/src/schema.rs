@@ -5,7 +5,8 @@
 //! `CLOCK_MONOTONIC`; table `clock` maps them to Unix time. Null means "not seen" or "not known".
 //!
 //! Version rule: a reader takes every minor version of its own major version (columns that an older
-//! capture lacks are null, columns that a newer one adds are passed over), and refuses another major.
+//! capture lacks are null, tables it lacks are empty, columns that a newer one adds are passed over),
+//! and refuses another major.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,7 +19,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use crate::cell::{Cell, Comm};
 
 pub const MAJOR: u32 = 1;
-pub const MINOR: u32 = 0;
+/// 1: tables `metrics`, `listings` and `listed`.
+pub const MINOR: u32 = 1;
 
 /// One file of the capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,10 +41,16 @@ pub enum Table {
     Clock,
     /// What a cgroup id stands for.
     Containers,
+    /// Series of the server's metrics page (`--metrics`), one row per series and request.
+    Metrics,
+    /// One row per request of the server's own list of connections (`--table`).
+    Listings,
+    /// One row per connection on that list, for as long as it stood there without a break.
+    Listed,
 }
 
 impl Table {
-    pub const ALL: [Table; 7] = [
+    pub const ALL: [Table; 10] = [
         Table::Connections,
         Table::Counts,
         Table::Health,
@@ -50,6 +58,9 @@ impl Table {
         Table::Loss,
         Table::Clock,
         Table::Containers,
+        Table::Metrics,
+        Table::Listings,
+        Table::Listed,
     ];
 
     #[must_use]
@@ -62,6 +73,18 @@ impl Table {
             Table::Loss => "loss",
             Table::Clock => "clock",
             Table::Containers => "containers",
+            Table::Metrics => "metrics",
+            Table::Listings => "listings",
+            Table::Listed => "listed",
+        }
+    }
+
+    /// The first minor version whose captures have this table.
+    #[must_use]
+    pub fn since_minor(self) -> u32 {
+        match self {
+            Table::Metrics | Table::Listings | Table::Listed => 1,
+            _ => 0,
         }
     }
 
@@ -81,6 +104,9 @@ impl Table {
             Table::Loss => LossRow::COLUMNS,
             Table::Clock => ClockRow::COLUMNS,
             Table::Containers => ContainerRow::COLUMNS,
+            Table::Metrics => MetricRow::COLUMNS,
+            Table::Listings => ListingRow::COLUMNS,
+            Table::Listed => ListedRow::COLUMNS,
         }
     }
 
@@ -384,5 +410,61 @@ table! {
         runtime: Text,
         container_id: Option<Text>,
         name: Text,
+    }
+}
+
+table! {
+    /// A number on the server's metrics page (Prometheus text format).
+    MetricRow, MetricColumns, Metrics {
+        url: Text,
+        /// The value was true at some time between start and end of the request.
+        start_mono_ns: i64,
+        end_mono_ns: i64,
+        /// As on the page, e.g. `go_goroutines`; null in the one row of a request that failed.
+        name: Option<Text>,
+        /// As on the page, without the braces, e.g. `pool="a",state="idle"`; null where there are none.
+        labels: Option<Text>,
+        /// Null where it is no number (`NaN`).
+        value: Option<f64>,
+        /// Why there is no usable page.
+        error: Option<Text>,
+    }
+}
+
+table! {
+    /// One request of the server's list of connections.
+    ListingRow, ListingColumns, Listings {
+        url: Text,
+        start_mono_ns: i64,
+        end_mono_ns: i64,
+        /// The poller's own connection.
+        local_address: Option<IpAddr>,
+        local_port: Option<u32>,
+        http_status: Option<u32>,
+        /// Why there is no usable list.
+        error: Option<Text>,
+        /// Entries on the list.
+        entries: Option<u64>,
+        /// Entries without a readable peer address; table `listed` lacks them.
+        unreadable: Option<u64>,
+    }
+}
+
+table! {
+    /// A connection that the server listed, known by its peer's address.
+    ListedRow, ListedColumns, Listed {
+        url: Text,
+        remote_address: IpAddr,
+        remote_port: u32,
+        /// The first request that found it.
+        first_start_mono_ns: i64,
+        first_end_mono_ns: i64,
+        /// The last one.
+        last_start_mono_ns: i64,
+        last_end_mono_ns: i64,
+        /// End of the first usable answer without it; null where it stood on the last one, too.
+        gone_mono_ns: Option<i64>,
+        /// How often it stood on one list, at most.
+        copies: u32,
     }
 }

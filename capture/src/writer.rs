@@ -13,8 +13,9 @@ use arrow_schema::ArrowError;
 use crate::meta::{META_FILE, Meta};
 use crate::schema::{
     ClockColumns, ClockRow, ConnectionColumns, ConnectionRow, ContainerColumns, ContainerRow,
-    CountColumns, CountRow, HealthColumns, HealthRow, KernelColumns, KernelRow, LossColumns,
-    LossRow, Row, Table,
+    CountColumns, CountRow, HealthColumns, HealthRow, KernelColumns, KernelRow, ListedColumns,
+    ListedRow, ListingColumns, ListingRow, LossColumns, LossRow, MetricColumns, MetricRow, Row,
+    Table,
 };
 
 /// Rows that are held in memory per table before they are written without being asked to.
@@ -63,6 +64,9 @@ pub struct CaptureWriter {
     loss: TableWriter<LossColumns>,
     clock: TableWriter<ClockColumns>,
     containers: TableWriter<ContainerColumns>,
+    metrics: TableWriter<MetricColumns>,
+    listings: TableWriter<ListingColumns>,
+    listed: TableWriter<ListedColumns>,
 }
 
 impl CaptureWriter {
@@ -85,6 +89,9 @@ impl CaptureWriter {
             loss: TableWriter::create(dir, Table::Loss)?,
             clock: TableWriter::create(dir, Table::Clock)?,
             containers: TableWriter::create(dir, Table::Containers)?,
+            metrics: TableWriter::create(dir, Table::Metrics)?,
+            listings: TableWriter::create(dir, Table::Listings)?,
+            listed: TableWriter::create(dir, Table::Listed)?,
         };
         write_meta(dir, meta)?;
         Ok(writer)
@@ -123,6 +130,18 @@ impl CaptureWriter {
         self.containers.append(rows)
     }
 
+    pub fn metrics(&mut self, rows: &[MetricRow]) -> Result<(), WriteError> {
+        self.metrics.append(rows)
+    }
+
+    pub fn listings(&mut self, rows: &[ListingRow]) -> Result<(), WriteError> {
+        self.listings.append(rows)
+    }
+
+    pub fn listed(&mut self, rows: &[ListedRow]) -> Result<(), WriteError> {
+        self.listed.append(rows)
+    }
+
     /// Hands every buffered row to the operating system. Call it once a second: what is flushed
     /// survives the death of this process.
     pub fn flush(&mut self) -> Result<(), WriteError> {
@@ -132,7 +151,10 @@ impl CaptureWriter {
         self.kernel.flush::<KernelRow>()?;
         self.loss.flush::<LossRow>()?;
         self.clock.flush::<ClockRow>()?;
-        self.containers.flush::<ContainerRow>()
+        self.containers.flush::<ContainerRow>()?;
+        self.metrics.flush::<MetricRow>()?;
+        self.listings.flush::<ListingRow>()?;
+        self.listed.flush::<ListedRow>()
     }
 
     /// Flushes, ends every table and writes the final `meta.json`; all of it is on disk when this
@@ -147,6 +169,9 @@ impl CaptureWriter {
         summary.add(self.loss.finish()?);
         summary.add(self.clock.finish()?);
         summary.add(self.containers.finish()?);
+        summary.add(self.metrics.finish()?);
+        summary.add(self.listings.finish()?);
+        summary.add(self.listed.finish()?);
         write_meta(&self.dir, meta)?;
         Ok(summary)
     }

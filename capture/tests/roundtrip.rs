@@ -168,6 +168,26 @@ fn an_older_minor_version_has_nulls_and_a_newer_ones_columns_are_passed_over() {
     assert_eq!(batch["count"].as_primitive::<UInt64Type>().value(0), 7);
 }
 
+/// Captures from before minor version 1 have no metrics; those since then that lack the file are damaged.
+#[test]
+fn a_table_that_came_later_is_empty_in_an_older_capture() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("capture");
+    for (minor, refused) in [(0, false), (1, true)] {
+        let mut meta = meta();
+        meta.schema_minor = minor;
+        CaptureWriter::create(&dir, &meta).unwrap().finish(&meta).unwrap();
+        fs::remove_file(dir.join("metrics.arrows")).unwrap();
+        let capture = Capture::open(&dir).unwrap();
+        assert_eq!(capture.table(Table::Metrics).is_err(), refused);
+        if !refused {
+            assert_eq!(capture.table(Table::Metrics).unwrap().truncated_at(), None);
+            assert!(rows(&dir, Table::Metrics).is_empty());
+        }
+        fs::remove_dir_all(&dir).unwrap();
+    }
+}
+
 #[test]
 fn bad_captures_are_refused_with_what_was_expected() {
     let temp = tempfile::tempdir().unwrap();
@@ -212,7 +232,7 @@ fn bad_captures_are_refused_with_what_was_expected() {
     );
 
     let mut newer = meta();
-    newer.schema_major = 2;
+    (newer.schema_major, newer.schema_minor) = (2, 0);
     let dir = temp.path().join("newer");
     CaptureWriter::create(&dir, &newer).unwrap();
     assert_eq!(

@@ -209,6 +209,8 @@ fn meta(arguments: &Record, source: &dyn Source) -> anyhow::Result<Meta> {
             containers: filter.containers.clone(),
             roles: filter.roles.iter().map(|role| role.name().to_owned()).collect(),
             health_urls: arguments.health.health.iter().map(ToString::to_string).collect(),
+            metrics_urls: Vec::new(),
+            table_urls: Vec::new(),
         },
     })
 }
