@@ -51,7 +51,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let (summary, signal) = client::run(&args.into(), signal::signalled()).await?;
                 client::conclude(&summary, signal, json, min_success)
             }
-            Command::Run(args) => scenario::run(&args.into(), signal::signalled()).await,
+            Command::Run(args) => args.run(signal::signalled()).await,
             Command::Sink(args) => {
                 let stopped = signal::signalled_within(args.duration);
                 sink::run(&args.listen, args.mode, args.json, stopped).await

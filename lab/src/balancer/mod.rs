@@ -19,6 +19,7 @@ use crate::process;
 
 mod health;
 mod proxy;
+mod silent;
 mod table;
 pub(crate) mod worker;
 
@@ -69,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) max_fds: Option<u64>,
     pub(crate) spawn_shards: bool,
     pub(crate) shard_faults: Vec<ShardFault>,
+    /// More arguments of every spawned `lab serve`.
+    pub(crate) shard_args: Vec<String>,
     pub(crate) faults: Vec<FaultSpec>,
     pub(crate) truth: Option<PathBuf>,
 }
@@ -181,6 +184,7 @@ async fn start_shard(
             serve.args(["--fault", fault.spec.text()]);
         }
     }
+    serve.args(&options.shard_args);
     start(&mut serve, &format!("shard {}", number + 1)).await
 }
 
@@ -198,12 +202,16 @@ async fn start(
 ) -> anyhow::Result<(Child, SocketAddr)> {
     #[derive(Deserialize)]
     struct Listening {
+        #[serde(alias = "reserved")]
         listening: Vec<SocketAddr>,
     }
 
     let mut child = spawn(command.stdout(Stdio::piped()))?;
     let line = match child.stdout.take() {
-        Some(out) => line_with(out, START, false, |line| line.contains("listening")).await,
+        Some(out) => {
+            let bound = |line: &str| line.contains("listening") || line.contains("reserved");
+            line_with(out, START, false, bound).await
+        }
         None => None,
     };
     let listening = line.and_then(|line| serde_json::from_str::<Listening>(&line).ok());

@@ -168,8 +168,12 @@ impl Exchange<'_> {
     async fn connect(&self, shard: usize, detour: Option<Detour>) -> Result<TcpStream, Refusal> {
         let worker = self.worker;
         let dead = detour == Some(Detour::DeadUpstream);
-        let to = if dead { worker.dead.local_addr().ok() } else { None };
-        let to = to.unwrap_or(worker.shards[shard]);
+        let elsewhere = match detour {
+            Some(Detour::DeadUpstream) => worker.dead.local_addr().ok(),
+            Some(Detour::UnreachableUpstream) => Some(worker.silent.address),
+            _ => None,
+        };
+        let to = elsewhere.unwrap_or(worker.shards[shard]);
         let connecting = connect_from(to, worker.options.upstream_ports);
         match timeout(worker.options.upstream_timeout, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -177,7 +181,7 @@ impl Exchange<'_> {
             Err(_) => Err(refusal(
                 StatusCode::GATEWAY_TIMEOUT,
                 "the shard cannot be reached in time\n",
-                Some("upstream-connect-timeout"),
+                elsewhere.is_none().then_some("upstream-connect-timeout"),
             )),
         }
     }

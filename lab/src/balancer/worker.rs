@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 use super::proxy::{Exchange, Next, Slot};
+use super::silent::SilentAddress;
 use super::table::{Gauge, Table, Total};
 use super::{Options, Role};
 use crate::fault::Faults;
@@ -29,6 +30,7 @@ pub(super) struct Worker {
     pub(super) faults: Faults,
     /// Bound, but not listening: whoever connects there is reset.
     pub(super) dead: TcpSocket,
+    pub(super) silent: SilentAddress,
     tasks: AtomicU64,
 }
 
@@ -41,6 +43,7 @@ pub(crate) async fn run(role: &Role, options: Options) -> anyhow::Result<()> {
         Faults::arm_with(&options.faults, options.truth.as_deref(), Arc::clone(&table) as Arc<_>)?;
     let dead = TcpSocket::new_v4()?;
     dead.bind(([127, 0, 0, 1], 0).into())?;
+    let silent = SilentAddress::open()?;
     let listener = listen(role.listen, BACKLOG, true)?;
     if let Some(max) = options.max_fds {
         process::lower_fd_limit(max)?;
@@ -51,6 +54,7 @@ pub(crate) async fn run(role: &Role, options: Options) -> anyhow::Result<()> {
         table,
         faults,
         dead,
+        silent,
         tasks: AtomicU64::new(0),
     });
     println!("{}", json!({ "listening": [role.listen] }));

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
@@ -48,7 +49,8 @@ pub(super) struct Part {
 pub(super) async fn run(plan: &Plan, mut part: Part) -> Record {
     let mut record = Record::start(part.connection, plan.remote);
     plan.live.started.fetch_add(1, Ordering::Relaxed);
-    let stream = match timeout(plan.connect_timeout, connect(plan, part.source)).await {
+    let connecting = connect(plan, part.source, &mut record);
+    let stream = match timeout(plan.connect_timeout, connecting).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             let (outcome, text) = connect_failure(&error);
@@ -63,9 +65,6 @@ pub(super) async fn run(plan: &Plan, mut part: Part) -> Record {
     };
     record.connected_unix_ns = Some(unix_ns());
     plan.live.connected.fetch_add(1, Ordering::Relaxed);
-    if let Ok(local) = stream.local_addr() {
-        record.set_local(local);
-    }
     let _ = stream.set_nodelay(true);
 
     let mut request = plan.request.clone();
@@ -101,13 +100,31 @@ pub(super) async fn run(plan: &Plan, mut part: Part) -> Record {
     record
 }
 
-async fn connect(plan: &Plan, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if plan.remote.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+/// Connects; the local address is in the record before anybody has answered.
+async fn connect(
+    plan: &Plan,
+    source: Option<IpAddr>,
+    record: &mut Record,
+) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(plan.remote), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
     if let Some(source) = source {
         bind_address_no_port(&socket)?;
-        socket.bind(SocketAddr::new(source, 0))?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
-    socket.connect(plan.remote).await
+    match socket.connect(&plan.remote.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    if let Some(local) = socket.local_addr().ok().and_then(|local| local.as_socket()) {
+        record.set_local(local);
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(stream),
+    }
 }
 
 fn connect_failure(error: &io::Error) -> (&'static str, String) {

@@ -6,8 +6,8 @@
 //! fault at each step, and every hit is written to the truth file before anything else happens.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::error::LabError;
@@ -39,6 +39,7 @@ mod slot_race;
 mod slow_response;
 mod spin_cpu;
 mod unauthorized;
+mod unreachable_upstream;
 mod wrong_accept;
 mod wrong_path;
 
@@ -108,6 +109,8 @@ pub(crate) enum Detour {
     DropHeader(&'static str),
     /// Connect to a port at which nobody listens.
     DeadUpstream,
+    /// Connect to where SYNs get no answer.
+    UnreachableUpstream,
     /// Pass a 101 on with another accept key.
     RewriteAccept,
     /// Let the shard upgrade, then answer the client with this status.
@@ -161,6 +164,7 @@ pub(crate) static ALL: &[Fault] = &[
     slot_leak::FAULT,
     balancer_sheds_load::FAULT,
     dead_upstream::FAULT,
+    unreachable_upstream::FAULT,
     drop_upgrade_header::FAULT,
     drop_key_header::FAULT,
     rewrite_accept::FAULT,
@@ -215,6 +219,17 @@ impl FaultSpec {
         Self::parse(text, Side::Balancer)
     }
 
+    pub(crate) fn of_either(text: &str) -> Result<Self, String> {
+        Self::of_balancer(text).or_else(|of_balancer| {
+            Self::of_server(text).map_err(|of_server| format!("{of_balancer}; or {of_server}"))
+        })
+    }
+
+    /// Who has it.
+    pub(crate) fn side(&self) -> Side {
+        self.fault.side()
+    }
+
     /// As it was given on the command line.
     pub(crate) fn text(&self) -> &str {
         &self.text
@@ -228,7 +243,7 @@ pub(crate) fn help(side: Side) -> String {
     let mut text = String::from(
         "Faults (--fault NAME[:AMOUNT][@FROM-UNTIL], repeatable; AMOUNT is 45, 4.5% or all, of the\n\
          connections that come to the step at which the fault strikes; a share is spread evenly;\n\
-         FROM-UNTIL counts from the start, as in shed-load@5s-10s):\n",
+         FROM-UNTIL counts from the first connection, as in shed-load@5s-10s):\n",
     );
     for fault in ALL.iter().filter(|fault| fault.side() == side) {
         let _ = writeln!(text, "  {:28} {}", fault.name, fault.about);
@@ -263,7 +278,8 @@ pub(crate) struct Faults {
     specs: Vec<FaultSpec>,
     tally: Arc<dyn Tally>,
     truth: Option<TruthLog>,
-    started: Instant,
+    /// When the first connection came to a step of any fault.
+    first: OnceLock<Instant>,
 }
 
 impl Faults {
@@ -286,7 +302,7 @@ impl Faults {
             }
         }
         let truth = truth.map(TruthLog::append_to).transpose()?;
-        Ok(Faults { specs: specs.to_vec(), tally, truth, started: Instant::now() })
+        Ok(Faults { specs: specs.to_vec(), tally, truth, first: OnceLock::new() })
     }
 
     /// What to do with a new WebSocket.
@@ -359,9 +375,10 @@ impl Faults {
         leg: &Leg,
         at: impl Fn(Strike) -> Option<(T, Option<String>)>,
     ) -> anyhow::Result<Option<T>> {
+        let since_first = self.first.get_or_init(Instant::now).elapsed();
         for (i, spec) in self.specs.iter().enumerate() {
             if let Some((what, outcome)) = at(spec.fault.strike)
-                && spec.window.is_none_or(|window| window.contains(self.started.elapsed()))
+                && spec.window.is_none_or(|window| window.contains(since_first))
                 && spec.amount.takes(self.tally.seen(i).fetch_add(1, Ordering::Relaxed))
             {
                 self.tally.hits(i).fetch_add(1, Ordering::Relaxed);
@@ -399,6 +416,7 @@ impl Detour {
             Detour::DeadUpstream => "http_502".to_owned(),
             Detour::RewriteAccept => "http_101_wrong_accept".to_owned(),
             Detour::RefuseAfterUpgrade(status) => format!("http_{status}"),
+            Detour::UnreachableUpstream => "http_504".to_owned(),
             Detour::DropHeader(_) => return None,
         })
     }

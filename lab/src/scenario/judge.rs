@@ -168,8 +168,15 @@ fn in_words(counts: &BTreeMap<String, u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::find;
+    use crate::scenario::{Chosen, find};
     use crate::truth::Leg;
+
+    fn app_leak_rst() -> &'static Scenario {
+        match find("app-leak-rst") {
+            Ok(Chosen::Phantoms(scenario)) => scenario,
+            other => panic!("{other:?}"),
+        }
+    }
 
     fn hits(ports: std::ops::Range<u16>) -> Vec<Hit> {
         let leg = |port| Leg {
@@ -187,7 +194,7 @@ mod tests {
 
     #[test]
     fn only_kind_and_count_and_names_together_are_equal() {
-        let scenario = find("app-leak-rst").unwrap();
+        let scenario = app_leak_rst();
         let hits = hits(40000..40023);
         let verdict = |finding| compare_findings(scenario, &hits, &[finding]).equal;
         assert!(verdict(finding("application_leak", 23, 40000)));
@@ -200,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_difference_is_said_in_words() {
-        let scenario = find("app-leak-rst").unwrap();
+        let scenario = app_leak_rst();
         let comparison = compare_findings(scenario, &hits(40000..40023), &[]);
         assert_eq!(comparison.text(), "done: 23 application leak; found: no phantoms; NOT equal");
     }

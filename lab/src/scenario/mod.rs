@@ -4,12 +4,23 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+mod directory;
+pub(crate) mod handshake;
 mod judge;
 mod network;
 mod run;
 mod table;
 
 pub(crate) use run::{Options, run};
+
+/// A scenario of either kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Chosen {
+    /// Servers that report what is not there.
+    Phantoms(&'static Scenario),
+    /// Clients that are turned away.
+    Handshakes(&'static handshake::Handshakes),
+}
 
 /// One scenario. Times are for `--time-scale 1`; rates are never scaled.
 #[derive(Clone, Copy, Debug)]
@@ -47,19 +58,24 @@ pub(crate) struct Scenario {
 }
 
 /// The scenario called `name`.
-pub(crate) fn find(name: &str) -> Result<&'static Scenario, String> {
-    table::ALL.iter().find(|scenario| scenario.name == name).ok_or_else(|| {
-        let names: Vec<_> = table::ALL.iter().map(|scenario| scenario.name).collect();
+pub(crate) fn find(name: &str) -> Result<Chosen, String> {
+    let phantoms = table::ALL.iter().map(|one| (one.name, Chosen::Phantoms(one)));
+    let handshakes = handshake::ALL.iter().map(|one| (one.name, Chosen::Handshakes(one)));
+    let mut all = phantoms.chain(handshakes);
+    all.clone().find(|(known, _)| *known == name).map(|(_, chosen)| chosen).ok_or_else(|| {
+        let names: Vec<_> = all.by_ref().map(|(known, _)| known).collect();
         format!("`{name}` is no scenario: expected one of {}", names.join(", "))
     })
 }
 
 /// The part of `--help` that lists every scenario.
 pub(crate) fn help() -> String {
-    let mut text = String::from("Scenarios:\n");
+    let mut text = String::from("Phantoms:\n");
     for scenario in table::ALL {
         let _ = writeln!(text, "  {:24} {}", scenario.name, scenario.about);
     }
+    text.push('\n');
+    text.push_str(&handshake::help());
     text
 }
 
@@ -79,7 +95,10 @@ mod tests {
                 end.parse::<EndSpec>().unwrap();
             }
             assert!(scenario.end_at <= scenario.hold, "{}", scenario.name);
-            assert_eq!(find(scenario.name).unwrap().name, scenario.name);
+            let Ok(Chosen::Phantoms(found)) = find(scenario.name) else {
+                panic!("{} is not found", scenario.name)
+            };
+            assert_eq!(found.name, scenario.name);
         }
         assert!(find("no-such").unwrap_err().contains("expected one of"));
     }

@@ -48,6 +48,43 @@ impl Link {
         SERVER.into()
     }
 
+    /// Addresses of the clients' end beside the first, so that some can fare differently.
+    pub(super) fn add_client_addresses(&self, addresses: u8) -> anyhow::Result<()> {
+        for address in self.client_addresses(addresses).skip(1) {
+            let address = format!("{address}/24");
+            ip(&["-n", &self.client, "address", "add", &address, "dev", "veth0"])?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn client_addresses(&self, count: u8) -> impl Iterator<Item = Ipv4Addr> {
+        let [a, b, c, first] = CLIENT.octets();
+        (0..count).map(move |more| Ipv4Addr::new(a, b, c, first + more))
+    }
+
+    /// Whatever is sent to the first of the clients' addresses is lost before it arrives. The server's
+    /// kernel repeats its SYN-ACK once, which takes it 3 s to give up.
+    pub(super) fn lose_packets_to_first_client(&self) -> anyhow::Result<()> {
+        const RETRIES: &str = "echo 1 > /proc/sys/net/ipv4/tcp_synack_retries";
+        ip(&["netns", "exec", &self.server, "sh", "-c", RETRIES])?;
+        // A neighbour that is not there takes every packet.
+        let first = CLIENT.to_string();
+        let nobody = "02:00:00:00:00:99";
+        ip(&[
+            "-n",
+            &self.server,
+            "neigh",
+            "replace",
+            &first,
+            "lladdr",
+            nobody,
+            "dev",
+            "veth0",
+            "nud",
+            "permanent",
+        ])
+    }
+
     /// Packets of the clients are lost from here on, without a word to either side.
     pub(super) fn cut(&self) -> anyhow::Result<()> {
         ip(&["-n", &self.client, "link", "set", "veth0", "down"])

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::Scenario;
+use super::directory::{BLOCKS, CAPTURE, CUT_OFF_RESULTS, MARK, REPORT, RESULTS, TRUTH, prepare};
 use super::judge::{self, Comparison};
 use super::network::Link;
 use crate::children::{self, command, interrupt, line_with, sibling, spawn};
@@ -31,16 +32,6 @@ pub(crate) struct Options {
     pub(crate) fixed: bool,
     pub(crate) json: bool,
 }
-
-/// Files of a run, beside the reports.
-const MARK: &str = "run.json";
-const TRUTH: &str = "truth.jsonl";
-const RESULTS: &str = "results.jsonl";
-const CUT_OFF_RESULTS: &str = "results-cut-off.jsonl";
-const CAPTURE: &str = "capture";
-const REPORT: &str = "report.json";
-/// Only where nothing can be recorded.
-const BLOCKS: &str = "watch.jsonl";
 
 /// After the load: the health is asked a few more times, so that what stays is seen to stay.
 const AFTERWARDS: Duration = Duration::from_secs(3);
@@ -158,45 +149,6 @@ impl<'a> Stage<'a> {
         };
         Ok((comparison, judged))
     }
-}
-
-/// What a run may leave behind, beside the capture.
-const LEFT_BEHIND: &[&str] = &[
-    TRUTH,
-    RESULTS,
-    CUT_OFF_RESULTS,
-    BLOCKS,
-    REPORT,
-    "report.html",
-    "report.md",
-    "serve.log",
-    "load.log",
-    "results.summary.json",
-    "results-cut-off.summary.json",
-    MARK,
-];
-
-/// The directory for the run: new, empty, or of an earlier run, whose files go.
-fn prepare(dir: &Path) -> anyhow::Result<()> {
-    let fail = |error| file_error(dir, "prepare", &error);
-    std::fs::create_dir_all(dir).map_err(fail)?;
-    let mark = dir.join(MARK);
-    if mark.exists() {
-        let capture = dir.join(CAPTURE);
-        if capture.exists() {
-            std::fs::remove_dir_all(capture).map_err(fail)?;
-        }
-        for file in LEFT_BEHIND.iter().map(|name| dir.join(name)).filter(|file| file.exists()) {
-            std::fs::remove_file(file).map_err(fail)?;
-        }
-    }
-    if std::fs::read_dir(dir).map_err(fail)?.next().is_some() {
-        return Err(LabError::usage(format!(
-            "{} has files that no run of `lab run` left; choose a new or empty directory",
-            dir.display()
-        )));
-    }
-    std::fs::write(&mark, "{}\n").map_err(|error| file_error(&mark, "write", &error))
 }
 
 struct Run<'a> {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -78,7 +78,8 @@ pub(crate) struct Server {
     cpu_centi_percent: AtomicU64,
     /// Upgrades in the current second, and when that began.
     admitted: Mutex<(Instant, u32)>,
-    started: Instant,
+    /// When the first connection was accepted.
+    first_accept: OnceLock<Instant>,
     stop: watch::Sender<()>,
 }
 
@@ -94,13 +95,17 @@ pub(crate) async fn run(
     stopped: impl Future<Output = Option<i32>>,
 ) -> anyhow::Result<()> {
     process::raise_fd_limit();
-    if let Some(wait) = options.accepting.bind_after {
-        eprintln!("listening in {}", humantime::format_duration(wait));
-        tokio::time::sleep(wait).await;
-    }
     let backlog = options.accepting.backlog.unwrap_or(BACKLOG);
     let at = options.listen.iter();
-    let listeners: Vec<_> = at.map(|&at| listen(at, backlog, false)).collect::<Result<_, _>>()?;
+    let reserved: Vec<_> = at.map(|&at| reserve(at, false)).collect::<Result<_, _>>()?;
+    if let Some(wait) = options.accepting.bind_after {
+        announce_reserved(&reserved, json, wait);
+        tokio::time::sleep(wait).await;
+    }
+    let listeners: Vec<_> = reserved
+        .into_iter()
+        .map(|socket| start_listening(socket, backlog))
+        .collect::<Result<_, _>>()?;
     if let Some(max) = options.accepting.max_fds {
         process::lower_fd_limit(max)?;
     }
@@ -115,7 +120,7 @@ pub(crate) async fn run(
         memory_limit_bytes: process::memory_limit_bytes(),
         cpu_centi_percent: AtomicU64::new(0),
         admitted: Mutex::new((Instant::now(), 0)),
-        started: Instant::now(),
+        first_accept: OnceLock::new(),
         stop: watch::Sender::new(()),
     });
 
@@ -163,9 +168,9 @@ impl Server {
         if let Some(delay) = accepting.delay {
             tokio::time::sleep(delay).await;
         }
-        let since_start = self.started.elapsed();
-        if let Some(stall) = accepting.stall.filter(|stall| stall.contains(since_start)) {
-            tokio::time::sleep(stall.until.saturating_sub(since_start)).await;
+        let since_first = self.first_accept.get().map_or(Duration::ZERO, Instant::elapsed);
+        if let Some(stall) = accepting.stall.filter(|stall| stall.contains(since_first)) {
+            tokio::time::sleep(stall.until.saturating_sub(since_first)).await;
         }
     }
 
@@ -211,6 +216,19 @@ impl Server {
     }
 }
 
+/// Says where it will listen. Until then a SYN is answered by RST, as if nothing were bound.
+fn announce_reserved(reserved: &[TcpSocket], json: bool, wait: Duration) {
+    let addresses: Vec<_> = reserved.iter().filter_map(|s| s.local_addr().ok()).collect();
+    if json {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        println!("{}", json!({ "schema_version": 1, "reserved": addresses, "wait_ms": wait_ms }));
+    } else {
+        for address in addresses {
+            eprintln!("listening on {address} in {}", humantime::format_duration(wait));
+        }
+    }
+}
+
 /// Says where a server listens, once it does.
 pub(crate) fn announce(listeners: &[TcpListener], json: bool, text: impl Fn(SocketAddr) -> String) {
     let addresses: Vec<_> = listeners.iter().filter_map(|l| l.local_addr().ok()).collect();
@@ -236,14 +254,23 @@ pub(crate) fn listen(
     backlog: u32,
     shared: bool,
 ) -> anyhow::Result<TcpListener> {
-    let open = || {
+    start_listening(reserve(address, shared)?, backlog)
+}
+
+fn start_listening(socket: TcpSocket, backlog: u32) -> anyhow::Result<TcpListener> {
+    socket.listen(backlog).map_err(|error| LabError::usage(format!("cannot listen: {error}")))
+}
+
+/// Binds, without listening.
+fn reserve(address: SocketAddr, shared: bool) -> anyhow::Result<TcpSocket> {
+    let bind = || {
         let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(shared)?;
         socket.bind(address)?;
-        socket.listen(backlog)
+        Ok(socket)
     };
-    open().map_err(|error| {
+    bind().map_err(|error: std::io::Error| {
         let advice = match error.kind() {
             std::io::ErrorKind::AddrInUse => "; choose another port, or 0 for a free one",
             std::io::ErrorKind::PermissionDenied => "; choose a port above 1023, or run as root",
@@ -277,6 +304,7 @@ async fn accept(
                 continue;
             }
         };
+        server.first_accept.get_or_init(Instant::now);
         server.totals.accepted.fetch_add(1, Ordering::Relaxed);
         server.tasks.fetch_add(1, Ordering::Relaxed);
         let server = Arc::clone(&server);

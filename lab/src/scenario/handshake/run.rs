@@ -1,0 +1,276 @@
+//! Runs a scenario: servers, `probe record`, clients, `analyzer`, and each client's verdict.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::json;
+use tokio::process::Child;
+
+use super::judge::{self, Comparison};
+use super::{Front, Handshakes};
+use crate::children::{self, command, interrupt, line_with, sibling, spawn};
+use crate::client::record::Record;
+use crate::error::{LabError, file_error};
+use crate::fault::{FaultSpec, Side};
+use crate::scenario::directory::{ATTEMPTS, CAPTURE, MARK, REPORT, RESULTS, TRUTH, prepare};
+use crate::scenario::network::Link;
+use crate::truth;
+
+/// What `lab run` was asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) scenario: &'static Handshakes,
+    pub(crate) output: PathBuf,
+    /// Shortens the hold.
+    pub(crate) time_scale: f64,
+    /// Without the faults.
+    pub(crate) fixed: bool,
+    /// Faults beside those of the scenario.
+    pub(crate) more_faults: Vec<FaultSpec>,
+    pub(crate) json: bool,
+}
+
+/// How long a program may take to start on a busy machine.
+const START: Duration = Duration::from_secs(60);
+
+/// After the last client: what its close causes is recorded, and a SYN-ACK without an answer expires.
+const AFTERWARDS: Duration = Duration::from_secs(2);
+const SYN_ACKS_EXPIRE: Duration = Duration::from_secs(7);
+
+pub(crate) async fn run(
+    options: &Options,
+    stopped: impl Future<Output = i32>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        result = run_through(options) => result,
+        signal = stopped => Err(LabError::Signal(signal).into()),
+    }
+}
+
+/// Dropped halfway it kills its processes and removes its namespaces.
+async fn run_through(options: &Options) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let (probe, analyzer) = (sibling("probe")?, sibling("analyzer")?);
+    prepare(&options.output)?;
+    let mut run = Run { options, lab: std::env::current_exe()?, link: None };
+    if let Some(sources) = options.scenario.deaf_sources {
+        let link = Link::create()?;
+        link.add_client_addresses(sources)?;
+        if !options.fixed {
+            link.lose_packets_to_first_client()?;
+        }
+        run.link = Some(link);
+    }
+    let (mut server, address) = run.serve().await?;
+    let mut record = run.record(&probe, &address).await?;
+    for (wave, connections) in (1..).zip(options.scenario.waves) {
+        run.load(&address, wave, *connections).await?;
+    }
+    let deaf = run.link.is_some() && !options.fixed;
+    tokio::time::sleep(if deaf { SYN_ACKS_EXPIRE } else { AFTERWARDS }).await;
+    let status = interrupt("probe record", &mut record).await?;
+    if !matches!(children::code(status), 0 | 130) {
+        return Err(children::unexpected("probe record", status));
+    }
+    // While the server still runs, as with a real one.
+    run.report(&analyzer, &address).await?;
+    interrupt("the server", &mut server).await?;
+    let comparison = run.compare(&address)?;
+    conclude(options, &comparison, began.elapsed())
+}
+
+struct Run<'a> {
+    options: &'a Options,
+    lab: PathBuf,
+    link: Option<Link>,
+}
+
+impl Run<'_> {
+    fn dir(&self) -> &Path {
+        &self.options.output
+    }
+
+    fn scenario(&self) -> &'static Handshakes {
+        self.options.scenario
+    }
+
+    /// The server or balancer, and the address at which it listens, or will.
+    async fn serve(&self) -> anyhow::Result<(Child, String)> {
+        #[derive(Deserialize)]
+        struct Bound {
+            #[serde(alias = "reserved")]
+            listening: Vec<String>,
+        }
+
+        let link = self.link.as_ref();
+        let host = link.map_or("127.0.0.1".to_owned(), |link| link.server_address().to_string());
+        let mut serve = command(link.map(Link::server_namespace), &self.lab);
+        match self.scenario().front {
+            Front::Server => serve.arg("serve"),
+            Front::Balancer => {
+                serve.args(["balance", "--spawn-shards"]).args(["--shard=127.0.0.1:0"; 3])
+            }
+        };
+        serve.args(["--json", "--listen", &format!("{host}:0")]);
+        serve.arg("--truth").arg(self.dir().join(TRUTH));
+        serve.args(self.scenario().setup);
+        if !self.options.fixed {
+            serve.args(self.scenario().faults);
+            for fault in &self.options.more_faults {
+                match (self.scenario().front, fault.side()) {
+                    (Front::Balancer, Side::Server) => {
+                        serve.args(["--shard-fault", &format!("all:{}", fault.text())]);
+                    }
+                    _ => {
+                        serve.args(["--fault", fault.text()]);
+                    }
+                }
+            }
+        }
+        if self.scenario().one_thread {
+            serve.env("TOKIO_WORKER_THREADS", "1");
+        }
+        serve.stdout(Stdio::piped()).stderr(children::log(self.dir(), "serve.log")?);
+        let mut server = spawn(&mut serve)?;
+        let line = match server.stdout.take() {
+            Some(out) => {
+                let bound = |line: &str| line.contains("listening") || line.contains("reserved");
+                line_with(out, START, false, bound).await
+            }
+            None => None,
+        };
+        let Some(line) = line else {
+            let status = interrupt("the server", &mut server).await?;
+            return Err(children::unexpected("the server (see serve.log)", status));
+        };
+        let bound: Bound = serde_json::from_str(&line)?;
+        Ok((server, bound.listening.into_iter().next().unwrap_or_default()))
+    }
+
+    /// `probe record` of every port, since what lies between a balancer and its shards is evidence.
+    async fn record(&self, probe: &Path, address: &str) -> anyhow::Result<Child> {
+        let mut record = command(self.link.as_ref().map(Link::server_namespace), probe);
+        record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
+        record.args(["--health", &format!("http://{address}/health")]);
+        record.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut record = spawn(&mut record)?;
+        let attached = match record.stderr.take() {
+            Some(err) => line_with(err, START, true, |line| line.contains("recording")).await,
+            None => None,
+        };
+        match attached {
+            Some(_) => Ok(record),
+            None => {
+                let status = interrupt("probe record", &mut record).await?;
+                Err(children::unexpected("probe record", status))
+            }
+        }
+    }
+
+    /// One load from its first client to the end of its last; its results go to those before.
+    async fn load(&self, address: &str, wave: u32, connections: u64) -> anyhow::Result<()> {
+        let results = self.dir().join("results-wave.jsonl");
+        let scenario = self.scenario();
+        let mut load = command(self.link.as_ref().map(Link::client_namespace), &self.lab);
+        load.args(["load", "--json", "--url", &format!("ws://{address}/")]);
+        load.args(["--connections", &connections.to_string()]);
+        load.args(["--ramp", &format!("{}/s", scenario.ramp)]);
+        let hold = scenario.hold.mul_f64(self.options.time_scale);
+        load.args(["--hold", &humantime::format_duration(hold).to_string()]);
+        load.args(scenario.clients);
+        if let Some(link) = &self.link {
+            for source in link.client_addresses(scenario.deaf_sources.unwrap_or(1)) {
+                load.args(["--source", &source.to_string()]);
+            }
+        }
+        load.arg("-o").arg(&results);
+        load.stdout(children::log(self.dir(), "results.summary.json")?);
+        eprintln!("load {wave}: {connections} clients at {}/s", scenario.ramp);
+        let status = spawn(&mut load)?.wait().await?;
+        if children::code(status) != 0 {
+            return Err(children::unexpected("lab load", status));
+        }
+        let all = self.dir().join(RESULTS);
+        let appended = std::fs::read(&results).and_then(|lines| {
+            use std::io::Write as _;
+            let mut file = std::fs::File::options().create(true).append(true).open(&all)?;
+            file.write_all(&lines)?;
+            std::fs::remove_file(&results)
+        });
+        appended.map_err(|error| file_error(&all, "append to", &error))
+    }
+
+    /// `analyzer report`, and what it says of each attempt.
+    async fn report(&self, analyzer: &Path, address: &str) -> anyhow::Result<()> {
+        let capture = self.dir().join(CAPTURE);
+        let mut report = command(None, analyzer);
+        report.arg("report").arg(&capture).args(["--port", port(address)]);
+        report.arg("--client").arg(self.dir().join(RESULTS)).arg("-o").arg(self.dir());
+        report.stdout(Stdio::null());
+        let status = spawn(&mut report)?.wait().await?;
+        if !matches!(children::code(status), 0 | 4 | 99) {
+            return Err(children::unexpected("analyzer report", status));
+        }
+        let mut attempts = command(None, analyzer);
+        attempts.arg("handshakes").arg(&capture).args(["--attempts", "--port", port(address)]);
+        attempts.stdout(children::log(self.dir(), ATTEMPTS)?);
+        let status = spawn(&mut attempts)?.wait().await?;
+        match children::code(status) {
+            0 => Ok(()),
+            _ => Err(children::unexpected("analyzer handshakes", status)),
+        }
+    }
+
+    fn compare(&self, address: &str) -> anyhow::Result<Comparison> {
+        let dir = self.dir();
+        let clients: Vec<Record> = judge::lines(&dir.join(RESULTS))?;
+        // What comes first of several is the scenario's to say, unless more was added.
+        let asked = self.options.more_faults.is_empty();
+        let first = if self.options.fixed { None } else { self.scenario().first };
+        let ranked = judge::ranked(&dir.join(REPORT))?;
+        let first = if asked { first } else { ranked.first().map(|one| one.name.as_str()) };
+        let first = first.map(str::to_owned);
+        Ok(judge::compare(
+            self.scenario(),
+            port(address).parse().unwrap_or(0),
+            first.as_deref(),
+            &truth::read(&dir.join(TRUTH))?,
+            &clients,
+            &judge::lines(&dir.join(ATTEMPTS))?,
+            ranked,
+        ))
+    }
+}
+
+fn port(address: &str) -> &str {
+    address.rsplit(':').next().unwrap_or(address)
+}
+
+/// Prints what came out, and writes it down.
+fn conclude(options: &Options, comparison: &Comparison, took: Duration) -> anyhow::Result<()> {
+    let summary = json!({
+        "schema_version": 1,
+        "scenario": options.scenario.name,
+        "time_scale": options.time_scale,
+        "fixed": options.fixed,
+        "duration_s": took.as_secs_f64(),
+        "handshakes": comparison,
+        "equal": comparison.equal,
+    });
+    let mark = options.output.join(MARK);
+    std::fs::write(&mark, format!("{summary:#}\n"))
+        .map_err(|error| file_error(&mark, "write", &error))?;
+    if options.json {
+        println!("{summary}");
+    } else {
+        println!("{} in {:.0} s: {}", options.scenario.name, took.as_secs_f64(), comparison.text());
+        println!("report: {}", options.output.join("report.html").display());
+    }
+    if !comparison.equal {
+        // Not a threshold: either the tools or the lab are wrong.
+        anyhow::bail!("what was found is not what was done");
+    }
+    Ok(())
+}
