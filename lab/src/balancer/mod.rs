@@ -23,6 +23,7 @@ mod silent;
 mod table;
 pub(crate) mod worker;
 
+use silent::SilentAddress;
 use table::{Shape, Table, Total};
 
 /// How a shard is chosen among those with free slots.
@@ -90,6 +91,9 @@ pub(crate) struct Role {
     /// With the port that was found, where 0 was asked for.
     listen: SocketAddr,
     shards: Vec<SocketAddr>,
+    /// Where SYNs are answered by RST, and where they are not answered.
+    refusing: SocketAddr,
+    silent: SocketAddr,
 }
 
 impl std::str::FromStr for Role {
@@ -113,6 +117,10 @@ pub(crate) async fn run(
     // Refuses what the workers would refuse, before there are any.
     Faults::arm(&options.faults, None)?;
     let (reserved, listen) = reserve(options.listen)?;
+    // Bound, but not listening.
+    let (refuses, refusing) = reserve(([127, 0, 0, 1], 0).into())?;
+    let silence = SilentAddress::open()?;
+    let silent = silence.address;
     let mut children = Vec::new();
     let mut shards = options.shards.clone();
     if options.spawn_shards {
@@ -123,12 +131,24 @@ pub(crate) async fn run(
         }
     }
     for worker in 0..options.workers.into() {
-        let role =
-            Role { worker, table: Table::path(&memory).into(), listen, shards: shards.clone() };
+        let role = Role {
+            worker,
+            table: Table::path(&memory).into(),
+            listen,
+            shards: shards.clone(),
+            refusing,
+            silent,
+        };
         children.push((format!("worker {}", worker + 1), start_worker(&role).await?));
     }
     if json {
-        println!("{}", json!({ "schema_version": 1, "listening": [listen], "shards": shards }));
+        let nobody_at = [refusing, silent];
+        println!(
+            "{}",
+            json!({
+                "schema_version": 1, "listening": [listen], "shards": shards, "nobody_at": nobody_at
+            })
+        );
     } else {
         eprintln!("listening on ws://{listen} (also http://{listen}/health)");
         for shard in &shards {
@@ -147,7 +167,7 @@ pub(crate) async fn run(
     for (name, child) in children.iter_mut().rev() {
         interrupt(name, child).await?;
     }
-    drop(reserved);
+    drop((reserved, refuses, silence));
     print_totals(options, &table, json);
     result
 }

@@ -169,8 +169,8 @@ impl Exchange<'_> {
         let worker = self.worker;
         let dead = detour == Some(Detour::DeadUpstream);
         let elsewhere = match detour {
-            Some(Detour::DeadUpstream) => worker.dead.local_addr().ok(),
-            Some(Detour::UnreachableUpstream) => Some(worker.silent.address),
+            Some(Detour::DeadUpstream) => Some(worker.refusing),
+            Some(Detour::UnreachableUpstream) => Some(worker.silent),
             _ => None,
         };
         let to = elsewhere.unwrap_or(worker.shards[shard]);

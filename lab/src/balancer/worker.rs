@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::proxy::{Exchange, Next, Slot};
-use super::silent::SilentAddress;
 use super::table::{Gauge, Table, Total};
 use super::{Options, Role};
 use crate::fault::Faults;
@@ -28,9 +27,8 @@ pub(super) struct Worker {
     pub(super) shards: Vec<SocketAddr>,
     pub(super) table: Arc<Table>,
     pub(super) faults: Faults,
-    /// Bound, but not listening: whoever connects there is reset.
-    pub(super) dead: TcpSocket,
-    pub(super) silent: SilentAddress,
+    pub(super) refusing: SocketAddr,
+    pub(super) silent: SocketAddr,
     tasks: AtomicU64,
 }
 
@@ -41,9 +39,6 @@ pub(crate) async fn run(role: &Role, options: Options) -> anyhow::Result<()> {
     let table = Arc::new(Table::open(Path::new(&role.table), options.shape())?);
     let faults =
         Faults::arm_with(&options.faults, options.truth.as_deref(), Arc::clone(&table) as Arc<_>)?;
-    let dead = TcpSocket::new_v4()?;
-    dead.bind(([127, 0, 0, 1], 0).into())?;
-    let silent = SilentAddress::open()?;
     let listener = listen(role.listen, BACKLOG, true)?;
     if let Some(max) = options.max_fds {
         process::lower_fd_limit(max)?;
@@ -53,8 +48,8 @@ pub(crate) async fn run(role: &Role, options: Options) -> anyhow::Result<()> {
         shards: role.shards.clone(),
         table,
         faults,
-        dead,
-        silent,
+        refusing: role.refusing,
+        silent: role.silent,
         tasks: AtomicU64::new(0),
     });
     println!("{}", json!({ "listening": [role.listen] }));

@@ -1,5 +1,6 @@
 //! Runs a scenario: servers, `probe record`, clients, `analyzer`, and each client's verdict.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -63,10 +64,10 @@ async fn run_through(options: &Options) -> anyhow::Result<()> {
         }
         run.link = Some(link);
     }
-    let (mut server, address) = run.serve().await?;
-    let mut record = run.record(&probe, &address).await?;
+    let (mut server, bound) = run.serve().await?;
+    let mut record = run.record(&probe, &bound).await?;
     for (wave, connections) in (1..).zip(options.scenario.waves) {
-        run.load(&address, wave, *connections).await?;
+        run.load(bound.front, wave, *connections).await?;
     }
     let deaf = run.link.is_some() && !options.fixed;
     tokio::time::sleep(if deaf { SYN_ACKS_EXPIRE } else { AFTERWARDS }).await;
@@ -75,10 +76,43 @@ async fn run_through(options: &Options) -> anyhow::Result<()> {
         return Err(children::unexpected("probe record", status));
     }
     // While the server still runs, as with a real one.
-    run.report(&analyzer, &address).await?;
+    run.report(&analyzer, bound.front).await?;
     interrupt("the server", &mut server).await?;
-    let comparison = run.compare(&address)?;
+    let comparison = run.compare(bound.front)?;
     conclude(options, &comparison, began.elapsed())
+}
+
+/// What a server or a balancer says of where it listens.
+#[derive(Debug, Deserialize)]
+#[serde(from = "Said")]
+struct Bound {
+    front: SocketAddr,
+    /// Behind a balancer.
+    behind: Vec<SocketAddr>,
+}
+
+#[derive(Deserialize)]
+struct Said {
+    #[serde(alias = "reserved")]
+    listening: [SocketAddr; 1],
+    #[serde(default)]
+    shards: Vec<SocketAddr>,
+    #[serde(default)]
+    nobody_at: Vec<SocketAddr>,
+}
+
+impl From<Said> for Bound {
+    fn from(said: Said) -> Self {
+        let [front] = said.listening;
+        Bound { front, behind: [said.shards, said.nobody_at].concat() }
+    }
+}
+
+impl Bound {
+    fn ports(&self) -> String {
+        let all = std::iter::once(&self.front).chain(&self.behind);
+        all.map(|address| address.port().to_string()).collect::<Vec<_>>().join(",")
+    }
 }
 
 struct Run<'a> {
@@ -96,14 +130,8 @@ impl Run<'_> {
         self.options.scenario
     }
 
-    /// The server or balancer, and the address at which it listens, or will.
-    async fn serve(&self) -> anyhow::Result<(Child, String)> {
-        #[derive(Deserialize)]
-        struct Bound {
-            #[serde(alias = "reserved")]
-            listening: Vec<String>,
-        }
-
+    /// The server or balancer, and where it listens, or will.
+    async fn serve(&self) -> anyhow::Result<(Child, Bound)> {
         let link = self.link.as_ref();
         let host = link.map_or("127.0.0.1".to_owned(), |link| link.server_address().to_string());
         let mut serve = command(link.map(Link::server_namespace), &self.lab);
@@ -146,14 +174,15 @@ impl Run<'_> {
             return Err(children::unexpected("the server (see serve.log)", status));
         };
         let bound: Bound = serde_json::from_str(&line)?;
-        Ok((server, bound.listening.into_iter().next().unwrap_or_default()))
+        Ok((server, bound))
     }
 
-    /// `probe record` of every port, since what lies between a balancer and its shards is evidence.
-    async fn record(&self, probe: &Path, address: &str) -> anyhow::Result<Child> {
+    /// `probe record`, of what lies between a balancer and its shards as well: that is evidence.
+    async fn record(&self, probe: &Path, bound: &Bound) -> anyhow::Result<Child> {
         let mut record = command(self.link.as_ref().map(Link::server_namespace), probe);
         record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
-        record.args(["--health", &format!("http://{address}/health")]);
+        record.args(["--health", &format!("http://{}/health", bound.front)]);
+        record.args(["--port", &bound.ports()]);
         record.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut record = spawn(&mut record)?;
         let attached = match record.stderr.take() {
@@ -170,7 +199,7 @@ impl Run<'_> {
     }
 
     /// One load from its first client to the end of its last; its results go to those before.
-    async fn load(&self, address: &str, wave: u32, connections: u64) -> anyhow::Result<()> {
+    async fn load(&self, address: SocketAddr, wave: u32, connections: u64) -> anyhow::Result<()> {
         let results = self.dir().join("results-wave.jsonl");
         let scenario = self.scenario();
         let mut load = command(self.link.as_ref().map(Link::client_namespace), &self.lab);
@@ -203,10 +232,10 @@ impl Run<'_> {
     }
 
     /// `analyzer report`, and what it says of each attempt.
-    async fn report(&self, analyzer: &Path, address: &str) -> anyhow::Result<()> {
-        let capture = self.dir().join(CAPTURE);
+    async fn report(&self, analyzer: &Path, address: SocketAddr) -> anyhow::Result<()> {
+        let (capture, port) = (self.dir().join(CAPTURE), address.port().to_string());
         let mut report = command(None, analyzer);
-        report.arg("report").arg(&capture).args(["--port", port(address)]);
+        report.arg("report").arg(&capture).args(["--port", &port]);
         report.arg("--client").arg(self.dir().join(RESULTS)).arg("-o").arg(self.dir());
         report.stdout(Stdio::null());
         let status = spawn(&mut report)?.wait().await?;
@@ -214,7 +243,7 @@ impl Run<'_> {
             return Err(children::unexpected("analyzer report", status));
         }
         let mut attempts = command(None, analyzer);
-        attempts.arg("handshakes").arg(&capture).args(["--attempts", "--port", port(address)]);
+        attempts.arg("handshakes").arg(&capture).args(["--attempts", "--port", &port]);
         attempts.stdout(children::log(self.dir(), ATTEMPTS)?);
         let status = spawn(&mut attempts)?.wait().await?;
         match children::code(status) {
@@ -223,7 +252,7 @@ impl Run<'_> {
         }
     }
 
-    fn compare(&self, address: &str) -> anyhow::Result<Comparison> {
+    fn compare(&self, address: SocketAddr) -> anyhow::Result<Comparison> {
         let dir = self.dir();
         let clients: Vec<Record> = judge::lines(&dir.join(RESULTS))?;
         // What comes first of several is the scenario's to say, unless more was added.
@@ -234,7 +263,7 @@ impl Run<'_> {
         let first = first.map(str::to_owned);
         Ok(judge::compare(
             self.scenario(),
-            port(address).parse().unwrap_or(0),
+            address.port(),
             first.as_deref(),
             &truth::read(&dir.join(TRUTH))?,
             &clients,
@@ -242,10 +271,6 @@ impl Run<'_> {
             ranked,
         ))
     }
-}
-
-fn port(address: &str) -> &str {
-    address.rsplit(':').next().unwrap_or(address)
 }
 
 /// Prints what came out, and writes it down.
