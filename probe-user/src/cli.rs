@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     filter::Filter,
-    health::{path::FieldPath, url::HealthUrl},
+    health::{
+        listing::PeerPath, metrics::MetricsPoller, path::FieldPath, poller::Poller,
+        request::Target, url::HealthUrl,
+    },
     truth::agent,
     watch::{resources::FieldChoice, verdict::MaxPhantoms},
 };
@@ -128,21 +131,71 @@ pub(crate) struct Health {
     pub(crate) health_timeout: Duration,
 }
 
+impl Health {
+    pub(crate) fn target(&self, url: &HealthUrl) -> Target {
+        Target { url: url.clone(), timeout: self.health_timeout }
+    }
+
+    /// `None` where no health is asked for.
+    pub(crate) fn poller(&self, shards: &FieldPath) -> Option<Poller> {
+        Some(Poller {
+            target: self.target(self.health.as_ref()?),
+            reported: self.reported.clone(),
+            shards: shards.clone(),
+        })
+    }
+}
+
+/// What else a server says of itself.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Metrics")]
+pub(crate) struct Metrics {
+    /// The server's metrics page, in the Prometheus text format
+    #[arg(long, value_name = "URL")]
+    pub(crate) metrics: Option<HealthUrl>,
+
+    /// A metric to take beside go_goroutines, process_open_fds, process_resident_memory_bytes and
+    /// the like; may be repeated
+    #[arg(long, value_name = "NAME", requires = "metrics")]
+    pub(crate) metric: Vec<String>,
+}
+
+impl Metrics {
+    /// `None` where no metrics are asked for.
+    pub(crate) fn poller(&self, health: &Health) -> Option<MetricsPoller> {
+        let target = health.target(self.metrics.as_ref()?);
+        Some(MetricsPoller { target, names: self.metric.clone() })
+    }
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sudo probe watch --health http://127.0.0.1:3005/health
   sudo probe watch --health http://127.0.0.1:3005/health --port 3005 --interval 10s --max-phantoms 2%
   sudo probe watch --health http://127.0.0.1:8080/status --reported .connections.active --port 3005
   sudo probe watch --health http://127.0.0.1:3005/health --expect 1000 --until-idle --json
+  sudo probe watch --health http://127.0.0.1:3005/health --metrics http://127.0.0.1:3005/metrics
+  sudo probe watch --interval 3s --health http://127.0.0.1:3005/health      a balancer and its shards
 
 A phantom is a connection that the server reports and the kernel does not have. Ctrl-C ends it with
-the shutdown check. Exits 99 if --max-phantoms was crossed, 4 if nothing could be judged.")]
+the shutdown check. Exits 99 if --max-phantoms was crossed, 4 if nothing could be judged.
+
+A balancer's body may list its shards, as .shards[] with connections, capacity, available, name and
+address (or url, or port): each is held against the kernel's count of its port. Yellow from 80 % of
+its slots, or 2 % apart from the kernel; red from 95 %, or 10 % apart.")]
 pub(crate) struct Watch {
     #[command(flatten)]
     pub(crate) filter: Filter,
 
     #[command(flatten)]
     pub(crate) health: Health,
+
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
+
+    /// Where in the body a balancer lists its shards
+    #[arg(long, value_name = "PATH", default_value = ".shards")]
+    pub(crate) shards: FieldPath,
 
     /// Time between blocks
     #[arg(long, value_name = "10s", default_value = "10s", value_parser = interval)]
@@ -186,6 +239,8 @@ pub(crate) struct Watch {
 #[command(after_help = "Examples:
   sudo probe record -o capture --health http://127.0.0.1:3005/health
   sudo probe record -o capture --port 3005 --duration 10m
+  sudo probe record -o capture --health http://127.0.0.1:3005/health \\
+      --metrics http://127.0.0.1:3005/metrics --table http://127.0.0.1:3005/connections
   analyzer report capture
 
 Records until Ctrl-C, SIGTERM or --duration; \"recording to DIR\" on stderr says that it has begun.")]
@@ -200,7 +255,24 @@ pub(crate) struct Record {
     #[command(flatten)]
     pub(crate) health: Health,
 
-    /// Time between health requests
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
+
+    /// The server's own list of its connections, as JSON
+    #[arg(long, value_name = "URL", help_heading = "Table")]
+    pub(crate) table: Option<HealthUrl>,
+
+    /// Where in the list the peer's address and port stand
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Table",
+        default_value = ".connections[].peer",
+        requires = "table"
+    )]
+    pub(crate) peer: PeerPath,
+
+    /// Time between requests
     #[arg(long, value_name = "1s", default_value = "1s", value_parser = interval)]
     pub(crate) interval: Duration,
 

@@ -6,13 +6,10 @@ use anyhow::Context;
 use capture::{
     CaptureWriter, WriteError,
     meta::{Meta, Selection},
-    schema::{HealthRow, MAJOR, MINOR},
+    schema::{MAJOR, MINOR},
 };
 use serde_json::json;
-use tokio::{
-    sync::mpsc::{self, Receiver},
-    time::MissedTickBehavior,
-};
+use tokio::{sync::mpsc::Receiver, time::MissedTickBehavior};
 
 use crate::{
     cli::Record,
@@ -21,19 +18,16 @@ use crate::{
     error::Error,
     exit::Exit,
     export::json::SCHEMA_VERSION,
-    filter::Filter,
-    health::poller::Poller,
     identity::Identity,
     record::{
+        ask,
         recorder::{DRAIN, Recorder},
-        rows,
     },
     signal::Signals,
     truth::{
         choose::{self, Need},
         source::{Backend, Ended, Source},
     },
-    watch::{poll::Watcher, population::Population},
 };
 
 pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit> {
@@ -56,7 +50,7 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
         writer,
     );
     recorder.tick().await.map_err(named)?;
-    let mut health = start_health(&arguments, source, identity).await?;
+    let mut asked = ask::start(&arguments, source, identity).await?;
     eprintln!("probe: recording to {}", arguments.output.display());
 
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -78,7 +72,7 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
                     .into());
                 }
             },
-            Some(row) = receive(&mut health) => recorder.take_health(row).map_err(output_error)?,
+            Some(asked) = asked.recv() => recorder.take_asked(asked).map_err(output_error)?,
             _ = ticks.tick() => recorder.tick().await.map_err(named)?,
         }
     };
@@ -119,63 +113,6 @@ async fn drain(recorder: &mut Recorder, ended: &mut Receiver<Ended>) -> Result<(
     Ok(())
 }
 
-/// Never ready where no health is asked for.
-async fn receive(health: &mut Option<Receiver<HealthRow>>) -> Option<HealthRow> {
-    match health {
-        Some(health) => health.recv().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Asks the server in a task of its own, so that a slow answer holds up no count.
-async fn start_health(
-    arguments: &Record,
-    source: Arc<dyn Source>,
-    identity: Arc<Identity>,
-) -> anyhow::Result<Option<Receiver<HealthRow>>> {
-    let Some(url) = arguments.health.health.clone() else { return Ok(None) };
-    let filter = Filter { states: Vec::new(), ..arguments.filter.clone() };
-    let population = Population::new(source, identity, filter, Some(url.port))?;
-    population.refresh().await?;
-    if let Err(error) = population.check_ports() {
-        eprintln!("probe: warning: {error}");
-    }
-    let poller = Poller {
-        url,
-        reported: arguments.health.reported.clone(),
-        timeout: arguments.health.health_timeout,
-    };
-    let first = Watcher::new(&poller, &population, Duration::ZERO).poll().await?;
-    if let Err(failure) = &first.sample.answer {
-        let what = format!("{}: {failure}", poller.url);
-        if failure.is_misuse() {
-            let next = format!(
-                "expected JSON with the number of connections at {} (choose with --reported)",
-                poller.reported
-            );
-            return Err(Error::input(what, next).into());
-        }
-        eprintln!("probe: warning: {what}; recording goes on and keeps asking");
-    }
-    let (rows, receiver) = mpsc::channel(64);
-    let interval = arguments.interval;
-    tokio::spawn(async move {
-        let mut watcher = Watcher::new(&poller, &population, Duration::ZERO);
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            // The recorder's own tick meets the same failure, and reports it.
-            let Ok(poll) = watcher.poll().await else { return };
-            let row = rows::health(&poller.url, &poll.sample, Some(poll.bracket));
-            if rows.send(row).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(Some(receiver))
-}
-
 fn meta(arguments: &Record, source: &dyn Source) -> anyhow::Result<Meta> {
     let read = |path: &str| {
         std::fs::read_to_string(path)
@@ -209,8 +146,8 @@ fn meta(arguments: &Record, source: &dyn Source) -> anyhow::Result<Meta> {
             containers: filter.containers.clone(),
             roles: filter.roles.iter().map(|role| role.name().to_owned()).collect(),
             health_urls: arguments.health.health.iter().map(ToString::to_string).collect(),
-            metrics_urls: Vec::new(),
-            table_urls: Vec::new(),
+            metrics_urls: arguments.metrics.metrics.iter().map(ToString::to_string).collect(),
+            table_urls: arguments.table.iter().map(ToString::to_string).collect(),
         },
     })
 }

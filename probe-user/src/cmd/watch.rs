@@ -9,7 +9,6 @@ use crate::{
     cmd::{print, print_json},
     error::Error,
     exit::Exit,
-    health::poller::Poller,
     identity::Identity,
     signal::{Signals, Stop},
     truth::{
@@ -36,7 +35,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::Result<Exit> {
-    let Some(url) = arguments.health.health.clone() else {
+    let Some(poller) = arguments.health.poller(&arguments.shards) else {
         return Err(Error::input(
             "watch needs --health: the URL where the server reports its connections",
             "for example: probe watch --health http://127.0.0.1:3005/health",
@@ -47,7 +46,8 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     let need = if arguments.require_exact { Need::Exact } else { Need::Any };
     let source = choose::open(socket, need)?;
     let identity = Arc::new(Identity::new()?);
-    let population = Population::new(source, identity, arguments.filter.clone(), Some(url.port))?;
+    let port = poller.target.url.port;
+    let population = Population::new(source, identity, arguments.filter.clone(), Some(port))?;
     population.refresh().await?;
     population.filter().check_containers(&population.identity)?;
     population.check_ports()?;
@@ -55,16 +55,11 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         eprintln!("probe: port {port} is also published by a proxy on this host; it is left out");
     }
 
-    let poller = Poller {
-        url,
-        reported: arguments.health.reported.clone(),
-        timeout: arguments.health.health_timeout,
-    };
     let mut watcher = Watcher::new(&poller, &population, LAG);
     let first = watcher.poll().await?;
     if let Err(failure) = &first.sample.answer {
         return Err(Error::input(
-            format!("{}: {failure}", poller.url),
+            format!("{}: {failure}", poller.target.url),
             format!(
                 "expected JSON with the number of connections at {} (choose with --reported)",
                 poller.reported

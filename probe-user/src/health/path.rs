@@ -27,19 +27,20 @@ pub(crate) enum FieldError {
 }
 
 impl FieldPath {
+    /// What stands at this path.
+    pub(crate) fn find<'b>(&self, body: &'b Value) -> Option<&'b Value> {
+        self.steps.iter().try_fold(body, |value, step| match step {
+            Step::Key(key) => value.get(key),
+            Step::Index(index) => value.get(index),
+        })
+    }
+
     /// The whole number at this path.
     pub(crate) fn number(&self, body: &Value) -> Result<i64, FieldError> {
-        let mut value = body;
-        for step in &self.steps {
-            let next = match step {
-                Step::Key(key) => value.get(key),
-                Step::Index(index) => value.get(index),
-            };
-            value = next.ok_or_else(|| FieldError::Missing {
-                path: self.text.clone(),
-                near: self.near(body),
-            })?;
-        }
+        let value = self.find(body).ok_or_else(|| FieldError::Missing {
+            path: self.text.clone(),
+            near: self.near(body),
+        })?;
         whole(value).ok_or_else(|| FieldError::NotANumber {
             path: self.text.clone(),
             found: kind(value),
@@ -67,7 +68,7 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split(['.', '[', ']']).filter(|part| !part.is_empty())
 }
 
-fn whole(value: &Value) -> Option<i64> {
+pub(crate) fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let number = value.as_f64()?;
         // Beyond 2^53 a float is no count of anything.

@@ -1,5 +1,6 @@
 //! Writes a capture while connections come and go.
 
+pub(crate) mod ask;
 pub(crate) mod counters;
 pub(crate) mod recorder;
 pub(crate) mod rows;

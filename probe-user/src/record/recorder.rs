@@ -9,7 +9,7 @@ use std::{
 use capture::{
     CaptureWriter, WriteError,
     meta::Meta,
-    schema::{ClockRow, ConnectionRow, HealthRow, KernelRow, LossRow},
+    schema::{ClockRow, ConnectionRow, KernelRow, LossRow},
     writer::Summary,
 };
 use probe_common::{
@@ -19,6 +19,7 @@ use probe_common::{
 };
 
 use super::{
+    ask::Answer,
     counters::{self, Counters},
     rows,
 };
@@ -27,6 +28,7 @@ use crate::{
     export::json::{key_of, service_port},
     filter::Filter,
     handshake::follow::Observed,
+    health::listing::Tracker,
     identity::{Identity, cgroup::Container, netns},
     truth::{
         polled::dump_all,
@@ -66,6 +68,8 @@ pub(crate) struct Recorder {
     checked_mono_ns: i64,
     /// Ended since the last snapshot of open connections was asked for.
     ended: Option<HashSet<Key>>,
+    /// The server's own list of connections, once it was asked for.
+    listed: Option<Tracker>,
 }
 
 impl Recorder {
@@ -89,6 +93,7 @@ impl Recorder {
             degraded: HashSet::new(),
             checked_mono_ns: clock::mono_ns(),
             ended: None,
+            listed: None,
         }
     }
 
@@ -105,8 +110,19 @@ impl Recorder {
         self.writer.connections(&rows)
     }
 
-    pub(crate) fn take_health(&mut self, row: HealthRow) -> Result<(), WriteError> {
-        self.writer.health(&[row])
+    /// What the server said of itself.
+    pub(crate) fn take_asked(&mut self, answer: Answer) -> Result<(), WriteError> {
+        match answer {
+            Answer::Health(row) => self.writer.health(&[row]),
+            Answer::Metrics(url, asked) => self.writer.metrics(&rows::metrics(&url, asked)),
+            Answer::Listing(url, asked) => {
+                self.writer.listings(&[rows::listing(&url, &asked)])?;
+                let Ok(listing) = &asked.answer else { return Ok(()) };
+                let tracker = self.listed.get_or_insert_with(|| Tracker::new(url.to_string()));
+                let gone = tracker.take(listing, asked.start_mono_ns, asked.end_mono_ns);
+                self.writer.listed(&gone)
+            }
+        }
     }
 
     /// An interval from which ended connections are missing.
@@ -156,6 +172,9 @@ impl Recorder {
         open.extend(self.source.pending()?);
         drain(&mut self).await?;
         self.write_open(&open)?;
+        if let Some(tracker) = self.listed.take() {
+            self.writer.listed(&tracker.rest())?;
+        }
         self.write_losses()?;
         self.write_clock()?;
         let mut degraded: Vec<String> = self.degraded.into_iter().collect();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use capture::{
     cell::Comm,
-    schema::{ConnectionRow, ContainerRow, CountRow, HealthRow},
+    schema::{ConnectionRow, ContainerRow, CountRow, HealthRow, ListingRow, MetricRow},
 };
 use probe_common::{
     connection::{Connection, class, flag},
@@ -15,7 +15,7 @@ use probe_common::{
 use crate::{
     export::json::{address, service_port},
     handshake::{follow::Observed, outcome::outcome},
-    health::{poller::Sample, url::HealthUrl},
+    health::{listing::Listing, metrics::Series, poller::Sample, request::Asked, url::HealthUrl},
     identity::cgroup::Container,
     truth::sock_diag::TcpInfo,
     watch::bracket::Bracket,
@@ -221,6 +221,46 @@ pub(crate) fn health(url: &HealthUrl, sample: &Sample, bracket: Option<Bracket>)
             .map(Cow::Owned),
         kernel_min: bracket.map(|bracket| bracket.min),
         kernel_max: bracket.map(|bracket| bracket.max),
+    }
+}
+
+/// A row per series; one with the error where there are none.
+pub(crate) fn metrics(url: &HealthUrl, asked: Asked<Vec<Series>>) -> Vec<MetricRow> {
+    let row = MetricRow {
+        url: url.to_string().into(),
+        start_mono_ns: asked.start_mono_ns,
+        end_mono_ns: asked.end_mono_ns,
+        name: None,
+        labels: None,
+        value: None,
+        error: None,
+    };
+    match asked.answer {
+        Ok(all) => all
+            .into_iter()
+            .map(|series| MetricRow {
+                name: Some(series.name.into()),
+                labels: series.labels.map(Cow::Owned),
+                value: Some(series.value).filter(|value| !value.is_nan()),
+                ..row.clone()
+            })
+            .collect(),
+        Err(failure) => vec![MetricRow { error: Some(failure.to_string().into()), ..row }],
+    }
+}
+
+pub(crate) fn listing(url: &HealthUrl, asked: &Asked<Listing>) -> ListingRow {
+    let answer = asked.answer.as_ref();
+    ListingRow {
+        url: url.to_string().into(),
+        start_mono_ns: asked.start_mono_ns,
+        end_mono_ns: asked.end_mono_ns,
+        local_address: asked.local.map(|local| local.ip()),
+        local_port: asked.local.map(|local| u32::from(local.port())),
+        http_status: asked.http_status.map(u32::from),
+        error: answer.err().map(|failure| failure.to_string().into()),
+        entries: answer.ok().map(|listing| listing.entries),
+        unreadable: answer.ok().map(|listing| listing.unreadable),
     }
 }
 

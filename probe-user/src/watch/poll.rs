@@ -16,7 +16,10 @@ use super::{
 use crate::{
     clock,
     export::json::address,
-    health::poller::{Link, Poller, Sample, unconnected},
+    health::{
+        poller::{Poller, Sample},
+        request::{Link, unconnected},
+    },
     truth::{
         polled::{dump_all, keyed},
         sock_diag::{Detail, DiagSocket},

@@ -67,6 +67,11 @@ impl Held {
         }
     }
 
+    /// The clients' addresses.
+    pub(crate) fn clients(&self) -> Vec<SocketAddr> {
+        self.ends.iter().map(|(client, _)| client.local_addr().unwrap()).collect()
+    }
+
     /// Both ends of the last `count` close.
     pub(crate) fn close(&mut self, count: usize) {
         self.ends.truncate(self.ends.len() - count);

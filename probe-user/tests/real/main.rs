@@ -3,4 +3,5 @@
 mod bad_input;
 mod common;
 mod count;
+mod record;
 mod watch;

@@ -1,0 +1,146 @@
+//! Asks the server what it says of itself, in tasks of their own, so that a slow answer holds up no
+//! count.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc::{self, Receiver, Sender},
+    time::MissedTickBehavior,
+};
+
+use crate::{
+    cli::Record,
+    error::Error,
+    filter::Filter,
+    health::{
+        listing::{Listing, ListingPoller},
+        metrics::{MetricsPoller, Series},
+        path::FieldPath,
+        request::{Asked, Failure},
+        url::HealthUrl,
+    },
+    identity::Identity,
+    record::rows,
+    truth::source::Source,
+    watch::{poll::Watcher, population::Population},
+};
+
+/// What one request brought.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Health(capture::schema::HealthRow),
+    Metrics(HealthUrl, Asked<Vec<Series>>),
+    Listing(HealthUrl, Asked<Listing>),
+}
+
+/// Answers that may wait while rows are written.
+const BACKLOG: usize = 64;
+
+/// Asks for everything that the command line names once, then at its interval.
+///
+/// # Errors
+/// Where an answer shows that waiting will not mend it: a wrong URL or path.
+pub(crate) async fn start(
+    arguments: &Record,
+    source: Arc<dyn Source>,
+    identity: Arc<Identity>,
+) -> anyhow::Result<Receiver<Answer>> {
+    let (answers, receiver) = mpsc::channel(BACKLOG);
+    let interval = arguments.interval;
+    ask_health(arguments, source, identity, answers.clone()).await?;
+    if let Some(poller) = arguments.metrics.poller(&arguments.health) {
+        let next = "expected a metrics page in the Prometheus text format";
+        check(&poller.target.url, &poller.ask().await.answer, next)?;
+        keep_asking(interval, answers.clone(), Question::Metrics(poller));
+    }
+    if let Some(url) = arguments.table.clone() {
+        let target = arguments.health.target(&url);
+        let poller = ListingPoller { target, path: arguments.peer.clone() };
+        let next = "say where the addresses stand with --peer, for example .connections[].peer";
+        check(&url, &poller.ask().await.answer, next)?;
+        keep_asking(interval, answers, Question::Listing(poller));
+    }
+    Ok(receiver)
+}
+
+async fn ask_health(
+    arguments: &Record,
+    source: Arc<dyn Source>,
+    identity: Arc<Identity>,
+    answers: Sender<Answer>,
+) -> anyhow::Result<()> {
+    let shards: FieldPath = ".shards".parse().map_err(anyhow::Error::msg)?;
+    let Some(poller) = arguments.health.poller(&shards) else { return Ok(()) };
+    let filter = Filter { states: Vec::new(), ..arguments.filter.clone() };
+    let population = Population::new(source, identity, filter, Some(poller.target.url.port))?;
+    population.refresh().await?;
+    if let Err(error) = population.check_ports() {
+        eprintln!("probe: warning: {error}");
+    }
+    let first = Watcher::new(&poller, &population, Duration::ZERO).poll().await?;
+    let next = format!(
+        "expected JSON with the number of connections at {} (choose with --reported)",
+        poller.reported
+    );
+    check(&poller.target.url, &first.sample.answer, &next)?;
+    let interval = arguments.interval;
+    tokio::spawn(async move {
+        let mut watcher = Watcher::new(&poller, &population, Duration::ZERO);
+        let mut ticks = ticks(interval);
+        loop {
+            ticks.tick().await;
+            // The recorder's own tick meets the same failure, and reports it.
+            let Ok(poll) = watcher.poll().await else { return };
+            let row = rows::health(&poller.target.url, &poll.sample, Some(poll.bracket));
+            if answers.send(Answer::Health(row)).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// A server that is not there yet may come; a wrong path stays wrong.
+fn check<T>(url: &HealthUrl, first: &Result<T, Failure>, next: &str) -> anyhow::Result<()> {
+    match first {
+        Ok(_) => {}
+        Err(failure) if failure.is_misuse() => {
+            return Err(Error::input(format!("{url}: {failure}"), next).into());
+        }
+        Err(failure) => {
+            eprintln!("probe: warning: {url}: {failure}; recording goes on and keeps asking");
+        }
+    }
+    Ok(())
+}
+
+enum Question {
+    Metrics(MetricsPoller),
+    Listing(ListingPoller),
+}
+
+fn keep_asking(interval: Duration, answers: Sender<Answer>, question: Question) {
+    tokio::spawn(async move {
+        let mut ticks = ticks(interval);
+        loop {
+            ticks.tick().await;
+            let answer = match &question {
+                Question::Metrics(poller) => {
+                    Answer::Metrics(poller.target.url.clone(), poller.ask().await)
+                }
+                Question::Listing(poller) => {
+                    Answer::Listing(poller.target.url.clone(), poller.ask().await)
+                }
+            };
+            if answers.send(answer).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn ticks(interval: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
