@@ -2,25 +2,37 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{Instant, MissedTickBehavior},
+};
 
 use crate::{
     cli::Watch,
     cmd::{print, print_json},
     error::Error,
     exit::Exit,
+    export::json::key_of,
+    health::{
+        metrics::{MetricsPoller, Series},
+        request::Failure,
+        url::HealthUrl,
+    },
     identity::Identity,
     signal::{Signals, Stop},
     truth::{
         choose::{self, Need},
-        source::Backend,
+        source::{Backend, Ended},
     },
     watch::{
         client_file::ClientFile,
+        failures::Failures,
+        metrics::Metrics,
         poll::{Poll, Watcher},
         population::Population,
         resources::Paths,
         session::{Seen, Session},
+        shards::ShardWatch,
         style::Style,
     },
 };
@@ -47,6 +59,8 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     let source = choose::open(socket, need)?;
     let identity = Arc::new(Identity::new()?);
     let port = poller.target.url.port;
+    let mut shards = ShardWatch::new(Arc::clone(&source), Arc::clone(&identity));
+    let ended = source.ended();
     let population = Population::new(source, identity, arguments.filter.clone(), Some(port))?;
     population.refresh().await?;
     population.filter().check_containers(&population.identity)?;
@@ -73,10 +87,22 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         eprintln!("probe: warning: {warning}");
     }
     let style = if arguments.json { Style::plain() } else { Style::of_stdout() };
-    let mut clients = arguments.client.as_deref().map(ClientFile::new);
-
+    let clients = arguments.client.as_deref().map(ClientFile::new);
+    if let Ok(answer) = &first.sample.answer {
+        shards.now(&answer.shards)?;
+    }
+    let metrics = arguments.metrics.poller(&arguments.health);
+    if let Some(metrics) = &metrics {
+        check(&metrics.target.url, metrics.ask().await.answer)?;
+    }
+    eprintln!(
+        "probe: watching port {} and what {} reports",
+        population.filter().ports,
+        poller.target.url
+    );
+    let mut beside = Beside { clients, metrics, shards, ended, failures: Failures::default() };
     let stopped =
-        loop_blocks(&arguments, &mut watcher, &mut session, &mut clients, &mut signals, style)
+        loop_blocks(&arguments, &mut watcher, &mut session, &mut beside, &mut signals, style)
             .await?;
 
     let last = settle(&mut watcher, &session, &mut signals).await?;
@@ -99,6 +125,51 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     Ok(exit)
 }
 
+/// A page that is not there yet may come; one without the metric will not get it.
+fn check(url: &HealthUrl, first: Result<Vec<Series>, Failure>) -> anyhow::Result<()> {
+    match first {
+        Err(failure) if failure.is_misuse() => Err(Error::input(
+            format!("{url}: {failure}"),
+            "expected a metrics page in the Prometheus text format",
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
+/// What stands in a block beside the server's report and the kernel's count.
+struct Beside {
+    clients: Option<ClientFile>,
+    metrics: Option<MetricsPoller>,
+    shards: ShardWatch,
+    /// `None` where connections are polled.
+    ended: Option<Receiver<Ended>>,
+    failures: Failures,
+}
+
+impl Beside {
+    /// Never ready where connections are polled, or once the agent has ended (asking it for counts
+    /// says so).
+    async fn ended(&mut self) -> Ended {
+        match &mut self.ended {
+            Some(ended) => match ended.recv().await {
+                Some(batch) => batch,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Counts failures among those that ended on the watched ports.
+    fn take(&mut self, batch: &Ended, population: &Population) {
+        let shards = &self.shards;
+        self.failures.take(batch, |connection| {
+            let key = key_of(connection);
+            population.contains(&key) || shards.populations().any(|shard| shard.contains(&key))
+        });
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Stopped {
     Signal(Stop),
@@ -110,7 +181,7 @@ async fn loop_blocks(
     arguments: &Watch,
     watcher: &mut Watcher<'_>,
     session: &mut Session,
-    clients: &mut Option<ClientFile>,
+    beside: &mut Beside,
     signals: &mut Signals,
     style: Style,
 ) -> anyhow::Result<Stopped> {
@@ -131,7 +202,9 @@ async fn loop_blocks(
         tokio::select! {
             stop = signals.next() => return Ok(Stopped::Signal(stop)),
             () = &mut end => return Ok(Stopped::Duration),
-            _ = levels.tick() => {
+            batch = beside.ended() => beside.take(&batch, population),
+            // Between blocks only the ramp and the way back to idle need the count.
+            _ = levels.tick(), if arguments.until_idle || arguments.expect.is_some() => {
                 let level = population.level()?;
                 session.level(level);
                 if arguments.until_idle && idle.is_over(level.established) {
@@ -141,11 +214,25 @@ async fn loop_blocks(
             _ = blocks.tick() => {
                 tokio::task::block_in_place(|| population.source.settle())?;
                 population.refresh().await?;
+                let polls = polls(watcher, arguments.interval).await?;
+                let reported = polls.iter().rev().find_map(|poll| poll.sample.answer.as_ref().ok());
+                let reported = reported.map_or(&[][..], |answer| &answer.shards);
+                let metrics = match &beside.metrics {
+                    Some(metrics) => Some(Metrics::new(metrics.ask().await.answer)),
+                    None => None,
+                };
+                let shards = beside.shards.now(reported)?;
+                while let Some(Ok(batch)) = beside.ended.as_mut().map(Receiver::try_recv) {
+                    beside.take(&batch, population);
+                }
                 let seen = Seen {
-                    polls: polls(watcher, arguments.interval).await?,
                     backend,
                     exactness: population.source.exactness()?,
-                    clients: clients.as_mut().map(ClientFile::read_on).transpose()?,
+                    clients: beside.clients.as_mut().map(ClientFile::read_on).transpose()?,
+                    metrics,
+                    shards,
+                    failures: beside.ended.is_some().then(|| beside.failures.reset()),
+                    polls,
                 };
                 let block = session.block(seen);
                 if arguments.json { print_json(&block)? } else { print(&block.text(style))? }

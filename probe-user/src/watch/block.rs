@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use super::{
     client_file::Totals,
+    failures::{self, Failure},
+    metrics::{self, Metrics},
     resources::Resources,
+    shards::Shards,
     style::{Style, Tone},
     verdict::INVESTIGATE_PERCENT,
 };
@@ -29,6 +32,12 @@ pub(crate) struct Block {
     pub(crate) ramp: Option<Ramp>,
     pub(crate) clients: Option<Totals>,
     pub(crate) resources: Option<Resources>,
+    /// Null where no metrics are asked for.
+    pub(crate) metrics: Option<Metrics>,
+    /// Null where the body lists none.
+    pub(crate) shards: Option<Shards>,
+    /// Handshakes that failed since the last block; null where packets are not looked at.
+    pub(crate) failures: Option<Vec<Failure>>,
     pub(crate) verdict: Verdict,
     pub(crate) warnings: Vec<String>,
     pub(crate) next_checks: Vec<String>,
@@ -212,6 +221,16 @@ impl Block {
         if !resources.is_empty() {
             let _ = writeln!(out, "  {resources}");
         }
+        if let Some(metrics) = &self.metrics {
+            let _ = writeln!(out, "  {}", metrics::line(metrics));
+        }
+        if let Some(shards) = &self.shards {
+            out.push_str(&shards.text(style));
+        }
+        if let Some(failures) = self.failures.as_ref().filter(|failures| !failures.is_empty()) {
+            let failed = style.paint(Tone::Bad, &failures::line(failures));
+            let _ = writeln!(out, "  failed    {failed}");
+        }
         for warning in &self.warnings {
             let _ = writeln!(out, "  {} {warning}", style.paint(Tone::Warning, "warning:"));
         }
@@ -278,6 +297,9 @@ mod tests {
             ramp: Some(Ramp { reached: 1000, expected: 1000, elapsed_ms: 10_200, done: true }),
             clients: None,
             resources: None,
+            metrics: None,
+            shards: None,
+            failures: Some(vec![Failure { port: 3005, outcome: "http_503".into(), count: 12 }]),
             verdict: Verdict::Warning,
             warnings: vec!["phantoms grew from 20 to 45".into()],
             next_checks: vec![],
@@ -293,6 +315,7 @@ mod tests {
   reported      1000
   phantoms        45 4.5 %
   ramp      1000/1000 in 10.2 s
+  failed    12 × http_503 on 3005
   warning: phantoms grew from 20 to 45
 "
         );

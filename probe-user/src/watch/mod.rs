@@ -3,9 +3,12 @@
 pub(crate) mod block;
 pub(crate) mod bracket;
 pub(crate) mod client_file;
+pub(crate) mod failures;
+pub(crate) mod metrics;
 pub(crate) mod poll;
 pub(crate) mod population;
 pub(crate) mod resources;
 pub(crate) mod session;
+pub(crate) mod shards;
 pub(crate) mod style;
 pub(crate) mod verdict;

@@ -7,8 +7,11 @@ use super::{
     block::{Block, End, Kernel, Phantoms, Ramp, Return, Verdict},
     bracket::Level,
     client_file::Totals,
+    failures::Failure,
+    metrics::Metrics,
     poll::Poll,
     resources::{Paths, Resources},
+    shards::Shards,
     verdict::{Growth, INVESTIGATE_PERCENT, MaxPhantoms, percent},
 };
 use crate::{
@@ -60,6 +63,9 @@ pub(crate) struct Seen {
     pub(crate) backend: Backend,
     pub(crate) exactness: Exactness,
     pub(crate) clients: Option<Totals>,
+    pub(crate) metrics: Option<Metrics>,
+    pub(crate) shards: Option<Shards>,
+    pub(crate) failures: Option<Vec<Failure>>,
 }
 
 impl Session {
@@ -179,6 +185,9 @@ impl Session {
             clients: seen.clients,
             next_checks: next_checks(verdict, best.level),
             resources,
+            metrics: seen.metrics,
+            shards: seen.shards,
+            failures: seen.failures,
             verdict,
             warnings,
         }
