@@ -127,7 +127,8 @@ pub struct Connection {
     pub complete: u8,
     /// How much of `line` is there.
     pub line_length: u8,
-    pub pad: u8,
+    /// 1: its last descriptor was closed, so a process had it. Written without the lock as well.
+    pub released: u8,
     /// Beginning of a response whose first packet was too short to hold its status.
     pub line: [u8; 12],
     /// The last walk that met this socket.

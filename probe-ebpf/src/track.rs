@@ -73,15 +73,23 @@ pub fn replaced(key: u64, connection: &mut Connection) {
     take_out(key, connection);
 }
 
-/// Ends a connection whose CLOSE was missed; its time is when that was noticed.
+/// Ends a connection whose CLOSE may have been missed.
 #[inline(always)]
 fn end_unseen(connection: &mut Connection) {
+    if connection.state != state::CLOSE {
+        close_unseen(connection);
+    }
+    end(connection);
+}
+
+/// A CLOSE was missed; its time is when that was noticed.
+#[inline(always)]
+fn close_unseen(connection: &mut Connection) {
     connection.flags |= flag::CLOSE_MISSED;
     connection.closed_ns = now();
     if connection.state == state::ESTABLISHED {
         connection.left_established_ns = connection.closed_ns;
     }
-    end(connection);
 }
 
 /// Removes an entry and takes it out of the count; whoever removes it does both. A softirq may take
@@ -206,8 +214,11 @@ fn role_of(sk: Sock, seen: u8) -> u8 {
 
 /// An entry whose socket the walk `walk` no longer met: it ended without an event. Returns the state
 /// it was in, `None` if the entry is another's by now.
+///
+/// A closed socket is in no table of the kernel, but a process may still hold it, or it waits in the
+/// accept queue. Where releases are seen, its entry stays until then.
 #[inline(always)]
-pub fn forget(key: u64, cookie: u64, walk: u32) -> Option<u8> {
+pub fn forget(key: u64, cookie: u64, walk: u32, releases_are_seen: bool) -> Option<u8> {
     let connection = CONNECTIONS.get_ptr_mut(&key)?;
     // SAFETY: a live map value whose socket is gone.
     let connection = unsafe { &mut *connection };
@@ -216,8 +227,18 @@ pub fn forget(key: u64, cookie: u64, walk: u32) -> Option<u8> {
     }
     count::note(Stat::Forgotten);
     let state = connection.state;
-    end_unseen(connection);
-    take_out(key, connection);
+    if releases_are_seen && connection.released == 0 && connection.flags & flag::LISTENER == 0 {
+        if !may_be_accepted(connection) {
+            connection.flags |= flag::FD_HELD_AT_CLOSE;
+        }
+        Place::of(connection).leave();
+        close_unseen(connection);
+        connection.state = state::CLOSE;
+        Place::of(connection).enter();
+    } else {
+        end_unseen(connection);
+        take_out(key, connection);
+    }
     Some(state)
 }
 
@@ -230,7 +251,9 @@ pub fn destroyed(sk: Sock) {
     let connection = unsafe { &mut *connection };
     let now = now();
     if connection.state == state::CLOSE {
-        connection.released_ns = now;
+        if connection.released != 0 || connection.flags & flag::FD_HELD_AT_CLOSE != 0 {
+            connection.released_ns = now;
+        }
     } else {
         count::note(Stat::DestroyHealed);
         connection.flags |= flag::CLOSE_MISSED;
@@ -258,12 +281,14 @@ fn bring_to(sk: Sock, connection: &mut Connection, new: u8) {
         state::FIN_WAIT_1 => note_first_fin(connection, flag::LOCAL_FIN_FIRST),
         state::CLOSE => {
             close(sk, connection, now);
-            if !sk.has_descriptor() {
+            if sk.has_descriptor() {
+                connection.flags |= flag::FD_HELD_AT_CLOSE;
+            } else if connection.released != 0 || !may_be_accepted(connection) {
                 end(connection);
                 take_out(sk.address(), connection);
                 return;
             }
-            connection.flags |= flag::FD_HELD_AT_CLOSE;
+            // Else it was reset in the accept queue, where it stays: `accept` returns it all the same.
         }
         _ => {}
     }
@@ -285,15 +310,23 @@ fn note_first_fin(connection: &mut Connection, whose: u32) {
 /// `sk_socket` set means that a process has accepted the socket, at the latest now.
 #[inline(always)]
 pub fn note_accept(sk: Sock, connection: &mut Connection) {
-    if connection.role == role::PASSIVE
+    if may_be_accepted(connection) && sk.has_descriptor() {
+        accept(connection);
+    }
+}
+
+#[inline(always)]
+fn may_be_accepted(connection: &Connection) -> bool {
+    connection.role == role::PASSIVE
         && connection.flags & flag::ACCEPTED == 0
         && connection.state != state::LISTEN
-        && sk.has_descriptor()
-    {
-        connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
-        connection.accepted_ns = now();
-        count::accepted(connection);
-    }
+}
+
+#[inline(always)]
+fn accept(connection: &mut Connection) {
+    connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
+    connection.accepted_ns = now();
+    count::accepted(connection);
 }
 
 /// What is read of a connection when it is over, before its ports and totals go away.
@@ -312,9 +345,12 @@ fn close(sk: Sock, connection: &mut Connection, now: u64) {
 
 /// Hands the record on, once per connection. Listeners are no connections.
 #[inline(always)]
-fn end(connection: &Connection) {
+fn end(connection: &mut Connection) {
     if connection.flags & flag::LISTENER != 0 {
         return;
+    }
+    if connection.released != 0 && may_be_accepted(connection) {
+        accept(connection);
     }
     count::closed(connection);
     match RECORDS.output::<Connection>(connection, BPF_RB_NO_WAKEUP) {

@@ -11,7 +11,8 @@ use aya::{
 use probe_common::connection::Connection;
 
 use super::{
-    hooks::{FORGET, WALK},
+    attach::Attached,
+    hooks::{FORGET, Kind, WALK},
     sys,
 };
 use crate::identity::netns::Netns;
@@ -48,13 +49,16 @@ pub fn walk(ebpf: &mut Ebpf, namespace: &Netns) -> anyhow::Result<()> {
         })
 }
 
-/// Takes out an entry whose socket walk `number` no longer met.
+/// Ends the entry of a connection whose socket walk `number` no longer met.
 ///
 /// # Errors
 /// As bpf(2).
-pub fn forget(ebpf: &mut Ebpf, connection: &Connection, number: u32) -> anyhow::Result<()> {
-    let arguments = [connection.sk, connection.cookie, u64::from(number)];
-    let program = forgetter(ebpf)?;
+pub fn forget(attached: &mut Attached, connection: &Connection, number: u32) -> anyhow::Result<()> {
+    let releases_are_seen =
+        attached.hooks.iter().any(|running| running.hook.kind == Kind::CgroupRelease);
+    let arguments =
+        [connection.sk, connection.cookie, u64::from(number), u64::from(releases_are_seen)];
+    let program = forgetter(&mut attached.ebpf)?;
     sys::run_program(program.fd()?.as_fd(), &arguments)
         .context("cannot take out the entry of a socket that is gone")
 }

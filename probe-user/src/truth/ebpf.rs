@@ -234,7 +234,7 @@ impl EbpfSource {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes out entries that `walk` should have met and did not, if sock_diag does not list their
+    /// Ends entries that `walk` should have met and did not, if sock_diag does not list their
     /// sockets either (a walk may skip sockets while its hash bucket changes). It takes a CLOSE and
     /// a destruction that were both skipped to leave such an entry.
     fn forget_missing(&self, attached: &mut Attached, walk: &Walk) -> anyhow::Result<()> {
@@ -254,7 +254,7 @@ impl EbpfSource {
                 .map(|socket| socket.cookie)
                 .collect();
             for connection in connections.iter().filter(|gone| !listed.contains(&gone.cookie)) {
-                walk::forget(&mut attached.ebpf, connection, walk.number)?;
+                walk::forget(attached, connection, walk.number)?;
             }
         }
         Ok(())
