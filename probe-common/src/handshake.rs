@@ -1,5 +1,7 @@
 //! A passive handshake before its connection exists: what was seen on the listener, by address pair.
 
+use crate::connection::Connection;
+
 /// Bits of [`Handshake::flags`].
 pub mod flag {
     /// The accept queue was full when a SYN arrived: the kernel drops such a SYN.
@@ -25,6 +27,18 @@ pub struct Pair {
 }
 
 impl Pair {
+    #[must_use]
+    #[inline(always)]
+    pub fn of(connection: &Connection) -> Self {
+        Self {
+            local_address: connection.local_address,
+            remote_address: connection.remote_address,
+            netns: connection.netns,
+            local_port: connection.local_port,
+            remote_port: connection.remote_port,
+        }
+    }
+
     /// Both addresses are v4-mapped.
     #[must_use]
     pub fn is_v4(&self) -> bool {

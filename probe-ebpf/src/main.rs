@@ -1,6 +1,7 @@
 //! The kernel side of groundtruth. One hook per file under [`hooks`]; [`sock`] alone reads kernel
 //! structs, [`packet`] alone reads packets; [`maps`] holds every map; [`count`] alone changes counters;
-//! [`track`] brings a socket's stored state to what the kernel says; [`stage`] follows handshakes.
+//! [`track`] brings a socket's stored state to what the kernel says; [`listener`] and then [`stage`] follow
+//! handshakes.
 
 #![no_std]
 #![no_main]
@@ -12,8 +13,11 @@
 
 mod count;
 mod hooks;
+mod http;
+mod listener;
 mod maps;
 mod packet;
+mod payload;
 mod sock;
 mod stage;
 mod track;

@@ -17,9 +17,9 @@ use probe_common::{
 
 use crate::{
     count::{self, Place},
+    listener,
     maps::{CONNECTIONS, LISTENERS, RECORDS},
     sock::Sock,
-    stage,
 };
 
 const E2BIG: i32 = -7;
@@ -412,7 +412,7 @@ fn follow(sk: Sock, connection: &mut Connection) -> bool {
     sk.read_addresses(connection);
     connection.netns = sk.netns();
     if connection.role == role::PASSIVE && connection.flags & flag::SEEDED == 0 {
-        stage::take_over(connection);
+        listener::take_over(connection);
     }
     connection.cgroup_id = sk.cgroup_id();
     if connection.cgroup_id == 0 {

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use probe_common::{connection::flag, state};
 
-use crate::{count, maps::CONNECTIONS, sock::Sock, stage, track};
+use crate::{count, listener, maps::CONNECTIONS, sock::Sock, stage, track};
 
 /// Let the packet pass. Anything else would drop it.
 const PASS: i32 = 1;
@@ -33,7 +33,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
         if connection.remote_port == remote_port {
             if connection.flags & flag::LISTENER != 0 {
-                stage::on_listener(skb, connection, false);
+                listener::on_packet(skb, connection, false);
                 return PASS;
             }
             let sk = Sock::new(connection.sk as *const _);
@@ -56,7 +56,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) {
     let Some(sk) = Sock::of_packet(socket) else { return };
     if sk.state() == state::SYN_RECV {
-        stage::on_fast_open(skb, sk.netns());
+        listener::on_fast_open(skb, sk.netns());
         return;
     }
     // SAFETY: the context that this helper asks for.

@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use probe_common::connection::flag;
 
-use crate::{count, maps::CONNECTIONS, sock::Sock, stage, track};
+use crate::{count, listener, maps::CONNECTIONS, sock::Sock, stage, track};
 
 /// Let the packet pass. Anything else would drop it.
 const PASS: i32 = 1;
@@ -29,7 +29,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         let connection = unsafe { &mut *connection };
         if connection.remote_port == remote_port {
             if connection.flags & flag::LISTENER != 0 {
-                stage::on_listener(skb, connection, true);
+                listener::on_packet(skb, connection, true);
             } else {
                 stage::on_connection(skb, connection, true);
             }
@@ -39,7 +39,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     // Without the lock it may be that its CLOSE was told a moment ago. But a birth that was told has
     // taken its handshake with it.
     if let Some(sk) = Sock::of_packet(socket)
-        && stage::has_handshake(skb, sk.netns())
+        && listener::has_handshake(skb, sk.netns())
     {
         if let Some(connection) = entry {
             // SAFETY: as above; the socket that it told of is gone.

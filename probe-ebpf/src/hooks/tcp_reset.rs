@@ -6,9 +6,9 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use probe_common::connection::flag;
 
 use crate::{
+    listener,
     maps::CONNECTIONS,
     sock::{Sock, pair_of_stray_syn},
-    stage,
 };
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
@@ -24,7 +24,7 @@ pub fn send_reset(ctx: BtfTracePointContext) -> i32 {
         && !skb.is_null()
         && let Some(pair) = pair_of_stray_syn(skb)
     {
-        stage::no_listener(&pair);
+        listener::no_listener(&pair);
     }
     mark(sk, flag::RST_SENT)
 }
