@@ -290,6 +290,7 @@ fn behind_a_balancer() {
             http_status: None,
             error: Some("ECONNREFUSED".into()),
             outcome: Some("no_listener".into()),
+            closed_ns: client.request_ns.map(|at| at + 20_000),
             ..upstream(n, &client, 3_009)
         };
         (client, Some(shard))

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod docker;
+pub mod document;
 pub mod lab;
 pub mod machine;
 pub mod net;

@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::time::Duration;
 
 use common::{Waiting, bound, client_port, defer_accept, listen};
+use e2e::document::write_section;
 use e2e::lab::{self, Server};
 use e2e::machine::{Need, require};
 use e2e::net::Place;
@@ -18,6 +20,7 @@ use e2e::scratch::Scratch;
 use serde_json::Value;
 
 const CLIENTS: &str = "40";
+const HEADING: &str = "## Outcomes";
 
 /// What a fault's connections are expected to come to; `others` is that of the rest.
 struct Case {
@@ -284,7 +287,7 @@ fn every_connection_has_the_outcome_of_its_cause() {
     let text = matrix.to_markdown();
     println!("{text}");
     if let Some(path) = std::env::var_os("HANDSHAKE_MATRIX") {
-        std::fs::write(path, &text).unwrap();
+        write_section(Path::new(&path), HEADING, &text);
     }
     assert_eq!(matrix.wrong, [""; 0]);
 
@@ -323,7 +326,7 @@ impl Matrix {
     fn to_markdown(&self) -> String {
         let right = self.connections - self.wrong.len();
         let mut text = format!(
-            "# Handshakes: causes and outcomes\n\n\
+            "{HEADING}\n\n\
              Written by `e2e/tests/handshakes.rs`. {right} of {} connections have, at both ends, the \
              outcome\nof what was done to them. Each row: a cause, what its connections were recorded \
              as at the\nserver's end and at the client's, and how many.\n\n\

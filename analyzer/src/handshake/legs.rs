@@ -109,10 +109,12 @@ fn service(attempt: &Attempt) -> (u64, u32) {
 /// For every active attempt, in order of start, the clients' that it may have been made for.
 fn candidates(attempts: &Attempts) -> Vec<(usize, Vec<usize>)> {
     let all = &attempts.all;
-    let since = |index: usize| all[index].at(ESTABLISHED).unwrap_or(all[index].start_ns);
-    let mut clients: Vec<usize> =
-        (0..all.len()).filter(|index| all[*index].passive && all[*index].asks).collect();
-    clients.sort_by_key(|index| since(*index));
+    // Nothing is passed on for a client whose connection never came about.
+    let mut clients: Vec<(i64, usize)> = (0..all.len())
+        .filter(|index| all[*index].passive && all[*index].asks)
+        .filter_map(|index| Some((all[index].at(ESTABLISHED)?, index)))
+        .collect();
+    clients.sort_unstable();
     let mut active: Vec<usize> = (0..all.len()).filter(|index| !all[*index].passive).collect();
     active.sort_by_key(|index| all[*index].start_ns);
     let mut waiting: Vec<usize> = Vec::new();
@@ -121,14 +123,20 @@ fn candidates(attempts: &Attempts) -> Vec<(usize, Vec<usize>)> {
         .into_iter()
         .map(|index| {
             let start_ns = all[index].start_ns;
-            while let Some(client) = next.next_if(|client| since(*client) <= start_ns) {
+            while let Some((_, client)) = next.next_if(|(since, _)| *since <= start_ns) {
                 waiting.push(client);
             }
             waiting.retain(|client| {
                 let attempt = &all[*client];
                 attempt.at(RESPONSE).or(attempt.closed_ns).is_none_or(|end| end >= start_ns)
             });
-            let fitting = waiting.iter().copied().filter(|client| fits(&all[*client], &all[index]));
+            // Of a refusal the client hears after the proxy has heard of it.
+            let refused = attempts.outcome(&all[index]) == "no_listener";
+            let heard_ns = all[index].closed_ns.filter(|_| refused).unwrap_or(start_ns);
+            let fitting = waiting.iter().copied().filter(|client| {
+                let answered = all[*client].at(RESPONSE);
+                fits(&all[*client], &all[index]) && answered.is_none_or(|at| at >= heard_ns)
+            });
             (index, fitting.collect())
         })
         .collect()
@@ -178,10 +186,13 @@ fn in_order<'a>(
 }
 
 /// How loosely an upstream leg lies within its client's: the less, the likelier. A proxy passes an
-/// answer on at once.
+/// answer on at once, and answers itself as soon as its own leg has failed.
 fn slack_ns(client: &Attempt, upstream: &Attempt) -> i64 {
     match (upstream.at(RESPONSE), client.at(RESPONSE)) {
         (Some(shard), Some(proxy)) if proxy >= shard => proxy - shard,
+        (None, Some(proxy)) if upstream.at(ESTABLISHED).is_none() => {
+            (proxy - upstream.closed_ns.unwrap_or(upstream.start_ns)).abs()
+        }
         _ => upstream.start_ns - client.at(ESTABLISHED).unwrap_or(client.start_ns),
     }
 }

@@ -62,27 +62,18 @@ impl Link {
         (0..count).map(move |more| Ipv4Addr::new(a, b, c, first + more))
     }
 
-    /// Whatever is sent to the first of the clients' addresses is lost before it arrives. The server's
-    /// kernel repeats its SYN-ACK once, which takes it 3 s to give up.
+    /// Whatever is sent to the first of the clients' addresses is lost before it arrives.
     pub(super) fn lose_packets_to_first_client(&self) -> anyhow::Result<()> {
-        const RETRIES: &str = "echo 1 > /proc/sys/net/ipv4/tcp_synack_retries";
-        ip(&["netns", "exec", &self.server, "sh", "-c", RETRIES])?;
         // A neighbour that is not there takes every packet.
+        const NOBODY: &str = "02:00:00:00:00:99";
         let first = CLIENT.to_string();
-        let nobody = "02:00:00:00:00:99";
-        ip(&[
-            "-n",
-            &self.server,
-            "neigh",
-            "replace",
-            &first,
-            "lladdr",
-            nobody,
-            "dev",
-            "veth0",
-            "nud",
-            "permanent",
-        ])
+        let nobody = ["lladdr", NOBODY, "dev", "veth0", "nud", "permanent"];
+        ip(&[&["-n", &self.server, "neigh", "replace", &first], &nobody[..]].concat())
+    }
+
+    /// From here on packets arrive again.
+    pub(super) fn heal(&self) -> anyhow::Result<()> {
+        ip(&["-n", &self.server, "neigh", "delete", &CLIENT.to_string(), "dev", "veth0"])
     }
 
     /// Packets of the clients are lost from here on, without a word to either side.

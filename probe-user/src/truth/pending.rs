@@ -94,6 +94,7 @@ fn observed(pair: &Pair, handshake: &Handshake, closed_ns: u64) -> Observed {
     connection.syn_received_ns = handshake.syn_ns;
     connection.syn_ack_sent_ns = handshake.syn_ack_ns;
     connection.closed_ns = closed_ns;
+    connection.retransmits = u32::from(handshake.syn_acks.saturating_sub(1));
     Observed {
         connection,
         http: Http::NONE,

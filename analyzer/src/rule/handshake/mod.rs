@@ -25,8 +25,11 @@ mod slow_accept;
 mod upstream_refused;
 mod upstream_reset;
 mod upstream_timeout;
+mod upstream_unreachable;
 mod wrong_accept;
 mod wrong_path;
+
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
@@ -64,12 +67,13 @@ pub(crate) struct Cause {
 
 type Rule = fn(&Case<'_>, &[usize]) -> Vec<Cause>;
 
-const RULES: [Rule; 24] = [
+const RULES: [Rule; 25] = [
     wrong_accept::judge,
     not_http::judge,
     closed_after_upgrade::judge,
     ephemeral_ports::judge,
     upstream_refused::judge,
+    upstream_unreachable::judge,
     no_listener::judge,
     accept_queue_overflow::judge,
     upstream_reset::judge,
@@ -87,8 +91,8 @@ const RULES: [Rule; 24] = [
     slow_accept::judge,
     server_closed::judge,
     server_hangs::judge,
-    client_gave_up::judge,
     packet_loss::judge,
+    client_gave_up::judge,
 ];
 
 /// Every cause, the one that explains the most first; the unexplained rest last.
@@ -196,8 +200,11 @@ impl Case<'_> {
         open.iter().copied().filter(|index| outcomes.contains(&self.outcome(*index))).collect()
     }
 
+    /// Answered by such a status, and in time for the client.
     fn with_status(&self, open: &[usize], wanted: impl Fn(u32) -> bool) -> Vec<usize> {
-        open.iter().copied().filter(|index| self.status(*index).is_some_and(&wanted)).collect()
+        let answered = |index: &usize| !self.outcome(*index).starts_with("no_response");
+        let wanted = |index: &usize| self.status(*index).is_some_and(&wanted);
+        open.iter().copied().filter(|index| answered(index) && wanted(index)).collect()
     }
 
     /// Answered by a status that refuses for the moment.
@@ -205,8 +212,19 @@ impl Case<'_> {
         self.with_status(open, |status| matches!(status, 500 | 502 | 503 | 504 | 529))
     }
 
+    /// How they lie among those that did not fail for another reason.
     fn shape(&self, failures: &[usize]) -> Option<Shape> {
-        shape::of(self.attempts, &self.legs.front, failures)
+        let chosen: BTreeSet<usize> = failures.iter().copied().collect();
+        let among: Vec<usize> = self
+            .legs
+            .front
+            .iter()
+            .copied()
+            .filter(|index| {
+                chosen.contains(index) || !self.attempts.failed(&self.attempts.all[*index])
+            })
+            .collect();
+        shape::of(self.attempts, &among, failures)
     }
 
     /// How many front attempts were upgraded.

@@ -8,7 +8,8 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         .copied()
         .filter(|index| {
             case.outcome(*index) == "syn_ack_timeout"
-                || (case.attempt(*index).retransmits > 0 && case.outcome(*index) == "unknown")
+                || (case.attempt(*index).retransmits > 0
+                    && matches!(case.outcome(*index), "unknown" | "reset_before_established"))
         })
         .collect();
     one(claimed, |claimed| {

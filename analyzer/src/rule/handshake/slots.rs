@@ -8,6 +8,9 @@ use crate::timeline::Timeline;
 /// Of the capacity: so near to it, it is reached.
 const FULL: f64 = 0.95;
 
+/// So few connections are no peak.
+const FEWEST: i64 = 10;
+
 /// What was so when the refusals came.
 struct Scene {
     refused: usize,
@@ -41,6 +44,11 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         if believes_full {
             return leaked(case, &scene, &shape, claimed);
         }
+        let at_peak =
+            scene.most_ever >= FEWEST && scene.upgraded[0] as f64 >= FULL * scene.most_ever as f64;
+        if at_limit || at_peak {
+            return limited(&scene, claimed);
+        }
         raced(&scene, &shape, claimed)
     })
 }
@@ -50,6 +58,23 @@ fn exhausted(scene: &Scene, claimed: Vec<usize>) -> Cause {
     scene
         .tell(Cause::new("slots_exhausted", summary, claimed))
         .next_step("add shards or slots, or let go of idle connections")
+}
+
+/// At a count, with slots to spare: something else ran out that each client takes one of.
+fn limited(scene: &Scene, claimed: Vec<usize>) -> Cause {
+    let summary = format!(
+        "the balancer has slots to spare, and yet nothing for more than about {} clients: no \
+         descriptors, two of which each client takes",
+        scene.most_ever
+    );
+    scene
+        .tell(Cause::new("descriptor_exhaustion", summary, claimed))
+        .or(
+            "load_shedding",
+            "the balancer's open descriptors beside its limit (/proc/PID/fd, /proc/PID/limits); a \
+             guard on memory or tasks at such a count says so in its log",
+        )
+        .next_step("raise LimitNOFILE / ulimit -n of the balancer, or run more of its processes")
 }
 
 fn leaked(case: &Case<'_>, scene: &Scene, shape: &Option<Shape>, claimed: Vec<usize>) -> Cause {

@@ -98,10 +98,7 @@ pub(super) fn compare(
     attempts: &[Attempt],
     ranked: Vec<Ranked>,
 ) -> Comparison {
-    let mut by_client: HashMap<(&str, u16), Vec<&Hit>> = HashMap::new();
-    for hit in hits {
-        by_client.entry((&hit.client_address, hit.client_port)).or_default().push(hit);
-    }
+    let by_client = by_client(hits, clients);
     let mut by_address: HashMap<(&str, u16), Vec<&Attempt>> = HashMap::new();
     for attempt in attempts {
         by_address.entry((&attempt.remote_address, attempt.remote_port)).or_default().push(attempt);
@@ -117,10 +114,9 @@ pub(super) fn compare(
         equal: false,
     };
     let mut right = 0;
-    for client in clients {
+    for (client, hits) in clients.iter().zip(by_client) {
         let address = client.local_address.as_deref().unwrap_or_default();
         let key = (address, client.local_port.unwrap_or(0));
-        let hits = by_client.get(&key).map_or(&[][..], Vec::as_slice);
         // A port may be used again: the attempt is the one of that time.
         let attempt = by_address.get(&key).and_then(|all| {
             all.iter().min_by_key(|a| a.started_unix_ns.abs_diff(client.started_unix_ns))
@@ -133,7 +129,9 @@ pub(super) fn compare(
         let or = comparison.ranked.iter().find(|one| Some(one.name.as_str()) == found);
         let or = or.and_then(|one| one.or.clone());
         let cause_right = found == expected || (or.is_some() && or.as_deref() == expected);
+        // What the front decided on reaches those who are still there.
         let decided = hits.iter().find(at_front).and_then(|hit| hit.outcome.as_deref());
+        let decided = decided.filter(|_| client.outcome != "no_response_client_left");
         let outcome_right = attempt.map_or(client.outcome == "unknown", |attempt| {
             decided.is_none_or(|decided| decided == attempt.outcome)
                 && agrees(&client.outcome, &attempt.outcome)
@@ -177,6 +175,26 @@ pub(super) fn compare(
     comparison
 }
 
+/// The hits of each client. A port may be used again after a second, so a hit belongs to the client that
+/// was the last to start from there.
+fn by_client<'a>(hits: &'a [Hit], clients: &[Record]) -> Vec<Vec<&'a Hit>> {
+    let mut starts: HashMap<(&str, u16), Vec<(i64, usize)>> = HashMap::new();
+    for (index, client) in clients.iter().enumerate() {
+        if let (Some(address), Some(port)) = (&client.local_address, client.local_port) {
+            starts.entry((address, port)).or_default().push((client.started_unix_ns, index));
+        }
+    }
+    let mut found = vec![Vec::new(); clients.len()];
+    for hit in hits {
+        let from = starts.get(&(hit.client_address.as_str(), hit.client_port));
+        let before = from.into_iter().flatten().filter(|(start_ns, _)| *start_ns <= hit.unix_ns);
+        if let Some((_, index)) = before.max() {
+            found[*index].push(hit);
+        }
+    }
+    found
+}
+
 /// The cause that the report must name for a client.
 fn expected(scenario: &Handshakes, client: &Record, hit: Option<&Hit>) -> Option<&'static str> {
     if client.upgraded() {
@@ -194,8 +212,8 @@ fn agrees(client: &str, kernel: &str) -> bool {
         // Connected as far as the client knows, and then silence.
         "no_response_client_left" => &["never_accepted", "ack_dropped_accept_queue_full"],
         "reset_before_established" => &["no_listener"],
-        // Not connected in time; a SYN-ACK may still be on its way when the recording ends.
-        "unknown" => &["syn_dropped_accept_queue_full", "syn_ack_timeout", "open"],
+        // Not connected in time; a late SYN-ACK is answered by RST.
+        "unknown" => &["syn_dropped_accept_queue_full", "reset_before_established"],
         _ => &[],
     };
     client == kernel || also.contains(&kernel)

@@ -38,9 +38,11 @@ pub(crate) struct Handshakes {
     faults: &'static [&'static str],
     /// More arguments of `lab load`.
     clients: &'static [&'static str],
+    /// The recording begins before the server is there, and without its health.
+    late: bool,
     /// A single thread serves everybody.
     one_thread: bool,
-    /// The first of so many addresses of the clients hears nothing.
+    /// The first of so many addresses of the clients hears nothing while they connect.
     deaf_sources: Option<u8>,
     /// Cause by the name in the truth, where this scenario gives it another one than usual.
     causes: &'static [(&'static str, &'static str)],

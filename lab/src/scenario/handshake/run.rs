@@ -1,6 +1,6 @@
 //! Runs a scenario: servers, `probe record`, clients, `analyzer`, and each client's verdict.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -33,12 +33,16 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
+const SHARDS: usize = 3;
+
 /// How long a program may take to start on a busy machine.
 const START: Duration = Duration::from_secs(60);
 
-/// After the last client: what its close causes is recorded, and a SYN-ACK without an answer expires.
+/// After the last client: what its close causes is recorded.
 const AFTERWARDS: Duration = Duration::from_secs(2);
-const SYN_ACKS_EXPIRE: Duration = Duration::from_secs(7);
+/// SYN-ACKs are sent again 1, 3 and 7 s after the SYN; once one arrives, a client that has left long ago
+/// answers it by RST.
+const SYN_ACKS_AGAIN: Duration = Duration::from_secs(6);
 
 pub(crate) async fn run(
     options: &Options,
@@ -64,13 +68,25 @@ async fn run_through(options: &Options) -> anyhow::Result<()> {
         }
         run.link = Some(link);
     }
-    let (mut server, bound) = run.serve().await?;
-    let mut record = run.record(&probe, &bound).await?;
+    let (mut server, bound, mut record);
+    if options.scenario.late {
+        let free = Bound::free()?;
+        record = run.record(&probe, &free).await?;
+        (server, bound) = run.serve(Some(&free)).await?;
+    } else {
+        (server, bound) = run.serve(None).await?;
+        record = run.record(&probe, &bound).await?;
+    }
     for (wave, connections) in (1..).zip(options.scenario.waves) {
         run.load(bound.front, wave, *connections).await?;
     }
-    let deaf = run.link.is_some() && !options.fixed;
-    tokio::time::sleep(if deaf { SYN_ACKS_EXPIRE } else { AFTERWARDS }).await;
+    match &run.link {
+        Some(link) if !options.fixed => {
+            link.heal()?;
+            tokio::time::sleep(SYN_ACKS_AGAIN).await;
+        }
+        _ => tokio::time::sleep(AFTERWARDS).await,
+    }
     let status = interrupt("probe record", &mut record).await?;
     if !matches!(children::code(status), 0 | 130) {
         return Err(children::unexpected("probe record", status));
@@ -109,6 +125,17 @@ impl From<Said> for Bound {
 }
 
 impl Bound {
+    /// Ports of loopback that are free now, for a server that is yet to come.
+    fn free() -> anyhow::Result<Self> {
+        // All at once, so that none is found twice.
+        let held: Vec<TcpListener> = (0..=SHARDS)
+            .map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
+            .collect::<Result<_, _>>()?;
+        let mut found = held.iter().map(TcpListener::local_addr);
+        let front = found.next().transpose()?.unwrap_or((Ipv4Addr::LOCALHOST, 0).into());
+        Ok(Bound { front, behind: found.collect::<Result<_, _>>()? })
+    }
+
     fn ports(&self) -> String {
         let all = std::iter::once(&self.front).chain(&self.behind);
         all.map(|address| address.port().to_string()).collect::<Vec<_>>().join(",")
@@ -130,18 +157,22 @@ impl Run<'_> {
         self.options.scenario
     }
 
-    /// The server or balancer, and where it listens, or will.
-    async fn serve(&self) -> anyhow::Result<(Child, Bound)> {
+    /// The server or balancer, and where it listens, or will: at `ports`, if they are given.
+    async fn serve(&self, ports: Option<&Bound>) -> anyhow::Result<(Child, Bound)> {
         let link = self.link.as_ref();
-        let host = link.map_or("127.0.0.1".to_owned(), |link| link.server_address().to_string());
+        let host = link.map_or(Ipv4Addr::LOCALHOST.into(), Link::server_address);
+        let front = ports.map_or(SocketAddr::new(host, 0), |ports| ports.front);
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let shards = ports.map_or(vec![any; SHARDS], |ports| ports.behind.clone());
         let mut serve = command(link.map(Link::server_namespace), &self.lab);
         match self.scenario().front {
             Front::Server => serve.arg("serve"),
             Front::Balancer => {
-                serve.args(["balance", "--spawn-shards"]).args(["--shard=127.0.0.1:0"; 3])
+                serve.args(["balance", "--spawn-shards"]);
+                serve.args(shards.iter().map(|shard| format!("--shard={shard}")))
             }
         };
-        serve.args(["--json", "--listen", &format!("{host}:0")]);
+        serve.args(["--json", "--listen", &front.to_string()]);
         serve.arg("--truth").arg(self.dir().join(TRUTH));
         serve.args(self.scenario().setup);
         if !self.options.fixed {
@@ -181,7 +212,9 @@ impl Run<'_> {
     async fn record(&self, probe: &Path, bound: &Bound) -> anyhow::Result<Child> {
         let mut record = command(self.link.as_ref().map(Link::server_namespace), probe);
         record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
-        record.args(["--health", &format!("http://{}/health", bound.front)]);
+        if !self.scenario().late {
+            record.args(["--health", &format!("http://{}/health", bound.front)]);
+        }
         record.args(["--port", &bound.ports()]);
         record.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut record = spawn(&mut record)?;

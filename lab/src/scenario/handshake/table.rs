@@ -16,6 +16,7 @@ const DIRECT: Handshakes = Handshakes {
     setup: &[],
     faults: &[],
     clients: &[],
+    late: false,
     one_thread: false,
     deaf_sources: None,
     causes: &[],
@@ -124,11 +125,12 @@ pub(in crate::scenario) static ALL: &[Handshakes] = &[
         "upstream_refused",
     ),
     Handshakes {
+        late: true,
         causes: &[("upstream-refused", "port_bound_late")],
         ..balanced(
             "shard-bound-late",
             "the shards bind their ports when the first clients have come",
-            &["--shard-arg=--bind-after=5s"],
+            &["--shard-arg=--bind-after=1s"],
             "port_bound_late",
         )
     },
@@ -184,6 +186,7 @@ pub(in crate::scenario) static ALL: &[Handshakes] = &[
         "ephemeral_port_exhaustion",
     ),
     Handshakes {
+        hold: Duration::from_secs(4),
         clients: &["--handshake-timeout", "2s"],
         unnamed: &[("no_response_client_left", "descriptor_exhaustion")],
         ..balanced(
@@ -281,22 +284,23 @@ pub(in crate::scenario) static ALL: &[Handshakes] = &[
         )
     },
     Handshakes {
+        late: true,
         unnamed: &[("reset_before_established", "port_bound_late")],
         ..direct(
             "port-bound-late",
             "the server binds its port when the first clients have come",
-            &["--bind-after", "5s"],
+            &["--bind-after", "1s"],
             "port_bound_late",
         )
     },
     Handshakes {
-        waves: &[400],
+        waves: &[600],
         clients: &["--handshake-timeout", "1500ms"],
         unnamed: &[("no_response_client_left", "slow_accept")],
         ..direct(
             "accept-stall",
-            "the accept loop stands still for 4 s",
-            &["--accept-stall", "2s-6s"],
+            "the accept loop stands still for 3 s",
+            &["--accept-stall", "2s-5s"],
             "slow_accept",
         )
     },
@@ -311,7 +315,7 @@ pub(in crate::scenario) static ALL: &[Handshakes] = &[
         )
     },
     Handshakes {
-        waves: &[400],
+        waves: &[600],
         clients: &["--handshake-timeout", "1500ms", "--connect-timeout", "800ms"],
         unnamed: &[
             ("no_response_client_left", "slow_accept"),
@@ -319,12 +323,13 @@ pub(in crate::scenario) static ALL: &[Handshakes] = &[
         ],
         ..direct(
             "accept-queue-overflow",
-            "a queue of 4 while the accept loop stands still for 4 s",
-            &["--backlog", "4", "--accept-stall", "2s-6s"],
+            "a queue of 4 while the accept loop stands still for 3 s",
+            &["--backlog", "4", "--accept-stall", "2s-5s"],
             "accept_queue_overflow",
         )
     },
     Handshakes {
+        hold: Duration::from_secs(4),
         clients: &["--handshake-timeout", "2s"],
         unnamed: &[("no_response_client_left", "descriptor_exhaustion")],
         ..direct(
@@ -335,19 +340,19 @@ pub(in crate::scenario) static ALL: &[Handshakes] = &[
         )
     },
     Handshakes {
-        waves: &[300],
+        waves: &[800],
         clients: &["--handshake-timeout", "1500ms"],
         one_thread: true,
         unnamed: &[("no_response_client_left", "cpu_starvation")],
         ..direct(
             "cpu-starvation",
-            "five requests burn 2 s of CPU each on the only thread",
-            &["--fault", "spin-cpu:5", "--fault-delay", "2s"],
+            "four requests burn 1 s of CPU each on the only thread",
+            &["--fault", "spin-cpu:4", "--fault-delay", "1s"],
             "cpu_starvation",
         )
     },
     Handshakes {
-        clients: &["--connect-timeout", "1s"],
+        clients: &["--connect-timeout", "800ms"],
         deaf_sources: Some(5),
         unnamed: &[("unknown", "packet_loss")],
         ..direct(
