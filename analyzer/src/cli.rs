@@ -7,7 +7,12 @@ use capture::schema::Table;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::threshold::Limit;
+use crate::input::client::mapped::ColumnMap;
+use crate::leak::report::Plan;
+use crate::leak::source::Choice;
+use crate::threshold::Chosen;
+use crate::threshold::limit::Limit;
+use crate::threshold::rule::{Preset, preset_name};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -51,6 +56,26 @@ pub(crate) enum Command {
         analyzer shards run1 --port 3002-3004 --max-imbalance 5%\n  \
         analyzer shards run1 --json | jq '.shards[] | {port, peak, failed}'")]
     Shards(Shards),
+    /// What grows while it should not: goroutines, descriptors, memory, sockets, phantoms
+    #[command(after_help = "Examples:\n  \
+        analyzer leaks run1\n  \
+        analyzer leaks run1 --interval 2m --duration 30m --preset smoke-30m\n  \
+        analyzer leaks --log metrics.log --series heap=go_memstats_heap_inuse_bytes\n  \
+        analyzer leaks run1 --markdown > leaks.md\n  \
+        analyzer leaks run1 --threshold 'leaks.goroutines_per_minute < 10'")]
+    Leaks(Leaks),
+    /// What the clients saw, beside what the kernel saw of them
+    #[command(after_help = "Examples:\n  \
+        analyzer clients run1 --client results.jsonl\n  \
+        analyzer clients --client results.jsonl --threshold 'clients.success_rate > 0.99'\n  \
+        analyzer clients run1 --client results.jsonl --json | jq .stages\n\n\
+        Recognised by their content, also as .gz or .zst: JSON lines of lab load, k6 --out json and csv,\n\
+        Artillery's report, Locust's CSV files. Others by their columns, one row per connection:\n  \
+        --map time=ts,unit=ms,local_port=port,outcome=status,connect_ms=took")]
+    Clients(Clients),
+    /// Figures that thresholds can be set on, and the presets of the lab's scenarios
+    #[command(after_help = "Examples:\n  analyzer thresholds\n  analyzer thresholds smoke-30m")]
+    Thresholds(Thresholds),
     /// Runs side by side: what changed beyond noise
     #[command(after_help = "Examples:\n  \
         analyzer compare run1 run2\n  \
@@ -116,8 +141,9 @@ pub(crate) struct Judging {
     #[command(flatten)]
     pub(crate) filter: Filter,
     /// Most phantoms to pass: a count such as 20, or a share of what is reported such as 2%
-    #[arg(long, value_name = "LIMIT", default_value = "0")]
-    pub(crate) max_phantoms: Limit,
+    /// [default: 0, if there are no other thresholds]
+    #[arg(long, value_name = "LIMIT")]
+    pub(crate) max_phantoms: Option<Limit>,
     /// Most reverse phantoms to pass [default: as --max-phantoms]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) max_reverse_phantoms: Option<Limit>,
@@ -134,9 +160,12 @@ pub(crate) struct Report {
     /// Directories that `probe record -o` wrote
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
-    /// Client results: the JSON lines that `lab load` writes
-    #[arg(long, value_name = "FILE")]
-    pub(crate) client: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) clients: ClientFiles,
+    #[command(flatten)]
+    pub(crate) over_time: OverTime,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
     /// Where report.html, report.md and report.json go [default: the first capture]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
@@ -148,6 +177,83 @@ pub(crate) struct Report {
     /// Print the report as JSON on standard output
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Files of load tools.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct ClientFiles {
+    /// Client results of lab, k6, Artillery or Locust, told by their content; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) client: Vec<PathBuf>,
+    /// Columns of client results of other tools, such as time=ts,unit=ms,local_port=port
+    #[arg(long, value_name = "KEY=COLUMN,…")]
+    pub(crate) map: Option<ColumnMap>,
+}
+
+/// What is followed over time.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct OverTime {
+    /// A log of health or metrics pages kept with curl: JSON lines with a time, or Prometheus text
+    /// with a time before each page; repeatable
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Vec<PathBuf>,
+    /// Another number to follow, by path or metric, or another place of a known one
+    #[arg(long, value_name = "NAME=PATH")]
+    pub(crate) series: Vec<Choice>,
+    /// Time between checkpoints [default: a fifteenth of the run]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) interval: Option<Duration>,
+    /// How long the run was meant to last; a shorter one was stopped early
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<Duration>,
+}
+
+impl From<&OverTime> for Plan {
+    fn from(args: &OverTime) -> Self {
+        Plan { interval: args.interval, duration: args.duration, choices: args.series.clone() }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Leaks {
+    /// Directories that `probe record -o` wrote
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) over_time: OverTime,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
+    /// Print a table for a pull request
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) markdown: bool,
+    /// Print one JSON object per capture
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Clients {
+    /// Directories that `probe record -o` wrote
+    #[arg(value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) files: ClientFiles,
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Thresholds {
+    /// Only this preset's rules
+    #[arg(value_name = "PRESET", value_parser = preset_name)]
+    pub(crate) preset: Option<&'static Preset>,
 }
 
 #[derive(Debug, Args)]

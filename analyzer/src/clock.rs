@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::slope;
+
 /// Maps a capture's monotonic times to Unix time by the pairs of its `clock` table.
 #[derive(Clone, Debug)]
 pub(crate) struct HostClock {
@@ -49,31 +51,90 @@ pub(crate) struct ClockSighting {
 /// By how much the client's clock is ahead of the host's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct ClockOffset {
+    /// At `at_unix_ns` of the host's clock.
     pub(crate) offset_ns: i64,
-    /// The true offset is within this of `offset_ns`.
+    pub(crate) at_unix_ns: i64,
+    /// By how much the client's clock gains on the host's, in millionths; 0 where one offset explains
+    /// every connection.
+    pub(crate) drift_ppm: f64,
+    /// The true offset is within this of the line through `offset_ns`.
     pub(crate) uncertainty_ns: i64,
     /// Connections it was told from.
     pub(crate) matched: usize,
-    /// Whether all of them agree on one offset; if not, the clocks drift apart or were set, and the
+    /// Whether all of them agree on one offset and drift; if not, the clock was set meanwhile, and the
     /// uncertainty covers all of them.
     pub(crate) steady: bool,
 }
 
+impl ClockOffset {
+    /// A client's time on the host's clock.
+    pub(crate) fn to_host(self, client_unix_ns: i64) -> i64 {
+        let since = (client_unix_ns - self.offset_ns - self.at_unix_ns) as f64;
+        let gained = since * self.drift_ppm / (1e6 + self.drift_ppm);
+        client_unix_ns - self.offset_ns - gained as i64
+    }
+}
+
 /// Each sighting bounds the offset from both sides (before < host + offset < after); the truth lies
-/// within all of these bounds at once.
+/// within all of these bounds at once. Where no single offset does, a drift is taken off first.
 pub(crate) fn client_offset(sightings: &[ClockSighting]) -> Option<ClockOffset> {
-    let lowest = sightings.iter().map(|s| s.client_before_ns - s.host_ns);
-    let highest = sightings.iter().map(|s| s.client_after_ns - s.host_ns);
-    let (low, high) = (lowest.clone().max()?, highest.clone().min()?);
+    let at_unix_ns = sightings.iter().map(|s| s.host_ns).min()?;
     let matched = sightings.len();
-    if low <= high {
+    let told = |drift_ppm: f64, low: i64, high: i64, steady| {
         let offset_ns = low + (high - low) / 2;
         let uncertainty_ns = high - offset_ns;
-        return Some(ClockOffset { offset_ns, uncertainty_ns, matched, steady: true });
+        ClockOffset { offset_ns, at_unix_ns, drift_ppm, uncertainty_ns, matched, steady }
+    };
+    let (low, high) = common_bounds(sightings, at_unix_ns, 0.0)?;
+    if low <= high {
+        return Some(told(0.0, low, high, true));
     }
-    let (low, high) = (lowest.min()?, highest.max()?);
-    let offset_ns = low + (high - low) / 2;
-    Some(ClockOffset { offset_ns, uncertainty_ns: high - offset_ns, matched, steady: false })
+    let drift_ppm = drift_ppm(sightings, at_unix_ns);
+    let (low, high) = common_bounds(sightings, at_unix_ns, drift_ppm)?;
+    if low <= high {
+        return Some(told(drift_ppm, low, high, true));
+    }
+    let of = |client_ns: i64, s: &ClockSighting| {
+        client_ns - s.host_ns - gained_ns(s.host_ns - at_unix_ns, drift_ppm)
+    };
+    let lowest = sightings.iter().map(|s| of(s.client_before_ns, s)).min()?;
+    let highest = sightings.iter().map(|s| of(s.client_after_ns, s)).max()?;
+    // A drift that is off by little leaves bounds that just miss each other.
+    let nearly =
+        low - high <= sightings.iter().map(|s| s.client_after_ns - s.client_before_ns).max()?;
+    Some(told(drift_ppm, lowest, highest, nearly))
+}
+
+fn gained_ns(since_ns: i64, drift_ppm: f64) -> i64 {
+    (since_ns as f64 * drift_ppm / 1e6) as i64
+}
+
+/// The greatest lower and the least upper bound of the offset at `at_unix_ns`.
+fn common_bounds(
+    sightings: &[ClockSighting],
+    at_unix_ns: i64,
+    drift_ppm: f64,
+) -> Option<(i64, i64)> {
+    let bounds = || {
+        sightings.iter().map(|s| {
+            let expected = s.host_ns + gained_ns(s.host_ns - at_unix_ns, drift_ppm);
+            (s.client_before_ns - expected, s.client_after_ns - expected)
+        })
+    };
+    Some((bounds().map(|(low, _)| low).max()?, bounds().map(|(_, high)| high).min()?))
+}
+
+/// Median of the slopes between the middles of all bounds, in millionths.
+fn drift_ppm(sightings: &[ClockSighting], at_unix_ns: i64) -> f64 {
+    let mut points: Vec<(i64, f64)> = sightings
+        .iter()
+        .map(|s| {
+            let middle = s.client_before_ns + (s.client_after_ns - s.client_before_ns) / 2;
+            (s.host_ns - at_unix_ns, (middle - s.host_ns) as f64)
+        })
+        .collect();
+    points.sort_unstable_by_key(|point| point.0);
+    slope::theil_sen(&points).map_or(0.0, |slope| slope.per_ns * 1e6)
 }
 
 /// Unix nanoseconds as `2026-01-31 12:00:31.250` (UTC).
@@ -102,21 +163,61 @@ mod tests {
         assert_eq!(HostClock::new((7, 107), Vec::new()).unix_ns(9), 109);
     }
 
+    /// A hundred connections over a minute, made between 80 µs before and 120 µs after what the client
+    /// knows of them, by a clock that is `ahead_ns` ahead and gains `ppm`.
+    fn sightings(ahead_ns: i64, ppm: f64) -> Vec<ClockSighting> {
+        let start = 1_700_000_000_000_000_000;
+        (0..100)
+            .map(|n| {
+                let host_ns = start + n * 600_000_000;
+                let client = host_ns + ahead_ns + gained_ns(host_ns - start, ppm);
+                ClockSighting {
+                    client_before_ns: client - 1_000 - (n % 7) * 11_000,
+                    host_ns,
+                    client_after_ns: client + 2_000 + (n % 5) * 23_000,
+                }
+            })
+            .collect()
+    }
+
     #[test]
     fn an_offset_is_bounded_by_every_connection() {
-        let ahead = -3_000_000_000;
-        let sightings: Vec<_> = (1..=100)
-            .map(|n| ClockSighting {
-                client_before_ns: n * 1_000 + ahead - n % 7 - 1,
-                host_ns: n * 1_000,
-                client_after_ns: n * 1_000 + ahead + n % 5 + 2,
-            })
-            .collect();
-        let offset = client_offset(&sightings).unwrap();
-        assert!(offset.steady);
-        assert!((offset.offset_ns - ahead).abs() <= offset.uncertainty_ns);
-        assert!(offset.uncertainty_ns <= 2);
+        for ahead_ns in [-3_000_000_000, 250_000_000, 0] {
+            let offset = client_offset(&sightings(ahead_ns, 0.0)).unwrap();
+            assert!(offset.steady && offset.drift_ppm == 0.0);
+            assert!((offset.offset_ns - ahead_ns).abs() <= offset.uncertainty_ns);
+            assert_eq!(offset.uncertainty_ns, 1_500);
+            assert_eq!(offset.to_host(5_000_000_000 + offset.offset_ns), 5_000_000_000);
+        }
         assert_eq!(client_offset(&[]), None);
+    }
+
+    #[test]
+    fn a_drift_is_taken_off() {
+        for (ahead_ns, ppm) in [(-3_000_000_000, 100.0), (250_000_000, -100.0)] {
+            let sightings = sightings(ahead_ns, ppm);
+            let offset = client_offset(&sightings).unwrap();
+            assert!(offset.steady, "{offset:?}");
+            assert!((offset.drift_ppm - ppm).abs() < 2.0, "{offset:?}");
+            for sighting in &sightings {
+                let host = offset.to_host(sighting.client_before_ns);
+                let error = (host - sighting.host_ns).abs();
+                // 6 ms gained over the minute, of which less than 0.3 ms are left.
+                assert!(error < 300_000 && error <= offset.uncertainty_ns + 100_000, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_not_steady() {
+        let mut sightings = sightings(0, 0.0);
+        for sighting in &mut sightings[50..] {
+            sighting.client_before_ns += 2_000_000_000;
+            sighting.client_after_ns += 2_000_000_000;
+        }
+        let offset = client_offset(&sightings).unwrap();
+        assert!(!offset.steady);
+        assert!(offset.uncertainty_ns >= 500_000_000, "{offset:?}");
     }
 
     #[test]

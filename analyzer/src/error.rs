@@ -16,12 +16,24 @@ pub(crate) enum InputError {
     #[error("cannot write {}: {error}", .path.display())]
     Write { path: PathBuf, error: io::Error },
     #[error(
-        "{}: no line is a client result; line {line}: {why}; expected the JSON lines of `lab load`",
+        "{}: no line is a client result; line {line}: {why}; expected {expected}",
         .path.display()
     )]
-    NoClientLines { path: PathBuf, line: usize, why: String },
-    #[error("{} is empty: expected one JSON line per connection, as `lab load` writes", .0.display())]
+    NoClientLines { path: PathBuf, line: u64, why: String, expected: String },
+    #[error("{} is empty: expected results of lab, k6, Artillery or Locust", .0.display())]
     EmptyClientFile(PathBuf),
+    #[error(
+        "{}: no line has a number with a time; line {line}: {why}; expected JSON lines with a time, or \
+         Prometheus text with a time before each page",
+        .path.display()
+    )]
+    NoLogLines { path: PathBuf, line: u64, why: String },
+    #[error("{}: {why}", .path.display())]
+    Thresholds { path: PathBuf, why: String },
+    #[error("no client results are named: give a file with --client")]
+    NoClientFile,
+    #[error("nothing to read: name a capture, or a log with --log")]
+    NothingToRead,
     #[error("no container is called {wanted} in {}: it has {known}", .dir.display())]
     NoContainer { wanted: String, known: String, dir: PathBuf },
     #[error("{table} has no column {wanted}: `analyzer schema` lists them")]

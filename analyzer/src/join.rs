@@ -309,7 +309,7 @@ fn loss_in(losses: &[Loss], from_ns: i64, to_ns: i64) -> Option<&Loss> {
 
 /// The sum of columns of `counts` over time (`-name` is taken off). Rows are only written when they
 /// changed, so each key's last one holds until its next.
-fn count_timeline(counts: &DataFrame, columns: &[&str]) -> anyhow::Result<Timeline> {
+pub(crate) fn count_timeline(counts: &DataFrame, columns: &[&str]) -> anyhow::Result<Timeline> {
     let at = counts.column("at_mono_ns")?.i64()?;
     let cgroup = counts.column("cgroup_id")?.u64()?;
     let netns = counts.column("netns")?.u32()?;

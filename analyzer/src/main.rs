@@ -1,17 +1,19 @@
 //! `analyzer`: holds what a server reports against what the kernel counted, and names the phantoms.
 
 mod cli;
-mod clients;
+mod client;
 mod clock;
 mod cmd;
 mod error;
 mod handshake;
 mod input;
 mod join;
+mod leak;
 mod lives;
 mod population;
 mod report;
 mod rule;
+mod slope;
 mod threshold;
 mod timeline;
 
@@ -27,6 +29,9 @@ fn main() -> ExitCode {
         Command::Phantoms(args) => cmd::phantoms::run(&args),
         Command::Handshakes(args) => cmd::handshakes::run(&args),
         Command::Shards(args) => cmd::shards::run(&args),
+        Command::Leaks(args) => cmd::leaks::run(&args),
+        Command::Clients(args) => cmd::clients::run(&args),
+        Command::Thresholds(args) => cmd::thresholds::run(&args),
         Command::Compare(args) => cmd::compare::run(&args),
         Command::Connections(args) => cmd::connections::run(&args),
         Command::Schema(args) => cmd::schema::run(&args),

@@ -67,27 +67,6 @@ pub(crate) fn sustained(values: &[Option<i64>], window: usize) -> Vec<Option<i64
     result
 }
 
-/// Median of the slopes between all pairs of points, per minute: one outlier does not move it. At
-/// most 200 points, evenly chosen, are looked at. Zero for fewer than two points.
-pub(crate) fn slope_per_minute(points: &[(i64, i64)]) -> f64 {
-    let step = points.len().div_ceil(200).max(1);
-    let chosen: Vec<_> = points.iter().step_by(step).collect();
-    let mut slopes = Vec::with_capacity(chosen.len() * chosen.len() / 2);
-    for (index, (t0, v0)) in chosen.iter().enumerate() {
-        for (t1, v1) in &chosen[index + 1..] {
-            if t1 > t0 {
-                slopes.push((v1 - v0) as f64 / ((t1 - t0) as f64 / 60e9));
-            }
-        }
-    }
-    slopes.sort_unstable_by(f64::total_cmp);
-    match slopes.len() {
-        0 => 0.0,
-        n if n % 2 == 1 => slopes[n / 2],
-        n => f64::midpoint(slopes[n / 2 - 1], slopes[n / 2]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,15 +88,6 @@ mod tests {
         assert_eq!(sustained(&values, 2), [0, 0, 0, 20, 45, 45, 44, 44, 0].map(Some));
         assert_eq!(sustained(&[Some(45)], 2), [Some(45)]);
         assert_eq!(sustained(&[None, Some(3), None, Some(5)], 2), [None, Some(3), None, Some(3)]);
-    }
-
-    #[test]
-    fn the_slope_of_a_line_is_its_slope_and_of_a_jump_none() {
-        let line: Vec<_> = (0..1000).map(|n| (n * 1_000_000_000, n * 2)).collect();
-        assert!((slope_per_minute(&line) - 120.0).abs() < 1e-9);
-        let jump: Vec<_> =
-            (0..100).map(|n| (n * 1_000_000_000, if n < 3 { 0 } else { 45 })).collect();
-        assert_eq!(slope_per_minute(&jump), 0.0);
     }
 
     proptest! {

@@ -180,6 +180,40 @@ fn clients_are_joined_by_address() {
     assert_eq!(count("upgraded", "still open"), 70);
 }
 
+/// Clients whose clocks are set wrong, or drift: the offset is found, and the stages of connecting
+/// are as long as they were.
+#[test]
+fn client_clocks_are_aligned() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(60 * S);
+    scene.conns = (0..100).map(|n| Conn::open(n * 500 * MS)).collect();
+    scene.write(&temp.path().join("run"));
+    for (ahead, ppm) in [(-3 * S, 0.0), (250 * MS, 0.0), (0, 100.0), (-3 * S, -100.0)] {
+        let by_client = |host: i64| START_UNIX + host + ahead + (host as f64 * ppm / 1e6) as i64;
+        let mut lines = String::new();
+        for (n, conn) in scene.conns.iter().enumerate() {
+            let _ = writeln!(
+                lines,
+                r#"{{"started_unix_ns":{},"upgraded_unix_ns":{},"local_address":"10.0.0.9","local_port":{},"outcome":"upgraded"}}"#,
+                by_client(conn.from - 100_000 - (n as i64 % 7) * 10_000),
+                by_client(conn.from + 200_000 + (n as i64 % 5) * 10_000),
+                10_000 + n,
+            );
+        }
+        fs::write(temp.path().join("clients.jsonl"), lines).unwrap();
+        let text = stdout(&["clients", "run", "--client", "clients.jsonl", "--json"], temp.path());
+        let report: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["matched"], 100);
+        let clock = &report["clock"];
+        assert_eq!(clock["steady"], true, "{clock}");
+        let drift = clock["drift_ppm"].as_f64().unwrap();
+        assert!((drift - ppm).abs() < 2.0, "{clock}");
+        let (offset, uncertainty) =
+            (clock["offset_ns"].as_i64().unwrap(), clock["uncertainty_ns"].as_i64().unwrap());
+        assert!((offset - ahead).abs() <= uncertainty && uncertainty < 400_000, "{clock}");
+    }
+}
+
 #[test]
 fn bad_input_is_refused_with_what_to_do() {
     let temp = tempfile::tempdir().unwrap();
@@ -200,8 +234,7 @@ fn bad_input_is_refused_with_what_to_do() {
         refused(&["report", "run", "--client", "empty.jsonl"], dir),
         (
             2,
-            "analyzer: empty.jsonl is empty: expected one JSON line per connection, as `lab load` \
-             writes"
+            "analyzer: empty.jsonl is empty: expected results of lab, k6, Artillery or Locust"
                 .to_owned()
         )
     );
@@ -209,8 +242,8 @@ fn bad_input_is_refused_with_what_to_do() {
         refused(&["report", "run", "--client", "csv.jsonl"], dir),
         (
             2,
-            "analyzer: csv.jsonl: no line is a client result; line 1: expected ident; expected the \
-             JSON lines of `lab load`"
+            "analyzer: csv.jsonl: no line is a client result; line 1: of no known format; expected \
+             results of lab, k6, Artillery or Locust, or columns named by --map time=…"
                 .to_owned()
         )
     );
@@ -287,18 +320,47 @@ fn the_help_of_every_command_has_examples_that_parse() {
     scene().write(&temp.path().join("run2"));
     fs::write(temp.path().join("results.jsonl"), "{\"started_unix_ns\":1,\"outcome\":\"x\"}\n")
         .unwrap();
-    for command in
-        ["report", "phantoms", "handshakes", "shards", "compare", "connections", "schema"]
-    {
+    fs::write(temp.path().join("metrics.log"), "# 1700000000\ngo_memstats_heap_inuse_bytes 5\n")
+        .unwrap();
+    for command in [
+        "report",
+        "phantoms",
+        "handshakes",
+        "shards",
+        "leaks",
+        "clients",
+        "thresholds",
+        "compare",
+        "connections",
+        "schema",
+    ] {
         let help = stdout(&[command, "--help"], temp.path());
         let examples: Vec<&str> =
             help.lines().filter_map(|line| line.trim().strip_prefix("analyzer ")).collect();
         assert!(examples.len() >= 2, "{help}");
         for example in examples {
-            let args: Vec<&str> =
-                example.split([' ']).take_while(|word| !["|", ">"].contains(word)).collect();
+            let args = words(example);
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let code = analyzer(&args, temp.path()).status.code();
             assert!(matches!(code, Some(0 | 4 | 99)), "{example}: {code:?}");
         }
     }
+}
+
+/// The words of a command line up to a pipe, without the quotes.
+fn words(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('\'').enumerate() {
+        if index % 2 == 1 {
+            words.push(part.to_owned());
+            continue;
+        }
+        for word in part.split_whitespace() {
+            if ["|", ">"].contains(&word) {
+                return words;
+            }
+            words.push(word.to_owned());
+        }
+    }
+    words
 }

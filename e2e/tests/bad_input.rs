@@ -225,7 +225,11 @@ fn client_results_that_are_none() {
     let report = || run("analyzer", &["report", &capture, "--client", &results]);
     assert_says(&report(), 2, &["results.jsonl: No such file or directory"]);
     fs::write(&results, "").unwrap();
-    assert_says(&report(), 2, &["results.jsonl is empty: expected one JSON line per connection"]);
+    assert_says(
+        &report(),
+        2,
+        &["results.jsonl is empty: expected results of lab, k6, Artillery or Locust"],
+    );
     fs::write(&results, "time,status\n1,200\n").unwrap();
     assert_says(&report(), 2, &["results.jsonl: no line is a client result; line 1:"]);
 }

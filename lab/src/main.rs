@@ -51,6 +51,10 @@ fn run(command: Command) -> anyhow::Result<()> {
                 let (summary, signal) = client::run(&args.into(), signal::signalled()).await?;
                 client::conclude(&summary, signal, json, min_success)
             }
+            Command::Token(args) => {
+                args.run();
+                Ok(())
+            }
             Command::Run(args) => args.run(signal::signalled()).await,
             Command::Sink(args) => {
                 let stopped = signal::signalled_within(args.duration);

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use crate::cli;
 use crate::error::Outcome;
 use crate::input::recording::Recording;
-use crate::report::{build, json, text};
+use crate::report::build::{self, Request};
+use crate::report::{json, text};
 
 pub(crate) fn run(args: &cli::Phantoms) -> anyhow::Result<Outcome> {
     let recordings = args
@@ -13,7 +14,7 @@ pub(crate) fn run(args: &cli::Phantoms) -> anyhow::Result<Outcome> {
         .iter()
         .map(|dir| Recording::open(dir))
         .collect::<anyhow::Result<Vec<Recording>>>()?;
-    let report = build::report(&recordings, &args.judging, None, None)?;
+    let report = build::report(&recordings, &args.judging, Request::default())?;
     let output = if args.json { json::findings(&report)? } else { text::phantoms(&report) };
     let mut out = io::stdout().lock();
     out.write_all(output.as_bytes())?;

@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::{self, Write};
 
-use crate::cli;
-use crate::clients;
+use crate::cmd::{clients, leaks};
 use crate::error::{InputError, Outcome};
-use crate::input::lab;
 use crate::input::recording::Recording;
-use crate::report::{build, html, json, markdown, text};
+use crate::report::build::{self, Request};
+use crate::report::{html, json, markdown, text};
+use crate::{cli, client};
 
 pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
     let recordings = args
@@ -16,17 +16,21 @@ pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
         .iter()
         .map(|dir| Recording::open(dir))
         .collect::<anyhow::Result<Vec<Recording>>>()?;
-    let clients = if args.client.is_empty() {
-        None
-    } else {
-        let (mut connections, mut unreadable) = (Vec::new(), Vec::new());
-        for path in &args.client {
-            lab::read(path, &mut connections, &mut unreadable)?;
+    let clients = match clients::read(&args.clients)? {
+        None => None,
+        Some(results) => {
+            let populations = clients::populations(&recordings, &args.judging.filter)?;
+            Some(client::report::of(results, &recordings, &populations)?)
         }
-        let files = args.client.iter().map(|path| path.display().to_string()).collect();
-        Some(clients::report(files, &connections, &unreadable, &recordings)?)
     };
-    let report = build::report(&recordings, &args.judging, args.max_failed, clients)?;
+    let request = Request {
+        max_failed: args.max_failed,
+        rules: args.chosen.rules()?,
+        clients,
+        plan: (&args.over_time).into(),
+        logs: leaks::logs(&args.over_time)?,
+    };
+    let report = build::report(&recordings, &args.judging, request)?;
 
     let dir = args.output.as_ref().unwrap_or(&args.captures[0]);
     let json = json::render(&report)?;

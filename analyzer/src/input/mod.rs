@@ -1,4 +1,7 @@
 //! What is read: one file per format.
 
-pub(crate) mod lab;
+pub(crate) mod client;
+pub(crate) mod kept_log;
 pub(crate) mod recording;
+pub(crate) mod text;
+pub(crate) mod time;

@@ -39,6 +39,7 @@ pub(crate) struct Recording {
     pub(crate) connections: DataFrame,
     pub(crate) counts: DataFrame,
     pub(crate) health: DataFrame,
+    pub(crate) metrics: DataFrame,
     /// By how much each of the kernel's own counters grew, over all namespaces.
     pub(crate) kernel_growth: BTreeMap<String, f64>,
     pub(crate) clock: HostClock,
@@ -56,6 +57,7 @@ impl Recording {
         let connections = read(Table::Connections)?;
         let counts = read(Table::Counts)?;
         let health = read(Table::Health)?;
+        let metrics = read(Table::Metrics)?;
         let kernel = read(Table::Kernel)?;
         let clock = read(Table::Clock)?;
         let loss = read(Table::Loss)?;
@@ -76,6 +78,7 @@ impl Recording {
             connections,
             counts,
             health,
+            metrics,
             truncated,
         })
     }

@@ -3,31 +3,69 @@
 use std::collections::BTreeMap;
 
 use crate::cli::{Filter, Judging};
+use crate::client::kernel;
+use crate::client::report::ClientReport;
+use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::join::{Basis, Comparison, Joined, Judged, health_urls};
+use crate::leak;
+use crate::leak::report::Plan;
 use crate::population::Population;
 use crate::report::model::{
-    CaptureReport, ClientReport, ConnectionSummary, Finding, Kind, LossReport, Magnitude, Point,
-    Quality, Report, SCHEMA_VERSION, ServerReport, ServiceSummary, Tally, Threshold, Truncation,
-    VerdictState,
+    CaptureReport, ConnectionSummary, Finding, Kind, LossReport, Magnitude, Point, Quality, Report,
+    SCHEMA_VERSION, ServerReport, ServiceSummary, Tally, Threshold, Truncation, VerdictState,
 };
-use crate::report::{handshake, verdict};
+use crate::report::shard::ShardReport;
+use crate::report::{handshake, shard, verdict};
 use crate::rule::episode::percent;
 use crate::rule::{Case, findings};
-use crate::threshold::Limit;
+use crate::threshold::judge;
+use crate::threshold::limit::Limit;
+use crate::threshold::measure::{Subject, judged_enough};
+use crate::threshold::rule::Rule;
 
-/// More than this share of samples that could not be judged leaves "nothing found" open.
-const UNJUDGED_PERCENT: usize = 10;
+/// What a report is asked for beside the captures.
+#[derive(Debug, Default)]
+pub(crate) struct Request {
+    pub(crate) max_failed: Option<Limit>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) clients: Option<ClientReport>,
+    pub(crate) plan: Plan,
+    /// Kept beside the first capture.
+    pub(crate) logs: Vec<KeptLog>,
+}
 
 pub(crate) fn report(
     recordings: &[Recording],
     judging: &Judging,
-    max_failed: Option<Limit>,
-    clients: Option<ClientReport>,
+    request: Request,
 ) -> anyhow::Result<Report> {
-    let captures: Vec<CaptureReport> =
-        recordings.iter().map(|recording| capture(recording, judging)).collect::<Result<_, _>>()?;
-    let thresholds = thresholds(&captures, judging, max_failed);
+    let captures: Vec<CaptureReport> = recordings
+        .iter()
+        .enumerate()
+        .map(|(index, recording)| {
+            let logs = if index == 0 { request.logs.as_slice() } else { &[] };
+            capture(recording, judging, logs, &request.plan)
+        })
+        .collect::<Result<_, _>>()?;
+    let shards = if request.rules.iter().any(|rule| rule.figure.starts_with("shards.")) {
+        recordings
+            .iter()
+            .map(|recording| shards_of(recording, judging))
+            .collect::<Result<_, _>>()?
+    } else {
+        Vec::new()
+    };
+    let subject = Subject {
+        servers: captures.iter().flat_map(|capture| &capture.servers).collect(),
+        handshakes: captures.iter().filter_map(|capture| capture.handshakes.as_ref()).collect(),
+        handshake_times: captures.iter().filter_map(|capture| capture.handshake_time).collect(),
+        shards: shards.iter().collect(),
+        leaks: captures.iter().filter_map(|capture| capture.leaks.as_ref()).collect(),
+        clients: request.clients.as_ref(),
+    };
+    let mut thresholds = limits(&captures, judging, &request);
+    thresholds.extend(judge(&request.rules, &subject));
     Ok(Report {
         schema_version: SCHEMA_VERSION,
         analyzer_version: env!("CARGO_PKG_VERSION"),
@@ -35,46 +73,53 @@ pub(crate) fn report(
         verdict: verdict::of(&captures, &thresholds),
         thresholds,
         captures,
-        clients,
+        clients: request.clients,
     })
 }
 
-fn thresholds(
-    captures: &[CaptureReport],
-    judging: &Judging,
-    max_failed: Option<Limit>,
-) -> Vec<Threshold> {
+/// Of the shards that upstream legs went to, whichever port the rest of the report is about.
+fn shards_of(recording: &Recording, judging: &Judging) -> anyhow::Result<ShardReport> {
+    let filter = Filter { port: Vec::new(), ..judging.filter.clone() };
+    shard::of(recording, &Population::of_filter(recording, &filter)?)
+}
+
+/// The thresholds that have flags of their own. Without any threshold, there must be no phantoms.
+fn limits(captures: &[CaptureReport], judging: &Judging, request: &Request) -> Vec<Threshold> {
     let servers: Vec<&ServerReport> = captures.iter().flat_map(|c| &c.servers).collect();
-    let conclusive = servers
-        .iter()
-        .all(|server| (server.samples - server.judged) * 100 <= server.samples * UNJUDGED_PERCENT);
+    let conclusive = judged_enough(&servers);
     let of = |pick: fn(&ServerReport) -> Magnitude| -> Vec<Magnitude> {
         servers.iter().map(|server| pick(server)).collect()
     };
-    let reverse = judging.max_reverse_phantoms.unwrap_or(judging.max_phantoms);
-    let unclosed = judging.max_unclosed.unwrap_or(judging.max_phantoms);
-    let mut thresholds = vec![
-        judging.max_phantoms.judge("phantoms", &of(|s| s.phantoms), conclusive),
-        reverse.judge("reverse phantoms", &of(|s| s.reverse_phantoms), conclusive),
-        unclosed.judge("sockets never closed", &of(|s| s.unclosed), conclusive),
-    ];
-    if let Some(limit) = max_failed {
-        let failed: Vec<Magnitude> = captures
-            .iter()
-            .map(|c| c.handshakes.as_ref().map_or(Magnitude::default(), handshake::failed))
-            .collect();
-        thresholds.push(limit.judge("failed handshakes", &failed, true));
-    }
+    let phantoms = judging.max_phantoms.or(request.rules.is_empty().then_some(Limit::Count(0)));
+    let reverse = judging.max_reverse_phantoms.or(phantoms);
+    let unclosed = judging.max_unclosed.or(phantoms);
+    let mut thresholds = Vec::new();
+    let mut add = |limit: Option<Limit>, name, magnitudes: Vec<Magnitude>, conclusive| {
+        thresholds.extend(limit.map(|limit| limit.judge(name, &magnitudes, conclusive)));
+    };
+    add(phantoms, "phantoms", of(|s| s.phantoms), conclusive);
+    add(reverse, "reverse phantoms", of(|s| s.reverse_phantoms), conclusive);
+    add(unclosed, "sockets never closed", of(|s| s.unclosed), conclusive);
+    let failed = captures
+        .iter()
+        .map(|c| c.handshakes.as_ref().map_or(Magnitude::default(), handshake::failed))
+        .collect();
+    add(request.max_failed, "failed handshakes", failed, true);
     thresholds
 }
 
-fn capture(recording: &Recording, judging: &Judging) -> anyhow::Result<CaptureReport> {
+fn capture(
+    recording: &Recording,
+    judging: &Judging,
+    logs: &[KeptLog],
+    plan: &Plan,
+) -> anyhow::Result<CaptureReport> {
     let ended_ns = recording.ended_ns()?;
-    let servers = health_urls(recording)?
-        .iter()
-        .map(|url| server(recording, judging, url, ended_ns))
-        .collect::<Result<_, _>>()?;
-    let handshakes = handshake::of(recording, &Population::of_filter(recording, &judging.filter)?)?;
+    let servers = servers(recording, judging)?;
+    let population = Population::of_filter(recording, &judging.filter)?;
+    let handshakes = handshake::of(recording, &population)?;
+    let followed = servers.first().map_or(&population, |server| &server.population);
+    let leaks = leak::report::of(Some((recording, followed)), &servers, logs, plan)?;
     let meta = &recording.meta;
     let unix = |mono_ns| recording.clock.unix_ns(mono_ns);
     Ok(CaptureReport {
@@ -86,7 +131,11 @@ fn capture(recording: &Recording, judging: &Judging) -> anyhow::Result<CaptureRe
         started_unix_ns: unix(meta.started_mono_ns),
         ended_unix_ns: unix(ended_ns),
         servers,
+        handshake_time: kernel::connect_times(recording, &handshakes)?,
         handshakes: (handshakes.attempts > 0).then_some(handshakes),
+        // Once or twice asked tells no course.
+        leaks: leaks
+            .filter(|found| found.followed.iter().any(|one| one.trend.per_minute.is_some())),
         connections: connection_summary(recording)?,
         quality: Quality {
             backend: meta.backend.clone(),
@@ -110,6 +159,16 @@ fn capture(recording: &Recording, judging: &Judging) -> anyhow::Result<CaptureRe
                 .collect(),
         },
     })
+}
+
+/// Every polled server beside the kernel's counts.
+pub(crate) fn servers(
+    recording: &Recording,
+    judging: &Judging,
+) -> anyhow::Result<Vec<ServerReport>> {
+    let ended_ns = recording.ended_ns()?;
+    let urls = health_urls(recording)?;
+    urls.iter().map(|url| server(recording, judging, url, ended_ns)).collect()
 }
 
 fn server(

@@ -5,13 +5,13 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::clock::utc;
 use crate::join::Basis;
 use crate::report::chart::{Plot, Series, thinned};
-use crate::report::handshake_html;
 use crate::report::markdown::quality_lines;
 use crate::report::model::{
-    CaptureReport, ClientReport, Finding, Point, Report, ServerReport, Threshold, VerdictState,
+    CaptureReport, Finding, Point, Report, ServerReport, Threshold, VerdictState,
 };
-use crate::report::text::{client_sentence, episode_line, mark, measured};
+use crate::report::text::{episode_line, mark, measured};
 use crate::report::verdict::{capitalised, thousands};
+use crate::report::{client_html, handshake_html, leak_html};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -39,7 +39,7 @@ pub(crate) fn render(report: &Report) -> String {
                         }
                     }
                     @for capture in &report.captures { (capture_section(capture)) }
-                    @if let Some(clients) = &report.clients { (client_section(clients)) }
+                    @if let Some(clients) = &report.clients { (client_html::section(clients)) }
                     @for capture in &report.captures { (quality_section(capture)) }
                     (method_section(report))
                 }
@@ -95,6 +95,7 @@ fn capture_section(capture: &CaptureReport) -> Markup {
     html! {
         @for server in &capture.servers { (server_section(server)) }
         @if let Some(handshakes) = &capture.handshakes { (handshake_html::section(handshakes)) }
+        @if let Some(leaks) = &capture.leaks { (leak_html::section(leaks)) }
         @if !capture.connections.by_service.is_empty() {
             h2 { "Connections in " (capture.name) }
             section.card {
@@ -265,36 +266,6 @@ fn finding_section(finding: &Finding) -> Markup {
                         }
                     }
                 } }
-            }
-        }
-    }
-}
-
-fn client_section(clients: &ClientReport) -> Markup {
-    html! {
-        h2 { "What the clients saw" }
-        section.card {
-            p { (client_sentence(clients)) }
-            @if !clients.views.is_empty() {
-                div.scroll { table {
-                    thead { tr {
-                        th { "the client says" } th { "the kernel saw" } th.n { "connections" }
-                    } }
-                    tbody {
-                        @for view in &clients.views {
-                            tr {
-                                td { (view.client) } td { (view.kernel) }
-                                td.n { (thousands(view.count as i64)) }
-                            }
-                        }
-                    }
-                } }
-            }
-            @if clients.unreadable > 0 {
-                p.note { "Lines that could not be read: " (clients.unreadable) "." }
-                @for bad in &clients.unreadable_lines {
-                    p.soft.small { (bad.file) ", line " (bad.line) ": " (bad.why) }
-                }
             }
         }
     }

@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 
+use crate::client::report::ClientReport;
 use crate::clock::utc;
+use crate::report::client_text::{latencies, milliseconds, rows};
 use crate::report::handshake::HandshakeReport;
 use crate::report::handshake_text;
-use crate::report::model::{CaptureReport, ClientReport, Finding, Report, ServerReport};
+use crate::report::leak_markdown;
+use crate::report::model::{CaptureReport, Finding, Report, ServerReport};
 use crate::report::text::{client_sentence, episode_line, mark, measured, printable};
 use crate::report::verdict::{capitalised, thousands};
 
@@ -21,9 +24,9 @@ pub(crate) fn render(report: &Report) -> String {
             text,
             "| {} | {} | {} | {} |",
             mark(threshold.state),
-            threshold.name,
+            escape(&threshold.name),
             measured(threshold),
-            threshold.limit
+            escape(&threshold.limit)
         );
     }
     for capture in &report.captures {
@@ -52,6 +55,10 @@ fn capture_section(text: &mut String, capture: &CaptureReport) {
     }
     if let Some(handshakes) = &capture.handshakes {
         handshake_section(text, handshakes);
+    }
+    if let Some(leaks) = &capture.leaks {
+        text.push_str("\n### Leaks\n\n");
+        leak_markdown::table(text, leaks);
     }
     if !capture.connections.by_service.is_empty() {
         text.push_str(
@@ -219,11 +226,32 @@ fn handshake_section(text: &mut String, report: &HandshakeReport) {
 
 fn client_section(text: &mut String, clients: &ClientReport) {
     let _ = writeln!(text, "\n## Clients\n\n{}", escape(&client_sentence(clients)));
-    if !clients.views.is_empty() {
+    text.push_str("\n| | clients say | kernel saw |\n| --- | ---: | ---: |\n");
+    for (name, client, kernel) in rows(clients) {
+        let _ = writeln!(text, "| {name} | {client} | {kernel} |");
+    }
+    text.push_str("\n| ms | min | mean | p50 | p95 | p99 | max |\n");
+    text.push_str("| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+    for (name, found) in latencies(clients) {
+        let _ = write!(text, "| {name} ");
+        for value in
+            [found.min_ms, found.mean_ms, found.p50_ms, found.p95_ms, found.p99_ms, found.max_ms]
+        {
+            let _ = write!(text, "| {} ", value.map_or("–".to_owned(), milliseconds));
+        }
+        text.push_str("|\n");
+    }
+    if !clients.errors.is_empty() {
+        text.push_str("\n| error | count |\n| --- | ---: |\n");
+    }
+    for error in &clients.errors {
+        let _ = writeln!(text, "| {} | {} |", escape(&error.kind), error.count);
+    }
+    if !clients.matches.views.is_empty() {
         text.push_str(
             "\n| the client says | the kernel saw | connections |\n| --- | --- | ---: |\n",
         );
-        for view in &clients.views {
+        for view in &clients.matches.views {
             let _ = writeln!(
                 text,
                 "| {} | {} | {} |",
@@ -233,6 +261,9 @@ fn client_section(text: &mut String, clients: &ClientReport) {
             );
         }
     }
+    for remark in clients.remarks.iter().chain(&clients.limits) {
+        let _ = writeln!(text, "\n> {}", escape(remark));
+    }
     for bad in &clients.unreadable_lines {
         let _ =
             writeln!(text, "\n> {}, line {}: {}", escape(&bad.file), bad.line, escape(&bad.why));
@@ -240,7 +271,7 @@ fn client_section(text: &mut String, clients: &ClientReport) {
 }
 
 /// Text from elsewhere must not become markup, or break out of its table.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in printable(text).chars() {
         match c {

@@ -3,9 +3,12 @@
 
 use serde::Serialize;
 
-use crate::clock::ClockOffset;
+use crate::client::report::ClientReport;
+use crate::client::spread::Latency;
 use crate::error::Outcome;
+use crate::input::text::Unreadable;
 use crate::join::{Agreement, Basis};
+use crate::leak::report::LeakReport;
 use crate::lives::Ending;
 use crate::population::Population;
 use crate::report::handshake::HandshakeReport;
@@ -53,10 +56,12 @@ impl VerdictState {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Threshold {
-    pub(crate) name: &'static str,
-    /// The limit as it was given: `20` or `2%`.
+    pub(crate) name: String,
+    /// The limit as it was given: `20`, `2%` or `< 50`.
     pub(crate) limit: String,
-    /// What it was held against, in the limit's unit; `null` where it could not be judged.
+    /// Of what was measured: `%`, `ms`, `/min`, `MiB`, or nothing for a count.
+    pub(crate) unit: &'static str,
+    /// `null` where it could not be judged.
     pub(crate) measured: Option<f64>,
     pub(crate) state: VerdictState,
 }
@@ -75,6 +80,12 @@ pub(crate) struct CaptureReport {
     /// Where any connection asked for an upgrade.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) handshakes: Option<HandshakeReport>,
+    /// From the SYN to the answer, of those that were upgraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) handshake_time: Option<Latency>,
+    /// Where the server's resources were followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) leaks: Option<LeakReport>,
     pub(crate) connections: ConnectionSummary,
     pub(crate) quality: Quality,
 }
@@ -299,39 +310,26 @@ pub(crate) struct Example {
     pub(crate) left_established_unix_ns: Option<i64>,
 }
 
-/// What the clients say, beside what the kernel saw of the same connections.
-#[derive(Debug, Serialize)]
-pub(crate) struct ClientReport {
-    pub(crate) files: Vec<String>,
-    pub(crate) attempted: usize,
-    pub(crate) upgraded: usize,
-    /// By the client's own word.
-    pub(crate) outcomes: Vec<Tally>,
-    pub(crate) messages_sent: u64,
-    pub(crate) messages_received: u64,
-    /// Found in a capture by their address pair.
-    pub(crate) matched: usize,
-    /// With a local address, and not in any capture: they did not reach a recorded host.
-    pub(crate) unmatched: usize,
-    /// Never had a local port of their own.
-    pub(crate) without_address: usize,
-    pub(crate) clock: Option<ClockOffset>,
-    /// What the matched ones say of their end, beside what the kernel saw.
-    pub(crate) views: Vec<ClientView>,
-    pub(crate) unreadable_lines: Vec<UnreadableLine>,
-    pub(crate) unreadable: usize,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct ClientView {
-    pub(crate) client: String,
-    pub(crate) kernel: String,
-    pub(crate) count: usize,
-}
-
+/// A line that could not be used.
 #[derive(Debug, Serialize)]
 pub(crate) struct UnreadableLine {
     pub(crate) file: String,
-    pub(crate) line: usize,
+    pub(crate) line: u64,
     pub(crate) why: String,
+}
+
+/// At most this many lines that could not be read are shown.
+const SHOWN_LINES: usize = 5;
+
+pub(crate) fn shown_lines<'a>(
+    unreadable: impl Iterator<Item = &'a Unreadable>,
+) -> Vec<UnreadableLine> {
+    unreadable
+        .take(SHOWN_LINES)
+        .map(|bad| UnreadableLine {
+            file: bad.path.display().to_string(),
+            line: bad.line,
+            why: bad.why.clone(),
+        })
+        .collect()
 }

@@ -2,10 +2,12 @@
 
 use std::fmt::Write;
 
+use crate::client::report::ClientReport;
 use crate::clock::utc;
-use crate::report::model::{
-    ClientReport, Episode, Finding, Report, ServerReport, Threshold, VerdictState,
-};
+use crate::error::Outcome;
+use crate::report::build::state;
+use crate::report::client_text::milliseconds;
+use crate::report::model::{Episode, Finding, Report, ServerReport, Threshold, VerdictState};
 use crate::report::verdict::thousands;
 
 const WIDTH: usize = 96;
@@ -17,12 +19,14 @@ pub(crate) fn summary(report: &Report) -> String {
         wrap(&mut text, "", sentence);
     }
     text.push('\n');
-    for threshold in &report.thresholds {
-        let _ = writeln!(text, "{}", threshold_line(threshold));
-    }
+    text.push_str(&threshold_lines(&report.thresholds));
     if let Some(clients) = &report.clients {
         text.push('\n');
         wrap(&mut text, "", &client_sentence(clients));
+    }
+    for leaks in report.captures.iter().filter_map(|capture| capture.leaks.as_ref()) {
+        text.push('\n');
+        wrap(&mut text, "", &leaks.conclusion);
     }
     for note in report.captures.iter().flat_map(|c| &c.servers).flat_map(|s| &s.notes) {
         text.push('\n');
@@ -116,9 +120,19 @@ pub(crate) fn episode_line(episode: &Episode) -> String {
     )
 }
 
+/// A line for each threshold; nothing without any.
+pub(crate) fn threshold_lines(thresholds: &[Threshold]) -> String {
+    thresholds.iter().map(|threshold| format!("{}\n", threshold_line(threshold))).collect()
+}
+
+/// The exit by thresholds alone: crossed before inconclusive.
+pub(crate) fn outcome(thresholds: &[Threshold]) -> Outcome {
+    state(thresholds).outcome()
+}
+
 fn threshold_line(threshold: &Threshold) -> String {
     format!(
-        "{} {:22} {:>10}   limit {}",
+        "{} {:32} {:>12}   limit {}",
         mark(threshold.state),
         threshold.name,
         measured(threshold),
@@ -126,14 +140,18 @@ fn threshold_line(threshold: &Threshold) -> String {
     )
 }
 
-/// What was measured, in the limit's unit.
+/// What was measured, in its unit.
 pub(crate) fn measured(threshold: &Threshold) -> String {
-    let percent = threshold.limit.ends_with('%');
+    let unit = threshold.unit;
     match threshold.measured {
         None => "not judged".to_owned(),
-        Some(measured) if percent && measured.is_infinite() => "all".to_owned(),
-        Some(measured) if percent => format!("{measured:.1} %"),
-        Some(measured) => thousands(measured as i64),
+        Some(measured) if measured.is_infinite() => "all".to_owned(),
+        Some(measured) if unit == "%" => format!("{measured:.1} %"),
+        Some(measured) if unit == "ms" => format!("{} ms", milliseconds(measured)),
+        Some(measured) if measured.fract() == 0.0 => {
+            format!("{} {unit}", thousands(measured as i64)).trim_end().to_owned()
+        }
+        Some(measured) => format!("{measured:.3} {unit}").trim_end().to_owned(),
     }
 }
 
@@ -146,24 +164,38 @@ pub(crate) fn mark(state: VerdictState) -> &'static str {
 }
 
 pub(crate) fn client_sentence(clients: &ClientReport) -> String {
-    let clock = match &clients.clock {
+    let matches = &clients.matches;
+    let clock = match &matches.clock {
         Some(clock) => format!(
-            "; their clock is {:+.3} ms off this host's, ± {:.3} ms{}",
+            "; their clock is {:+.3} ms off this host's, ± {:.3} ms{}{}",
             clock.offset_ns as f64 / 1e6,
             clock.uncertainty_ns as f64 / 1e6,
+            if clock.drift_ppm == 0.0 {
+                String::new()
+            } else {
+                format!(", gaining {:.0} millionths", clock.drift_ppm)
+            },
             if clock.steady { "" } else { ", and not steady" }
         ),
         None => String::new(),
     };
-    format!(
-        "{} clients: {} upgraded, {} found in the capture by their address, {} not found, {} without \
-         an address{clock}.",
-        thousands(clients.attempted as i64),
-        thousands(clients.upgraded as i64),
-        thousands(clients.matched as i64),
-        thousands(clients.unmatched as i64),
-        thousands(clients.without_address as i64)
-    )
+    let count = |count: Option<u64>| count.map_or("–".to_owned(), |n| thousands(n as i64));
+    let mut text = format!(
+        "{} attempted by the clients' own word: {} successful, {} failed",
+        count(clients.attempted),
+        count(clients.successful),
+        count(clients.failed)
+    );
+    if matches.matched + matches.unmatched > 0 {
+        text.push_str(&format!(
+            "; {} found in the capture by their address, {} not found, {} without an address{clock}",
+            thousands(matches.matched as i64),
+            thousands(matches.unmatched as i64),
+            thousands(matches.without_address as i64)
+        ));
+    }
+    text.push('.');
+    text
 }
 
 /// Names come from files and processes: what would steer a terminal is shown as `?`.

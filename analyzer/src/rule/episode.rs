@@ -3,7 +3,7 @@
 use crate::lives::{Ending, Life};
 use crate::report::model::{Birth, EndingCount, Episode};
 use crate::rule::Case;
-use crate::timeline::slope_per_minute;
+use crate::slope::theil_sen;
 
 /// The course of one quantity over the judged samples.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl Course {
             to_unix_ns: case.unix_ns(over_ns.unwrap_or(last.0)),
             ongoing: over_ns.is_none(),
             peak: points.iter().map(|point| point.1).max().unwrap_or(0),
-            growth_per_minute: slope_per_minute(&points),
+            growth_per_minute: growth_per_minute(&points),
         });
     }
 
@@ -184,4 +184,10 @@ fn tally<'a>(case: &Case<'_>, lives: impl Iterator<Item = &'a Life>) -> Vec<Endi
 
 pub(crate) fn percent(part: i64, whole: i64) -> Option<f64> {
     (whole > 0).then(|| 100.0 * part as f64 / whole as f64)
+}
+
+/// Median slope; 0 for a jump that stays, or too few points.
+fn growth_per_minute(points: &[(i64, i64)]) -> f64 {
+    let points: Vec<(i64, f64)> = points.iter().map(|(at, count)| (*at, *count as f64)).collect();
+    theil_sen(&points).map_or(0.0, |slope| slope.per_minute()[0])
 }

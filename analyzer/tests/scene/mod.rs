@@ -75,6 +75,8 @@ pub struct Scene {
     /// Rows of connections that are left out, as if the ring had been full.
     pub lost_rows: usize,
     pub finished: bool,
+    /// The numbers of the health body at a time, as a JSON object.
+    pub fields: Option<fn(i64) -> String>,
 }
 
 impl Scene {
@@ -87,6 +89,7 @@ impl Scene {
             loss: Vec::new(),
             lost_rows: 0,
             finished: true,
+            fields: None,
         }
     }
 
@@ -218,7 +221,7 @@ impl Scene {
             http_status: Some(200),
             error: None,
             reported: Some(self.reported_at(at + MS)),
-            fields: None,
+            fields: self.fields.map(|of| of(at).into()),
             kernel_min: None,
             kernel_max: None,
         }

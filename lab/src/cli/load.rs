@@ -27,6 +27,10 @@ pub(crate) struct Load {
     #[arg(long, env = "TEST_DURATION", value_parser = duration_or_ms, default_value = "60s")]
     pub(crate) hold: Duration,
 
+    /// Instead of the hold: each connection stays so long, and then leaves
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub(crate) stay: Option<Duration>,
+
     /// How fast they leave after the hold; all at once, many servers report clients that are gone
     #[arg(long, value_name = "RAMP", default_value = "1000/s")]
     pub(crate) ramp_down: Ramp,
@@ -84,6 +88,7 @@ impl From<Load> for client::Options {
             connections: args.connections,
             ramp: args.ramp,
             hold: args.hold,
+            stay: args.stay,
             ramp_down: args.ramp_down,
             message_interval: args.message_interval,
             heartbeat: args.heartbeat,

@@ -10,6 +10,7 @@ mod load;
 mod run;
 mod serve;
 mod sink;
+mod token;
 
 pub(crate) use balance::Balance;
 pub(crate) use churn::Churn;
@@ -17,6 +18,7 @@ pub(crate) use load::Load;
 pub(crate) use run::Run;
 pub(crate) use serve::Serve;
 pub(crate) use sink::Sink;
+pub(crate) use token::Token;
 
 /// Servers, clients and faults whose truth is known.
 #[derive(Debug, Parser)]
@@ -43,6 +45,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// A WebSocket server that echoes, reports its health, and has the faults it is given
     #[command(after_help = crate::fault::help(Side::Server), after_long_help = format!("{}
+{}
 Examples:
   lab serve
   lab serve --listen 127.0.0.1:0 --listen [::1]:0 --json
@@ -52,7 +55,9 @@ Examples:
 Served beside the WebSockets:
   /health       .checks.capacity.current is what the server believes; goroutines are its tasks
   /metrics      Prometheus: process_open_fds, process_resident_memory_bytes, lab_tasks, …
-  /connections  the server's own table: .connections[].peer", crate::fault::help(Side::Server)))]
+  /connections  the server's own table: .connections[].peer
+  /managers     with --managers: .managers[].peer, and .managers.current in /health",
+        crate::fault::help(Side::Server), crate::server::manager::help()))]
     Serve(Serve),
 
     /// WebSocket clients against any server, one JSON line each
@@ -77,6 +82,7 @@ Examples:
   sudo lab run validate-100 -o /tmp/v100 --time-scale 0.1
   sudo lab run app-leak-rst -o /tmp/leak --fixed --json
   sudo lab run mixed-three -o /tmp/mixed
+  sudo lab run tabs -o /tmp/tabs
   sudo lab run slot-race -o /tmp/race --fault wrong-path:5%
 
 Written to DIR: truth.jsonl, results.jsonl, capture/, report.html, report.md, report.json and run.json;
@@ -96,6 +102,14 @@ Examples:
 /health has .shards[i].{{connections,capacity,available}}; /metrics has process_open_fds and more.",
         crate::fault::help(Side::Balancer)))]
     Balance(Balance),
+
+    /// A bearer token for `lab load --token` that `lab serve --jwt-secret` takes
+    #[command(after_help = "\
+Examples:
+  lab token --secret s3cret
+  lab token --user tabs --secret s3cret --valid 10m
+  AUTH_TOKEN=$(lab token --secret s3cret) lab load --url ws://127.0.0.1:8080/")]
+    Token(Token),
 
     /// A plain TCP server for `churn`
     #[command(after_help = "\

@@ -6,8 +6,7 @@ use clap::Args;
 
 use crate::error::LabError;
 use crate::fault::FaultSpec;
-use crate::scenario::handshake;
-use crate::scenario::{self, Chosen};
+use crate::scenario::{self, Chosen, handshake, leak};
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
@@ -41,9 +40,11 @@ impl Run {
     /// Runs it, until `stopped` resolves.
     pub(crate) async fn run(self, stopped: impl Future<Output = i32>) -> anyhow::Result<()> {
         match self.scenario {
-            Chosen::Phantoms(_) if !self.faults.is_empty() => Err(LabError::usage(
-                "--fault adds to scenarios of failed handshakes only; see `lab run --help`",
-            )),
+            Chosen::Phantoms(_) | Chosen::Leaks(_) if !self.faults.is_empty() => {
+                Err(LabError::usage(
+                    "--fault adds to scenarios of failed handshakes only; see `lab run --help`",
+                ))
+            }
             Chosen::Phantoms(scenario) => {
                 let options = scenario::Options {
                     scenario,
@@ -53,6 +54,16 @@ impl Run {
                     json: self.json,
                 };
                 scenario::run(&options, stopped).await
+            }
+            Chosen::Leaks(scenario) => {
+                let options = leak::Options {
+                    scenario,
+                    output: self.output,
+                    time_scale: self.time_scale,
+                    fixed: self.fixed,
+                    json: self.json,
+                };
+                leak::run(&options, stopped).await
             }
             Chosen::Handshakes(scenario) => {
                 let options = handshake::Options {

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::fault::FaultSpec;
 use crate::server;
+use crate::server::manager::{self, Policy};
 use crate::units::{Window, duration};
 
 #[derive(Debug, Args)]
@@ -31,6 +32,18 @@ pub(crate) struct Serve {
     /// Clients must bring this bearer token, or are answered 401
     #[arg(long, env = "AUTH_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
+
+    /// Clients must bring a JWT signed with this (HS256), or are answered 401; see `lab token`
+    #[arg(long, env = "JWT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub(crate) jwt_secret: Option<String>,
+
+    /// Keep a manager for every connection, at most 20 a user (by token, or ?user=)
+    #[arg(long)]
+    pub(crate) managers: bool,
+
+    /// A bug of the managers, which strikes the user of the same name; repeatable
+    #[arg(long = "manager-bug", value_name = "NAME", value_parser = manager::bug, requires = "managers")]
+    pub(crate) manager_bugs: Vec<&'static Policy>,
 
     /// A fault, and how many connections it hits; repeatable
     #[arg(long = "fault", value_name = "NAME[:AMOUNT]", value_parser = FaultSpec::of_server)]
@@ -92,6 +105,8 @@ impl From<Serve> for server::Options {
             ping_interval: args.ping_interval,
             ping_timeout: args.ping_timeout,
             token: args.token,
+            jwt_secret: args.jwt_secret,
+            managers: args.managers.then_some(args.manager_bugs),
             faults: args.faults,
             truth: args.truth,
             fault_delay: args.fault_delay,

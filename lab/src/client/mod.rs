@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) connections: u64,
     pub(crate) ramp: Ramp,
     pub(crate) hold: Duration,
+    /// Each stays so long from its own start, instead of until the end of the hold.
+    pub(crate) stay: Option<Duration>,
     /// How fast they leave after the hold.
     pub(crate) ramp_down: Ramp,
     pub(crate) message_interval: Option<Duration>,
@@ -116,7 +118,7 @@ pub(crate) async fn run(
     let (done, mut results) = mpsc::channel(1024);
     let starter = {
         let plan = Arc::clone(&plan);
-        let (ramp, ramp_down) = (options.ramp, options.ramp_down);
+        let (ramp, ramp_down, stay) = (options.ramp, options.ramp_down, options.stay);
         let end_at = (ramp_end + options.end_at).min(hold_end);
         tokio::spawn(async move {
             let total = ends.len() as u64;
@@ -125,12 +127,15 @@ pub(crate) async fn run(
                 if *stop_seen.borrow() {
                     break;
                 }
-                let last = hold_end + ramp_down.offset(connection, total);
+                let last = match stay {
+                    Some(stay) => began + ramp.offset(connection, total) + stay,
+                    None => hold_end + ramp_down.offset(connection, total),
+                };
                 let part = Part {
                     connection,
                     source: pick(&sources, connection),
                     end: end.unwrap_or(End::CloseFrame),
-                    end_at: if end.is_some() { end_at } else { last },
+                    end_at: if end.is_some() { end_at.min(last) } else { last },
                     last,
                     stop: stop_seen.clone(),
                 };

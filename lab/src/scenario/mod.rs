@@ -7,6 +7,7 @@ use std::time::Duration;
 mod directory;
 pub(crate) mod handshake;
 mod judge;
+pub(crate) mod leak;
 mod network;
 mod run;
 mod table;
@@ -20,6 +21,8 @@ pub(crate) enum Chosen {
     Phantoms(&'static Scenario),
     /// Clients that are turned away.
     Handshakes(&'static handshake::Handshakes),
+    /// Servers that keep what they should let go.
+    Leaks(&'static leak::Leaks),
 }
 
 /// One scenario. Times are for `--time-scale 1`; rates are never scaled.
@@ -61,7 +64,8 @@ pub(crate) struct Scenario {
 pub(crate) fn find(name: &str) -> Result<Chosen, String> {
     let phantoms = table::ALL.iter().map(|one| (one.name, Chosen::Phantoms(one)));
     let handshakes = handshake::ALL.iter().map(|one| (one.name, Chosen::Handshakes(one)));
-    let mut all = phantoms.chain(handshakes);
+    let leaks = leak::ALL.iter().map(|one| (one.name, Chosen::Leaks(one)));
+    let mut all = phantoms.chain(handshakes).chain(leaks);
     all.clone().find(|(known, _)| *known == name).map(|(_, chosen)| chosen).ok_or_else(|| {
         let names: Vec<_> = all.by_ref().map(|(known, _)| known).collect();
         format!("`{name}` is no scenario: expected one of {}", names.join(", "))
@@ -74,6 +78,8 @@ pub(crate) fn help() -> String {
     for scenario in table::ALL {
         let _ = writeln!(text, "  {:24} {}", scenario.name, scenario.about);
     }
+    text.push('\n');
+    text.push_str(&leak::help());
     text.push('\n');
     text.push_str(&handshake::help());
     text

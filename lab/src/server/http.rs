@@ -8,15 +8,17 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use hyper::header::{AUTHORIZATION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 
-use super::Server;
+use super::manager::Visit;
+use super::{Server, token};
 use crate::fault::Reaction;
 use crate::http::{self, Body, text};
 use crate::process;
 use crate::truth::Leg;
+use crate::units::unix_ns;
 
 /// What becomes of the connection after HTTP is done with it.
 #[derive(Debug, Default)]
@@ -24,7 +26,7 @@ pub(super) enum Next {
     #[default]
     Close,
     /// A 101 was written.
-    WebSocket,
+    WebSocket(Visit),
     Reset,
     Garbage,
     /// The truth cannot be written.
@@ -43,7 +45,7 @@ impl Answers<'_> {
     pub(super) async fn answer(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
         let server = self.server;
         if http::asks_for_websocket(request.headers()) {
-            return self.upgrade(request.headers()).await;
+            return self.upgrade(&request).await;
         }
         if request.method() != Method::GET {
             return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET is answered here\n"));
@@ -52,6 +54,10 @@ impl Answers<'_> {
             "/health" => http::json(&health(server)),
             "/metrics" => http::prometheus(metrics(server)),
             "/connections" => http::json(&connections(server)),
+            "/managers" => match &server.managers {
+                Some(managers) => http::json(&managers.list()),
+                None => text(StatusCode::NOT_FOUND, "this server keeps none; see --managers\n"),
+            },
             _ if request.headers().contains_key(SEC_WEBSOCKET_VERSION) => {
                 text(StatusCode::UPGRADE_REQUIRED, "the upgrade header is missing\n")
             }
@@ -62,15 +68,15 @@ impl Answers<'_> {
         })
     }
 
-    async fn upgrade(&self, headers: &HeaderMap) -> io::Result<Response<Body>> {
+    async fn upgrade(&self, request: &Request<Incoming>) -> io::Result<Response<Body>> {
         let leg = {
             let mut leg = lock(&self.leg);
-            leg.client = http::forwarded_for(headers);
+            leg.client = http::forwarded_for(request.headers());
             *leg
         };
         match self.server.faults.reaction(&leg) {
-            Ok(Some(reaction)) => self.react(reaction, &leg, headers).await,
-            Ok(None) => self.upgrade_properly(&leg, headers),
+            Ok(Some(reaction)) => self.react(reaction, &leg, request).await,
+            Ok(None) => self.upgrade_properly(&leg, request),
             Err(error) => self.end(Next::Fail(error)),
         }
     }
@@ -79,8 +85,9 @@ impl Answers<'_> {
         &self,
         reaction: Reaction,
         leg: &Leg,
-        headers: &HeaderMap,
+        request: &Request<Incoming>,
     ) -> io::Result<Response<Body>> {
+        let headers = request.headers();
         let delay = self.server.options.fault_delay;
         match reaction {
             Reaction::Answer(status) => {
@@ -99,11 +106,11 @@ impl Answers<'_> {
             }
             Reaction::Delay => {
                 tokio::time::sleep(delay).await;
-                self.upgrade_properly(leg, headers)
+                self.upgrade_properly(leg, request)
             }
             Reaction::Spin => {
                 spin(delay);
-                self.upgrade_properly(leg, headers)
+                self.upgrade_properly(leg, request)
             }
         }
     }
@@ -113,8 +120,12 @@ impl Answers<'_> {
         Err(http::no_answer())
     }
 
-    fn upgrade_properly(&self, leg: &Leg, headers: &HeaderMap) -> io::Result<Response<Body>> {
-        let server = self.server;
+    fn upgrade_properly(
+        &self,
+        leg: &Leg,
+        request: &Request<Incoming>,
+    ) -> io::Result<Response<Body>> {
+        let (server, headers) = (self.server, request.headers());
         if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
             let mut response =
                 text(StatusCode::UPGRADE_REQUIRED, "WebSocket version 13 is expected\n");
@@ -126,13 +137,22 @@ impl Answers<'_> {
         };
         let token =
             headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok()?.strip_prefix("Bearer "));
+        let signed = server.options.jwt_secret.as_deref().map(|secret| {
+            token::user(token.unwrap_or_default(), secret, unix_ns() / 1_000_000_000)
+        });
+        let visit = visit(request, leg, signed.as_ref().and_then(|user| user.as_deref().ok()));
+        let managers = server.managers.as_ref();
         let refusal = if server.options.token.as_deref().is_some_and(|wanted| token != Some(wanted))
         {
             Some((StatusCode::UNAUTHORIZED, "token", "a bearer token is expected\n"))
+        } else if let Some(Err(why)) = &signed {
+            Some((StatusCode::UNAUTHORIZED, "token", *why))
         } else if !server.admits_now() {
             Some((StatusCode::TOO_MANY_REQUESTS, "rate-limit", "too many in this second\n"))
         } else if server.registry.count() >= server.options.max_connections {
             Some((StatusCode::SERVICE_UNAVAILABLE, "capacity-limit", "all connections are taken\n"))
+        } else if managers.is_some_and(|managers| !managers.has_room(&visit)) {
+            Some((StatusCode::TOO_MANY_REQUESTS, "manager-limit", "too many managers\n"))
         } else {
             None
         };
@@ -142,7 +162,7 @@ impl Answers<'_> {
                 Err(error) => self.end(Next::Fail(error)),
             };
         }
-        *lock(&self.next) = Next::WebSocket;
+        *lock(&self.next) = Next::WebSocket(visit);
         Ok(http::switching_protocols(key.as_bytes()))
     }
 }
@@ -166,7 +186,7 @@ fn health(server: &Server) -> serde_json::Value {
     let used = process::resident_bytes() as f64 / MIB;
     let limit = server.memory_limit_bytes as f64 / MIB;
     let healthy = current < max;
-    json!({
+    let mut health = json!({
         "status": if healthy { "healthy" } else { "degraded" },
         "healthy": healthy,
         "checks": {
@@ -186,7 +206,27 @@ fn health(server: &Server) -> serde_json::Value {
                 "limit": server.max_tasks,
             },
         },
-    })
+    });
+    if let Some(managers) = &server.managers {
+        health["managers"] = managers.health();
+    }
+    health
+}
+
+/// The user by token, else by `?user=`; the thread by `?thread=`, else the client's port.
+fn visit(request: &Request<Incoming>, leg: &Leg, signed: Option<&str>) -> Visit {
+    let query = request.uri().query().unwrap_or_default();
+    let named = |name: &str| {
+        let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.find(|(key, _)| *key == name).map(|(_, value)| value.to_owned())
+    };
+    Visit {
+        user: signed
+            .map(str::to_owned)
+            .or_else(|| named("user"))
+            .unwrap_or_else(|| "anybody".to_owned()),
+        thread: named("thread").unwrap_or_else(|| leg.remote.port().to_string()),
+    }
 }
 
 pub(crate) fn percentage(part: f64, whole: f64) -> f64 {

@@ -14,14 +14,17 @@ use tokio::sync::watch;
 use crate::error::LabError;
 use crate::fault::{FaultSpec, Faults};
 use crate::process::{self, CpuMeter};
-use crate::truth::Leg;
+use crate::truth::{Leg, TruthLog};
 use crate::units::Window;
 
 pub(crate) mod http;
+pub(crate) mod manager;
 mod registry;
+pub(crate) mod token;
 pub(crate) mod websocket;
 
 use http::{Answers, Next, lock};
+use manager::{Managers, Policy, Visit};
 use registry::Registry;
 
 /// What `lab serve` was asked for.
@@ -32,6 +35,10 @@ pub(crate) struct Options {
     pub(crate) ping_interval: Option<Duration>,
     pub(crate) ping_timeout: Duration,
     pub(crate) token: Option<String>,
+    /// Clients must bring a token signed with this, whose `sub` is then the user.
+    pub(crate) jwt_secret: Option<String>,
+    /// Keep a manager for every connection, with these bugs.
+    pub(crate) managers: Option<Vec<&'static Policy>>,
     pub(crate) faults: Vec<FaultSpec>,
     pub(crate) truth: Option<PathBuf>,
     /// For the faults that take time.
@@ -69,6 +76,7 @@ pub(crate) struct Server {
     options: Options,
     faults: Faults,
     registry: Registry,
+    managers: Option<Managers>,
     totals: Totals,
     tasks: AtomicI64,
     /// No more tasks than descriptors.
@@ -110,8 +118,14 @@ pub(crate) async fn run(
         process::lower_fd_limit(max)?;
     }
     let faults = Faults::arm(&options.faults, options.truth.as_deref())?;
+    let truth = options.truth.as_deref();
+    let managers = match &options.managers {
+        Some(bugs) => Some(Managers::new(bugs, truth.map(TruthLog::append_to).transpose()?)),
+        None => None,
+    };
     let server = Arc::new(Server {
         options,
+        managers,
         faults,
         registry: Registry::default(),
         totals: Totals::default(),
@@ -345,7 +359,7 @@ async fn connection(server: &Server, stream: TcpStream, peer: SocketAddr) -> any
             Ok(())
         }
         Next::Fail(error) => Err(error),
-        Next::WebSocket => websocket(server, stream, read, &leg).await,
+        Next::WebSocket(visit) => websocket(server, stream, read, &leg, visit).await,
     }
 }
 
@@ -354,12 +368,23 @@ async fn websocket(
     stream: TcpStream,
     read: bytes::Bytes,
     leg: &Leg,
+    visit: Visit,
 ) -> anyhow::Result<()> {
     server.totals.upgraded.fetch_add(1, Ordering::Relaxed);
     let admission = server.faults.admission(leg)?;
     let id = server.registry.admit(admission, leg.remote, leg.local);
 
-    let (ending, stream) = websocket::serve(server, stream, read).await;
+    let managed = async {
+        match &server.managers {
+            Some(managers) => Some(managers.admit(visit, leg).await),
+            None => None,
+        }
+    };
+    // A client need not wait for its manager.
+    let (ticket, (ending, stream)) = tokio::join!(managed, websocket::serve(server, stream, read));
+    if let (Some(managers), Some(ticket)) = (&server.managers, ticket) {
+        managers.leave(ticket)?;
+    }
 
     let Some(id) = id else { return Ok(()) };
     let clean_up = server.faults.clean_up(ending, leg)?;

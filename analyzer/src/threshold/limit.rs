@@ -1,9 +1,11 @@
-//! Limits, and holding a measurement against them.
+//! `--max-phantoms 2%` and its like: a count, or a share.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::report::model::{Magnitude, Threshold, VerdictState};
+use crate::report::model::{Magnitude, Threshold};
+use crate::threshold::measure::{Measure, most, percent};
+use crate::threshold::state;
 
 /// `20`, or `2%` of what is reported.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,34 +51,30 @@ impl Limit {
         magnitudes: &[Magnitude],
         conclusive: bool,
     ) -> Threshold {
-        let measured = magnitudes
-            .iter()
-            .filter_map(|magnitude| match self {
-                Limit::Count(_) => magnitude.peak.map(|peak| peak as f64),
-                Limit::Percent(_) => match magnitude.peak? {
-                    0 => Some(0.0),
-                    // Of a report of 0 or less, any phantom is more than every share.
-                    _ => Some(magnitude.peak_percent.unwrap_or(f64::INFINITY)),
-                },
-            })
-            .max_by(f64::total_cmp);
+        let measure = match self {
+            Limit::Count(_) => most(magnitudes, |found| found.peak.map(|peak| peak as f64), ""),
+            Limit::Percent(_) => most(magnitudes, percent, "%"),
+        };
         let limit = match self {
             Limit::Count(count) => count as f64,
             Limit::Percent(percent) => percent,
         };
-        let all_judged = !magnitudes.is_empty() && magnitudes.iter().all(|m| m.peak.is_some());
-        let state = match measured {
-            Some(measured) if measured > limit => VerdictState::Crossed,
-            Some(_) if conclusive && all_judged => VerdictState::Held,
-            _ => VerdictState::Inconclusive,
-        };
-        Threshold { name, limit: self.to_string(), measured, state }
+        let complete = conclusive && measure.complete;
+        let state = state(&Measure { complete, ..measure }, |value| value <= limit);
+        Threshold {
+            name: name.to_owned(),
+            limit: self.to_string(),
+            unit: measure.unit,
+            measured: measure.value,
+            state,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::model::VerdictState;
 
     fn peak(peak: i64, percent: f64) -> Magnitude {
         Magnitude { peak: Some(peak), peak_percent: Some(percent), at_end: Some(peak) }

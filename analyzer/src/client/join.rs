@@ -1,17 +1,15 @@
 //! Clients joined with what the kernel saw of the very same connections, by address pair.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use polars::prelude::DataFrame;
+use serde::Serialize;
 
+use crate::client::stage::{Stage, Stages, Steps};
 use crate::clock::{ClockOffset, ClockSighting, client_offset};
 use crate::handshake::outcome::is_failure;
-use crate::input::lab::{ClientConnection, Unreadable};
+use crate::input::client::ClientConnection;
 use crate::input::recording::Recording;
-use crate::report::model::{ClientReport, ClientView, Tally, UnreadableLine};
-
-/// At most this many lines that could not be read are shown.
-const SHOWN_LINES: usize = 5;
 
 /// The server's end of a connection that may be a client's.
 struct Candidate {
@@ -21,82 +19,80 @@ struct Candidate {
     /// The handshake's outcome if it failed, else how the connection ended.
     ending: String,
     open: bool,
+    steps: Steps,
+}
+
+/// Clients found in captures, or not.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Matches {
+    /// Found in a capture by their address pair.
+    pub(crate) matched: usize,
+    /// With a local address, and not in any capture: they did not reach a recorded host.
+    pub(crate) unmatched: usize,
+    /// Never had a local port of their own.
+    pub(crate) without_address: usize,
+    pub(crate) clock: Option<ClockOffset>,
+    /// What the matched ones say of their end, beside what the kernel saw.
+    pub(crate) views: Vec<ClientView>,
+    /// From the client's start to its upgrade.
+    pub(crate) stages: Vec<Stage>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientView {
+    pub(crate) client: String,
+    pub(crate) kernel: String,
+    pub(crate) count: usize,
 }
 
 /// Rows by the client's address and port.
 type Index<'a> = HashMap<(u32, &'a str), Vec<Candidate>>;
 
-pub(crate) fn report(
-    files: Vec<String>,
+pub(crate) fn join(
     clients: &[ClientConnection],
-    unreadable: &[Unreadable],
     recordings: &[Recording],
-) -> anyhow::Result<ClientReport> {
-    let wanted: std::collections::HashSet<u32> =
+) -> anyhow::Result<Matches> {
+    let wanted: HashSet<u32> =
         clients.iter().filter_map(|client| client.local_port.map(u32::from)).collect();
     let mut index = Index::new();
     for recording in recordings {
         add_candidates(&mut index, recording, &wanted)?;
     }
     let clock = offset(&index, clients);
-    let (mut matched, mut unmatched, mut without_address) = (0, 0, 0);
-    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut matches = Matches { clock, ..Matches::default() };
     let mut views: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut stages = Stages::default();
     for client in clients {
-        *outcomes.entry(&client.outcome).or_default() += 1;
         let Some(candidates) = candidates(&index, client) else {
-            if client.local_port.is_some() {
-                unmatched += 1;
-            } else {
-                without_address += 1;
+            match client.local_port {
+                Some(_) => matches.unmatched += 1,
+                None => matches.without_address += 1,
             }
             continue;
         };
-        matched += 1;
-        let offset_ns = clock.map_or(0, |clock| clock.offset_ns);
-        let host_ns = client.started_unix_ns - offset_ns;
+        matches.matched += 1;
+        let on_host = |client_ns: i64| clock.map_or(client_ns, |clock| clock.to_host(client_ns));
+        let started = on_host(client.started_unix_ns);
         // A port is used again after a while: the nearest in time is the one.
-        let nearest = candidates.iter().min_by_key(|found| (found.seen_unix_ns - host_ns).abs());
-        if let Some(found) = nearest {
-            let kernel = if found.open && found.established {
-                "still open".to_owned()
-            } else {
-                found.ending.clone()
-            };
-            *views.entry((client_end(client), kernel)).or_default() += 1;
+        let nearest = candidates.iter().min_by_key(|found| (found.seen_unix_ns - started).abs());
+        let Some(found) = nearest else { continue };
+        let kernel = if found.open && found.established {
+            "still open".to_owned()
+        } else {
+            found.ending.clone()
+        };
+        *views.entry((client_end(client), kernel)).or_default() += 1;
+        if let Some(upgraded) = client.upgraded_unix_ns {
+            stages.add(started, &found.steps, on_host(upgraded));
         }
     }
-    let mut views: Vec<ClientView> = views
+    matches.views = views
         .into_iter()
         .map(|((client, kernel), count)| ClientView { client, kernel, count })
         .collect();
-    views.sort_by_key(|view| std::cmp::Reverse(view.count));
-    Ok(ClientReport {
-        files,
-        attempted: clients.len(),
-        upgraded: clients.iter().filter(|client| client.upgraded_unix_ns.is_some()).count(),
-        outcomes: outcomes
-            .into_iter()
-            .map(|(why, count)| Tally { why: why.to_owned(), count })
-            .collect(),
-        messages_sent: clients.iter().map(|client| client.messages_sent).sum(),
-        messages_received: clients.iter().map(|client| client.messages_received).sum(),
-        matched,
-        unmatched,
-        without_address,
-        clock,
-        views,
-        unreadable: unreadable.len(),
-        unreadable_lines: unreadable
-            .iter()
-            .take(SHOWN_LINES)
-            .map(|bad| UnreadableLine {
-                file: bad.path.display().to_string(),
-                line: bad.line,
-                why: bad.why.clone(),
-            })
-            .collect(),
-    })
+    matches.views.sort_by_key(|view| std::cmp::Reverse(view.count));
+    matches.stages = stages.finish();
+    Ok(matches)
 }
 
 fn client_end(client: &ClientConnection) -> String {
@@ -149,7 +145,7 @@ fn offset(index: &Index<'_>, clients: &[ClientConnection]) -> Option<ClockOffset
 fn add_candidates<'a>(
     index: &mut Index<'a>,
     recording: &'a Recording,
-    wanted: &std::collections::HashSet<u32>,
+    wanted: &HashSet<u32>,
 ) -> anyhow::Result<()> {
     let table: &DataFrame = &recording.connections;
     let role = table.column("role")?.str()?;
@@ -161,6 +157,11 @@ fn add_candidates<'a>(
     let first_seen = table.column("first_seen_ns")?.i64()?;
     let by = table.column("closed_by")?.str()?;
     let how = table.column("closed_how")?.str()?;
+    let syn = table.column("syn_received_ns")?.i64()?;
+    let accepted = table.column("accepted_ns")?.i64()?;
+    let request = table.column("request_ns")?.i64()?;
+    let response = table.column("response_ns")?.i64()?;
+    let unix = |at: Option<i64>| at.map(|at| recording.clock.unix_ns(at));
     for (row, remote_port) in port.iter().enumerate() {
         let Some(remote_port) = remote_port.filter(|port| wanted.contains(port)) else { continue };
         // A handshake that failed in the kernel was never established, and is the client's all the same.
@@ -182,6 +183,13 @@ fn add_candidates<'a>(
                 None => ending,
             },
             open: closed.get(row).is_none(),
+            steps: Steps {
+                syn: unix(syn.get(row)),
+                established: unix(established.get(row)),
+                accepted: unix(accepted.get(row)),
+                request: unix(request.get(row)),
+                response: unix(response.get(row)),
+            },
         });
     }
     Ok(())

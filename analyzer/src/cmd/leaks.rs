@@ -1,0 +1,112 @@
+//! `analyzer leaks`: what grows while it should not.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::cli::{self, Judging, OverTime};
+use crate::error::{InputError, Outcome};
+use crate::input::kept_log::KeptLog;
+use crate::input::recording::Recording;
+use crate::leak::report::{self, LeakReport, Plan};
+use crate::population::Population;
+use crate::report::model::{SCHEMA_VERSION, Threshold};
+use crate::report::{build, leak_markdown, leak_text, text};
+use crate::threshold::judge;
+use crate::threshold::measure::Subject;
+use crate::threshold::rule::Rule;
+
+/// Held where a capture has the figure and no threshold is given.
+const USUAL: [&str; 5] = [
+    "leaks.goroutines_per_minute < 10",
+    "leaks.descriptors_per_minute < 5",
+    "leaks.http_errors == 0",
+    "leaks.restarts == 0",
+    "leaks.stopped_early == 0",
+];
+
+pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
+    let logs = logs(&args.over_time)?;
+    let plan = Plan::from(&args.over_time);
+    let mut reports: Vec<LeakReport> = Vec::new();
+    for (index, dir) in args.captures.iter().enumerate() {
+        let recording = Recording::open(dir)?;
+        let judging = Judging {
+            filter: args.filter.clone(),
+            max_phantoms: None,
+            max_reverse_phantoms: None,
+            max_unclosed: None,
+            settle: Duration::from_millis(250),
+        };
+        let servers = build::servers(&recording, &judging)?;
+        let everything = Population::of_filter(&recording, &args.filter)?;
+        let population = servers.first().map_or(&everything, |server| &server.population);
+        // Logs belong to the run that is named first.
+        let logs = if index == 0 { logs.as_slice() } else { &[] };
+        reports.extend(report::of(Some((&recording, population)), &servers, logs, &plan)?);
+    }
+    if args.captures.is_empty() {
+        if logs.is_empty() {
+            return Err(InputError::NothingToRead.into());
+        }
+        reports.extend(report::of(None, &[], &logs, &plan)?);
+    }
+    let thresholds = thresholds(&reports, &args.chosen.rules()?);
+
+    let mut out = io::stdout().lock();
+    for report in &reports {
+        if args.json {
+            #[derive(Serialize)]
+            struct Line<'a> {
+                schema_version: &'static str,
+                #[serde(flatten)]
+                report: &'a LeakReport,
+                thresholds: &'a [Threshold],
+            }
+            let line = Line { schema_version: SCHEMA_VERSION, report, thresholds: &thresholds };
+            serde_json::to_writer(&mut out, &line)?;
+            out.write_all(b"\n")?;
+        } else if args.markdown {
+            out.write_all(leak_markdown::render(report, &thresholds).as_bytes())?;
+        } else {
+            out.write_all(leak_text::render(report).as_bytes())?;
+        }
+    }
+    if !args.json && !args.markdown {
+        out.write_all(text::threshold_lines(&thresholds).as_bytes())?;
+    }
+    out.flush()?;
+    if reports.is_empty() {
+        eprintln!("analyzer: nothing was followed over time: record with --health or --metrics");
+        return Ok(Outcome::Inconclusive);
+    }
+    Ok(text::outcome(&thresholds))
+}
+
+pub(crate) fn logs(args: &OverTime) -> Result<Vec<KeptLog>, InputError> {
+    args.log.iter().map(|path| KeptLog::read(path)).collect()
+}
+
+fn thresholds(reports: &[LeakReport], rules: &[Rule]) -> Vec<Threshold> {
+    let subject = Subject { leaks: reports.iter().collect(), ..Subject::default() };
+    if !rules.is_empty() {
+        return judge(rules, &subject);
+    }
+    let usual: Vec<Rule> = USUAL.iter().filter_map(|rule| rule.parse().ok()).collect();
+    let mut judged = judge(&usual, &subject);
+    judged.retain(|threshold| threshold.measured.is_some());
+    judged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_thresholds_are_rules() {
+        for rule in USUAL {
+            rule.parse::<Rule>().unwrap();
+        }
+    }
+}

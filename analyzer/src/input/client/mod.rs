@@ -1,0 +1,249 @@
+//! What clients saw, from the files of load tools. Each format is recognised by its content.
+
+mod artillery;
+mod k6;
+mod lab;
+mod locust;
+pub(crate) mod mapped;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::client::spread::{Given, Spread};
+use crate::error::InputError;
+use crate::input::text::{self, Unreadable};
+use mapped::ColumnMap;
+
+/// What one client saw of its connection. Times are Unix nanoseconds of the client's clock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ClientConnection {
+    pub(crate) started_unix_ns: i64,
+    pub(crate) connected_unix_ns: Option<i64>,
+    pub(crate) upgraded_unix_ns: Option<i64>,
+    pub(crate) closed_unix_ns: Option<i64>,
+    pub(crate) local_address: Option<String>,
+    pub(crate) local_port: Option<u16>,
+    /// `upgraded`, or why not.
+    pub(crate) outcome: String,
+    pub(crate) messages_sent: u64,
+    pub(crate) ended_by: Option<String>,
+    pub(crate) end: Option<String>,
+    /// The slowest round trip of its messages.
+    pub(crate) slowest_ms: Option<f64>,
+}
+
+/// The tools whose files are recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    Lab,
+    K6Json,
+    K6Csv,
+    Artillery,
+    LocustStats,
+    LocustHistory,
+    LocustFailures,
+    LocustExceptions,
+    MappedJson,
+    MappedCsv,
+}
+
+impl Format {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Format::Lab => "JSON lines of lab load",
+            Format::K6Json => "k6 --out json",
+            Format::K6Csv => "k6 --out csv",
+            Format::Artillery => "Artillery report",
+            Format::LocustStats => "Locust stats",
+            Format::LocustHistory => "Locust stats history",
+            Format::LocustFailures => "Locust failures",
+            Format::LocustExceptions => "Locust exceptions",
+            Format::MappedJson => "JSON lines by --map",
+            Format::MappedCsv => "CSV by --map",
+        }
+    }
+}
+
+/// One file and what became of its lines.
+#[derive(Debug, Serialize)]
+pub(crate) struct ClientFile {
+    pub(crate) path: String,
+    pub(crate) format: Format,
+    pub(crate) lines: u64,
+    pub(crate) unreadable: u64,
+}
+
+/// Everything that the files say. `None` is what no file tells.
+#[derive(Debug, Default)]
+pub(crate) struct ClientResults {
+    pub(crate) files: Vec<ClientFile>,
+    /// Of formats that have a line for each connection.
+    pub(crate) connections: Vec<ClientConnection>,
+    pub(crate) attempted: Option<u64>,
+    pub(crate) successful: Option<u64>,
+    pub(crate) failed: Option<u64>,
+    pub(crate) messages_sent: Option<u64>,
+    pub(crate) messages_received: Option<u64>,
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// From the start to a usable connection.
+    pub(crate) connect: Spread,
+    /// From a message or request to its answer.
+    pub(crate) round_trip: Spread,
+    /// First and last time in the files.
+    pub(crate) span_unix_ns: Option<(i64, i64)>,
+    /// What an attempt is in these files.
+    pub(crate) attempts_are: BTreeSet<&'static str>,
+    pub(crate) unreadable: Vec<Unreadable>,
+    /// What the formats cannot answer, or answer in their own way.
+    pub(crate) limits: BTreeSet<String>,
+}
+
+impl ClientResults {
+    fn add_attempts(&mut self, count: u64, successful: u64) {
+        *self.attempted.get_or_insert(0) += count;
+        *self.successful.get_or_insert(0) += successful;
+        *self.failed.get_or_insert(0) += count.saturating_sub(successful);
+    }
+
+    fn add_error(&mut self, kind: &str, count: u64) {
+        if count > 0 {
+            *self.errors.entry(kind.to_owned()).or_default() += count;
+        }
+    }
+
+    fn seen_at(&mut self, unix_ns: i64) {
+        let (first, last) = self.span_unix_ns.get_or_insert((unix_ns, unix_ns));
+        *first = unix_ns.min(*first);
+        *last = unix_ns.max(*last);
+    }
+
+    fn limit(&mut self, text: &str) {
+        self.limits.insert(text.to_owned());
+    }
+
+    /// One connection of a format that has a line for each.
+    fn add_connection(&mut self, connection: ClientConnection) {
+        let upgraded = connection.outcome == "upgraded";
+        self.add_attempts(1, u64::from(upgraded));
+        if !upgraded {
+            self.add_error(&connection.outcome, 1);
+        }
+        if let Some(upgraded_ns) = connection.upgraded_unix_ns {
+            self.connect.record_ms((upgraded_ns - connection.started_unix_ns) as f64 / 1e6);
+        }
+        self.seen_at(connection.started_unix_ns);
+        if let Some(last) = connection.closed_unix_ns.or(connection.upgraded_unix_ns) {
+            self.seen_at(last);
+        }
+        self.attempts_are.insert("connections");
+        self.connections.push(connection);
+    }
+
+    /// Figures that a tool worked out itself. What contradicts itself is said, and not used.
+    fn add_given(&mut self, what: &str, round_trip: bool, given: Given) {
+        if let Some(contradiction) = given.contradiction() {
+            self.limits.insert(format!("{what}: {contradiction}; its mean is left out"));
+        }
+        let spread = if round_trip { &mut self.round_trip } else { &mut self.connect };
+        spread.add_given(given);
+    }
+}
+
+/// Appends what a file holds. Lines that cannot be read are set aside (the last one of a client that
+/// was killed is often half); a file of nothing but such lines is an error.
+pub(crate) fn read(
+    path: &Path,
+    map: Option<&ColumnMap>,
+    results: &mut ClientResults,
+) -> Result<(), InputError> {
+    let head = text::head(path)?;
+    if head.trim_ascii().is_empty() {
+        return Err(InputError::EmptyClientFile(path.to_path_buf()));
+    }
+    let Some(format) = recognise(&head, map) else {
+        return Err(unrecognised(path, &head));
+    };
+    let before = results.unreadable.len();
+    let lines = match (format, map) {
+        (Format::Lab, _) => lab::read(path, results)?,
+        (Format::K6Json, _) => k6::read_json(path, results)?,
+        (Format::K6Csv, _) => k6::read_csv(path, results)?,
+        (Format::Artillery, _) => artillery::read(path, results)?,
+        (Format::LocustStats, _) => locust::read_stats(path, results)?,
+        (Format::LocustHistory, _) => locust::read_history(path, results)?,
+        (Format::LocustFailures, _) => locust::read_failures(path, results)?,
+        (Format::LocustExceptions, _) => locust::read_exceptions(path, results)?,
+        (Format::MappedJson, Some(map)) => mapped::read_json(path, map, results)?,
+        (Format::MappedCsv, Some(map)) => mapped::read_csv(path, map, results)?,
+        (Format::MappedJson | Format::MappedCsv, None) => return Err(unrecognised(path, &head)),
+    };
+    let unreadable = (results.unreadable.len() - before) as u64;
+    results.files.push(ClientFile { path: path.display().to_string(), format, lines, unreadable });
+    match results.unreadable.get(before) {
+        Some(first) if unreadable == lines => Err(InputError::NoClientLines {
+            path: path.to_path_buf(),
+            line: first.line,
+            why: first.why.clone(),
+            expected: format!("the {}", format.words()),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn recognise(head: &[u8], map: Option<&ColumnMap>) -> Option<Format> {
+    let text = String::from_utf8_lossy(head);
+    if text.trim_start().starts_with('{') {
+        let objects = text.lines().filter_map(|line| {
+            serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line).ok()
+        });
+        for object in objects {
+            let has = |key: &str| object.contains_key(key);
+            if has("started_unix_ns") && has("outcome") {
+                return Some(Format::Lab);
+            }
+            if has("metric") && has("type") && has("data") {
+                return Some(Format::K6Json);
+            }
+            if has("aggregate") {
+                return Some(Format::Artillery);
+            }
+            if map.is_some() {
+                return Some(Format::MappedJson);
+            }
+        }
+        return text.contains("\"aggregate\"").then_some(Format::Artillery);
+    }
+    let heading = text.lines().find(|line| !line.trim().is_empty())?;
+    let columns: Vec<&str> = heading.split(',').map(|name| name.trim().trim_matches('"')).collect();
+    let has = |names: &[&str]| names.iter().all(|name| columns.contains(name));
+    if has(&["metric_name", "timestamp", "metric_value"]) {
+        Some(Format::K6Csv)
+    } else if has(&["Timestamp", "User Count", "Total Request Count"]) {
+        Some(Format::LocustHistory)
+    } else if has(&["Name", "Request Count", "Failure Count"]) {
+        Some(Format::LocustStats)
+    } else if has(&["Name", "Error", "Occurrences"]) {
+        Some(Format::LocustFailures)
+    } else if has(&["Count", "Message", "Traceback"]) {
+        Some(Format::LocustExceptions)
+    } else if map.is_some_and(|map| columns.contains(&map.time())) {
+        Some(Format::MappedCsv)
+    } else {
+        None
+    }
+}
+
+fn unrecognised(path: &Path, head: &[u8]) -> InputError {
+    let blank = |line: &&[u8]| line.trim_ascii().is_empty();
+    let line = head.split(|byte| *byte == b'\n').take_while(blank).count() as u64 + 1;
+    InputError::NoClientLines {
+        path: path.to_path_buf(),
+        line,
+        why: "of no known format".to_owned(),
+        expected: "results of lab, k6, Artillery or Locust, or columns named by --map time=…"
+            .to_owned(),
+    }
+}

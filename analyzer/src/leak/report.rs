@@ -1,0 +1,350 @@
+//! The leak report: trends, checkpoints, gaps, stability, and what growth goes with.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::input::kept_log::KeptLog;
+use crate::input::recording::Recording;
+use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
+use crate::leak::related::relation;
+use crate::leak::source::{Choice, Series, series};
+use crate::leak::trend::{Shape, Trend, trend};
+use crate::population::Population;
+use crate::report::model::{ServerReport, UnreadableLine, shown_lines};
+
+/// Checkpoints of a run whose interval is not given.
+const CHECKPOINTS: i64 = 15;
+
+/// A run shorter than this share of what was planned was stopped early.
+const WHOLE: f64 = 0.95;
+
+/// What the user says of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) interval: Option<Duration>,
+    pub(crate) duration: Option<Duration>,
+    pub(crate) choices: Vec<Choice>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Level {
+    Good,
+    Ok,
+    AboveTarget,
+    Warning,
+    Critical,
+    /// Too few samples, or a rate that chance would explain as well.
+    Unknown,
+}
+
+impl Level {
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Level::Good => "✓ good",
+            Level::Ok => "✓ ok",
+            Level::AboveTarget => "✗ above target",
+            Level::Warning => "✗ warning",
+            Level::Critical => "✗ critical",
+            Level::Unknown => "? not certain",
+        }
+    }
+}
+
+/// Rates per minute: good below, target, warning above, critical above.
+const LIMITS: [(&str, [f64; 4]); 2] =
+    [("goroutines", [5.0, 10.0, 20.0, 50.0]), ("descriptors", [2.0, 5.0, 15.0, 30.0])];
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Followed {
+    /// As in thresholds: `leaks.<name>_per_minute`.
+    pub(crate) name: String,
+    pub(crate) source: String,
+    pub(crate) samples: usize,
+    #[serde(flatten)]
+    pub(crate) trend: Trend,
+    pub(crate) target_per_minute: Option<f64>,
+    pub(crate) level: Level,
+    /// Thinned for plots: Unix nanoseconds and value.
+    pub(crate) points: Vec<(i64, f64)>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Stability {
+    pub(crate) observed_s: f64,
+    pub(crate) requests: usize,
+    /// Health and metrics requests without a good answer.
+    pub(crate) http_errors: usize,
+    /// Times that the process was another than before.
+    pub(crate) restarts: usize,
+    /// Answers in which the server called itself unhealthy.
+    pub(crate) unhealthy: usize,
+    /// Stopped before the planned duration, or cut off.
+    pub(crate) stopped_early: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct LeakReport {
+    pub(crate) name: String,
+    pub(crate) interval_s: f64,
+    pub(crate) planned: usize,
+    pub(crate) checkpoints: Vec<Checkpoint>,
+    pub(crate) followed: Vec<Followed>,
+    pub(crate) gaps: Vec<Gap>,
+    pub(crate) stability: Stability,
+    /// Sentences: what grows with what, and what it comes to.
+    pub(crate) related: Vec<String>,
+    pub(crate) conclusion: String,
+    pub(crate) unreadable: usize,
+    pub(crate) unreadable_lines: Vec<UnreadableLine>,
+}
+
+/// `None` where nothing was followed over time.
+pub(crate) fn of(
+    recording: Option<(&Recording, &Population)>,
+    servers: &[ServerReport],
+    logs: &[KeptLog],
+    plan: &Plan,
+) -> anyhow::Result<Option<LeakReport>> {
+    let all = series(
+        recording.map(|(recording, _)| recording),
+        recording.map(|(_, population)| population),
+        servers,
+        logs,
+        &plan.choices,
+    )?;
+    let times = || all.iter().flat_map(|series| series.points.iter().map(|point| point.0));
+    let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(None) };
+    let observed_ns = (last - first).max(1);
+    let planned_ns = plan.duration.map_or(observed_ns, ns);
+    let interval_ns = plan.interval.map_or((planned_ns / CHECKPOINTS).max(1), ns);
+    let planned = ((planned_ns as f64 / interval_ns as f64).round() as usize).clamp(1, 10_000);
+
+    let polled: Vec<&Series> = all.iter().filter(|series| series.polled).collect();
+    // Without a given interval the pages' own pace tells what is late.
+    let late_ns = plan.interval.map_or_else(|| usual_pace(&polled), ns);
+    let mut stability = stability(recording.map(|(recording, _)| recording), logs)?;
+    stability.observed_s = observed_ns as f64 / 1e9;
+    stability.stopped_early = (observed_ns as f64) < planned_ns as f64 * WHOLE
+        || recording.is_some_and(|(recording, _)| recording.meta.ended_mono_ns.is_none());
+    let followed: Vec<Followed> = all.iter().filter_map(followed).collect();
+    let checkpoints = checkpoints(&all, interval_ns, planned);
+    let gaps = gaps(&all, late_ns);
+    let related = related(recording.map(|(recording, _)| recording), &all, &followed)?;
+    let unreadable = || logs.iter().flat_map(|log| &log.unreadable);
+    let mut names: Vec<String> = logs.iter().map(|log| log.path.clone()).collect();
+    names.extend(recording.map(|(recording, _)| recording.name.clone()));
+    Ok(Some(LeakReport {
+        name: names.join(", "),
+        interval_s: interval_ns as f64 / 1e9,
+        planned,
+        conclusion: conclusion(&followed, &gaps, &stability),
+        checkpoints,
+        gaps,
+        stability,
+        related,
+        followed,
+        unreadable: unreadable().count(),
+        unreadable_lines: shown_lines(unreadable()),
+    }))
+}
+
+fn ns(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX / 4).max(1)
+}
+
+/// The median time between two samples, of the series with most of them.
+fn usual_pace(polled: &[&Series]) -> i64 {
+    let Some(best) = polled.iter().max_by_key(|series| series.points.len()) else {
+        return i64::MAX / 4;
+    };
+    let mut paces: Vec<i64> =
+        best.points.windows(2).map(|pair| pair[1].0 - pair[0].0).filter(|pace| *pace > 0).collect();
+    paces.sort_unstable();
+    // Once a second or faster, a single late answer is no gap worth a line.
+    paces.get(paces.len() / 2).map_or(i64::MAX / 4, |pace| (*pace).max(2_000_000_000))
+}
+
+fn followed(series: &Series) -> Option<Followed> {
+    let trend = trend(&series.points)?;
+    let limits = LIMITS.iter().find(|(name, _)| *name == series.name).map(|(_, limits)| limits);
+    Some(Followed {
+        name: series.name.clone(),
+        source: series.source.clone(),
+        samples: series.points.len(),
+        level: level(&series.name, &trend, limits),
+        target_per_minute: limits.map(|limits| limits[1]),
+        trend,
+        points: thinned(&series.points),
+    })
+}
+
+fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
+    let (Some(rate), Some(low)) = (trend.per_minute, trend.low_per_minute) else {
+        return Level::Unknown;
+    };
+    let Some([good, target, warning, critical]) = limits else {
+        // No limit of their own: growth that chance does not explain is worth a look, but not of what
+        // is load or comes and goes by itself.
+        let load = matches!(name, "sockets_established" | "pool_idle" | "pool_reuse_percent");
+        return if trend.shape == Shape::Growth && !load { Level::Warning } else { Level::Ok };
+    };
+    if rate >= *target && low <= 0.0 {
+        return Level::Unknown;
+    }
+    match rate {
+        rate if rate < *good => Level::Good,
+        rate if rate < *target => Level::Ok,
+        rate if rate <= *warning => Level::AboveTarget,
+        rate if rate <= *critical => Level::Warning,
+        _ => Level::Critical,
+    }
+}
+
+fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
+    const MOST: usize = 400;
+    let step = points.len().div_ceil(MOST).max(1);
+    let mut thin: Vec<(i64, f64)> = points.iter().copied().step_by(step).collect();
+    if let (Some(kept), Some(last)) = (thin.last(), points.last())
+        && kept.0 != last.0
+    {
+        thin.push(*last);
+    }
+    thin
+}
+
+fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<Stability> {
+    let mut found = Stability::default();
+    let mut starts: Vec<Vec<f64>> = logs
+        .iter()
+        .filter_map(|log| log.numbers.get("process_start_time_seconds"))
+        .map(|points| points.iter().map(|point| point.1).collect())
+        .collect();
+    found.requests = logs.iter().map(|log| log.pages_unix_ns.len()).sum();
+    for log in logs {
+        let healthy = log.numbers.iter().filter(|(name, _)| name.ends_with(".healthy"));
+        let answers = healthy.flat_map(|(_, points)| points);
+        found.unhealthy += answers.filter(|(_, value)| *value == 0.0).count();
+    }
+    let Some(recording) = recording else {
+        found.restarts = starts.iter().map(|values| changes(values)).sum();
+        return Ok(found);
+    };
+    let health = &recording.health;
+    let error = health.column("error")?.str()?;
+    let status = health.column("http_status")?.u32()?;
+    let fields = health.column("fields")?.str()?;
+    for row in 0..health.height() {
+        found.requests += 1;
+        let bad = error.get(row).is_some() || status.get(row).is_some_and(|status| status >= 400);
+        found.http_errors += usize::from(bad);
+        let unhealthy = fields.get(row).is_some_and(|text| text.contains("\".healthy\":0"));
+        found.unhealthy += usize::from(unhealthy);
+    }
+    let metrics = &recording.metrics;
+    let name = metrics.column("name")?.str()?;
+    let value = metrics.column("value")?.f64()?;
+    let error = metrics.column("error")?.str()?;
+    let mut process_starts = Vec::new();
+    for row in 0..metrics.height() {
+        if error.get(row).is_some() {
+            found.requests += 1;
+            found.http_errors += 1;
+        } else if name.get(row) == Some("process_start_time_seconds") {
+            process_starts.extend(value.get(row));
+        }
+    }
+    starts.push(process_starts);
+    found.restarts = starts.iter().map(|values| changes(values)).sum();
+    Ok(found)
+}
+
+/// How often a start time moved by more than its own rounding.
+fn changes(values: &[f64]) -> usize {
+    values.windows(2).filter(|pair| (pair[1] - pair[0]).abs() > 1.0).count()
+}
+
+/// What each growing number grows with.
+fn related(
+    recording: Option<&Recording>,
+    all: &[Series],
+    followed: &[Followed],
+) -> anyhow::Result<Vec<String>> {
+    let phantoms = all.iter().find(|series| series.name == "phantoms");
+    let ended = recording.map(ended_connections).transpose()?.unwrap_or_default();
+    let mut sentences = Vec::new();
+    for (series, found) in all.iter().zip(followed) {
+        if found.trend.growth <= 0.0 || series.name == "phantoms" || !series.polled {
+            continue;
+        }
+        let against = [
+            ("phantom", phantoms.map(|p| p.points.as_slice())),
+            ("connection that ended", Some(ended.as_slice())),
+        ];
+        for (what, with) in against {
+            let Some(found) = with.and_then(|with| relation(&series.points, with)) else {
+                continue;
+            };
+            let how = match found.correlation {
+                Some(r) => format!("in the same stretches of time (r = {r:.2})"),
+                None => "evenly".to_owned(),
+            };
+            sentences
+                .push(format!("{} grow by {:.2} for each {what}, {how}", series.name, found.each));
+        }
+    }
+    Ok(sentences)
+}
+
+/// How many connections had ended, over time.
+fn ended_connections(recording: &Recording) -> anyhow::Result<Vec<(i64, f64)>> {
+    let closed = recording.connections.column("closed_ns")?.i64()?;
+    let mut at: Vec<i64> = closed.iter().flatten().collect();
+    at.sort_unstable();
+    let mut points = vec![(recording.clock.unix_ns(recording.meta.started_mono_ns), 0.0)];
+    points.extend(at.iter().zip(1..).map(|(at, n)| (recording.clock.unix_ns(*at), f64::from(n))));
+    let end = recording.clock.unix_ns(recording.ended_ns()?);
+    points.push((end, at.len() as f64));
+    Ok(points)
+}
+
+fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> String {
+    let growing: Vec<String> = followed
+        .iter()
+        .filter(|found| found.level >= Level::AboveTarget && found.level != Level::Unknown)
+        .map(|found| {
+            let rate = found.trend.per_minute.unwrap_or(0.0);
+            format!("{} grow by {rate:.1} a minute", found.name)
+        })
+        .collect();
+    let mut text = if growing.is_empty() {
+        "Nothing that was followed grows beyond its target.".to_owned()
+    } else {
+        format!("There is a leak: {}.", growing.join("; "))
+    };
+    let plateaus: Vec<&str> = followed
+        .iter()
+        .filter(|found| found.trend.shape == Shape::Plateau)
+        .map(|found| found.name.as_str())
+        .collect();
+    if !plateaus.is_empty() {
+        text.push_str(&format!(" Grew and then stopped: {}.", plateaus.join(", ")));
+    }
+    if stability.restarts > 0 {
+        text.push_str(&format!(" The process was restarted {} times.", stability.restarts));
+    }
+    if stability.http_errors > 0 {
+        text.push_str(&format!(
+            " {} of {} requests failed.",
+            stability.http_errors, stability.requests
+        ));
+    }
+    if !gaps.is_empty() {
+        text.push_str(&format!(" For {} stretches of time nothing was measured.", gaps.len()));
+    }
+    if stability.stopped_early {
+        text.push_str(" The run was stopped early.");
+    }
+    text
+}

@@ -1,0 +1,77 @@
+//! Limits, and holding what was measured against them: one way for every command.
+
+pub(crate) mod limit;
+pub(crate) mod measure;
+pub(crate) mod rule;
+
+use clap::Args;
+
+use crate::error::InputError;
+use crate::report::model::{Threshold, VerdictState};
+use measure::{Measure, Subject, measure};
+use rule::Rule;
+
+/// Thresholds of the command line.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Thresholds")]
+pub(crate) struct Chosen {
+    /// A threshold such as 'handshake.p99_ms < 50'; repeatable
+    #[arg(long = "threshold", value_name = "RULE")]
+    rules: Vec<Rule>,
+    /// A TOML file with a table [thresholds], e.g. leaks.goroutines_per_minute = "< 10"
+    #[arg(long = "thresholds", value_name = "FILE")]
+    files: Vec<std::path::PathBuf>,
+    /// Thresholds of a scenario: `analyzer thresholds` lists them
+    #[arg(long = "preset", value_name = "NAME", value_parser = rule::preset_name)]
+    presets: Vec<&'static rule::Preset>,
+}
+
+impl Chosen {
+    /// All of them, presets first; a later rule on the same figure and in the same direction takes the
+    /// place of an earlier one.
+    pub(crate) fn rules(&self) -> Result<Vec<Rule>, InputError> {
+        let mut all: Vec<Rule> = Vec::new();
+        let mut take = |rules: Vec<Rule>| {
+            for rule in rules {
+                all.retain(|known| !known.is_replaced_by(&rule));
+                all.push(rule);
+            }
+        };
+        for preset in &self.presets {
+            take(preset.rules()?);
+        }
+        for file in &self.files {
+            take(rule::read(file)?);
+        }
+        take(self.rules.clone());
+        Ok(all)
+    }
+}
+
+/// Each rule with what was measured.
+pub(crate) fn judge(rules: &[Rule], subject: &Subject<'_>) -> Vec<Threshold> {
+    rules
+        .iter()
+        .map(|rule| {
+            let measure = measure(&rule.figure, subject);
+            let state = state(&measure, |value| rule.holds(value));
+            Threshold {
+                name: rule.figure.clone(),
+                limit: rule.limit_text(),
+                unit: measure.unit,
+                measured: measure.value,
+                state,
+            }
+        })
+        .collect()
+}
+
+/// What was crossed stays crossed, whatever else is not known.
+fn state(measure: &Measure, holds: impl Fn(f64) -> bool) -> VerdictState {
+    match measure.value {
+        None => VerdictState::Inconclusive,
+        Some(value) if !holds(value) && measure.certain => VerdictState::Crossed,
+        Some(value) if holds(value) && measure.complete => VerdictState::Held,
+        Some(_) => VerdictState::Inconclusive,
+    }
+}

@@ -1,0 +1,189 @@
+//! What grows is found with its rate; what has stopped growing, is noise, or came with load is not
+//! accused; and a run that proves nothing says so.
+
+mod common;
+mod scene;
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use common::{S, analyzer};
+use scene::{Conn, Scene};
+use serde_json::Value;
+
+/// Code, and the report of one capture or log.
+fn leaks(args: &[&str], dir: &Path) -> (i32, Value) {
+    let output = analyzer(&[&["leaks", "--json"], args].concat(), dir);
+    let report = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(&output.stderr)));
+    (output.status.code().unwrap(), report)
+}
+
+fn text(args: &[&str], dir: &Path) -> String {
+    let output = analyzer(&[&["leaks"], args].concat(), dir);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn followed<'a>(report: &'a Value, name: &str) -> &'a Value {
+    let all = report["followed"].as_array().unwrap();
+    all.iter().find(|found| found["name"] == name).unwrap_or_else(|| panic!("{name}: {report}"))
+}
+
+/// A metric and its value at a second.
+type Metric = (&'static str, fn(i64) -> f64);
+
+/// Half an hour, a page every 10 s: values by the second.
+fn prometheus_log(seconds: impl Iterator<Item = i64>, values: &[Metric]) -> String {
+    let mut log = String::new();
+    for second in seconds {
+        let _ = writeln!(log, "# {}", 1_700_000_000 + second);
+        for (name, of) in values {
+            let _ = writeln!(log, "{name} {}", of(second));
+        }
+    }
+    log
+}
+
+fn noise(second: i64) -> f64 {
+    ((second / 10 * 7) % 5 - 2) as f64
+}
+
+#[test]
+fn a_leak_of_goroutines_has_its_rate_and_a_plateau_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let values: &[Metric] = &[
+        ("go_goroutines", |s| 12.0 + (s / 60 * 30) as f64 + noise(s)),
+        ("process_open_fds", |s| 9.0 + (s.min(300) / 10) as f64 + noise(s)),
+        ("process_resident_memory_bytes", |s| 32_505_856.0 + noise(s) * 4096.0),
+        ("process_start_time_seconds", |_| 1.6e9),
+    ];
+    let log = prometheus_log((0..=1800).step_by(10), values);
+    fs::write(dir.path().join("metrics.log"), log).unwrap();
+    let args = ["--log", "metrics.log", "--interval", "2m", "--duration", "30m"];
+    let (code, report) = leaks(&args, dir.path());
+    assert_eq!(code, 99);
+    let goroutines = followed(&report, "goroutines");
+    assert_eq!((&goroutines["shape"], &goroutines["level"]), (&"growth".into(), &"warning".into()));
+    let rate = goroutines["per_minute"].as_f64().unwrap();
+    assert!((rate - 30.0).abs() < 0.5, "{rate}");
+    assert_eq!(followed(&report, "descriptors")["shape"], "plateau");
+    assert_eq!(followed(&report, "memory_mb")["level"], "ok");
+    assert_eq!(report["stability"]["restarts"], 0);
+    assert_eq!(report["checkpoints"].as_array().unwrap().len(), 16);
+
+    let shown = text(&args, dir.path());
+    let line = |start: &str| {
+        let found = shown.lines().find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("{start}: {shown}")).to_owned()
+    };
+    assert_eq!(line("Baseline:"), "Baseline: GOR=10 FD=7 MEM=31.0");
+    // The fourth minute has 132, less two and a noise of one.
+    assert!(line("[2/15] 4min:").starts_with("[2/15] 4min: GOR="), "{shown}");
+    assert!(line("[15/15] 30min: GOR=").contains("/min) FD="));
+    assert!(line("✗ leaks.goroutines_per_minute").ends_with("limit < 10"));
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+
+    let output = analyzer(&[&["leaks", "--markdown"], &args[..]].concat(), dir.path());
+    let markdown = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        markdown.contains("| Metric | Baseline | Final | Growth | Rate/min | Target | Status |")
+    );
+    assert!(markdown.contains("| < 10 | ✗ warning, growing |"), "{markdown}");
+    assert!(markdown.contains("**Conclusion** (✗ warning): There is a leak: goroutines grow by"));
+}
+
+#[test]
+fn a_healthy_run_holds_and_a_stopped_one_does_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let values: &[Metric] =
+        &[("go_goroutines", |s| 50.0 + noise(s)), ("process_open_fds", |s| 20.0 + noise(s))];
+    let path = dir.path().join("log");
+    fs::write(&path, prometheus_log((0..=1800).step_by(10), values)).unwrap();
+    let args = ["--log", "log", "--interval", "2m", "--duration", "30m", "--preset", "smoke-30m"];
+    let (code, report) = leaks(&args, dir.path());
+    assert_eq!((code, &report["gaps"]), (0, &Value::Array(vec![])));
+
+    // Twelve minutes of thirty.
+    fs::write(&path, prometheus_log((0..=720).step_by(10), values)).unwrap();
+    assert_eq!(leaks(&args, dir.path()).0, 99);
+    // No checkpoint for more than one and a half intervals.
+    let seconds = (0..=1800).step_by(10).filter(|s| !(600..1000).contains(s));
+    fs::write(&path, prometheus_log(seconds, values)).unwrap();
+    let (code, report) = leaks(&args, dir.path());
+    assert_eq!((code, report["gaps"].as_array().unwrap().len()), (99, 1));
+    // The process was another one from then on.
+    let restarted: &[Metric] = &[
+        ("go_goroutines", |s| 50.0 + noise(s)),
+        ("process_start_time_seconds", |s| if s < 900 { 1.6e9 } else { 1.7e9 }),
+    ];
+    fs::write(&path, prometheus_log((0..=1800).step_by(10), restarted)).unwrap();
+    let (code, report) = leaks(&args, dir.path());
+    assert_eq!((code, &report["stability"]["restarts"]), (99, &1.into()));
+    // Three pages tell no rate: 4, not 0.
+    fs::write(&path, prometheus_log((0..=240).step_by(120), values)).unwrap();
+    let rule = ["--log", "log", "--threshold", "leaks.goroutines_per_minute < 10"];
+    assert_eq!(leaks(&rule, dir.path()).0, 4);
+    let other = ["--log", "log", "--threshold", "leaks.heap_per_minute < 10"];
+    assert_eq!(leaks(&other, dir.path()).0, 4);
+}
+
+/// Ten clients a second come and go, and every second end leaks a phantom and two tasks.
+#[test]
+fn growth_goes_with_phantoms_in_a_capture() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(120 * S);
+    for n in 0..240 {
+        let conn = Conn::open(n * S / 2).ended(n * S / 2 + 3 * S, "remote", "rst");
+        // Only in the first and the third quarter.
+        let leaks = n % 2 == 0 && (n < 60 || (120..180).contains(&n));
+        scene.conns.push(match leaks {
+            // The process keeps every other one's descriptor as well.
+            true if n % 4 == 0 => conn.leaked().held(),
+            true => conn.leaked(),
+            false => conn,
+        });
+    }
+    scene.fields = Some(|at| {
+        let second = (at / S - 3).max(0);
+        let leaked = second.min(30) + (second - 60).clamp(0, 30);
+        format!("{{\".checks.goroutines.current\":{}}}", 20 + 2 * leaked)
+    });
+    scene.write(&dir.path().join("run"));
+    let (code, report) = leaks(&["run"], dir.path());
+    assert_eq!(code, 99);
+    assert_eq!(followed(&report, "phantoms")["final"], 60.0);
+    assert_eq!(followed(&report, "goroutines")["growth"], 120.0);
+    assert_eq!(followed(&report, "sockets_close_wait")["final"], 30.0);
+    let related = report["related"][0].as_str().unwrap();
+    assert!(related.starts_with("goroutines grow by 2.0"), "{related}");
+    assert!(related.contains("for each phantom, in the same stretches of time"), "{related}");
+    // The established ones are load.
+    assert_eq!(followed(&report, "sockets_established")["level"], "ok");
+
+    let output = analyzer(&["report", "run", "--preset", "smoke-30m", "-o", "out"], dir.path());
+    assert_eq!(output.status.code(), Some(99));
+    let out = dir.path().join("out");
+    let html = fs::read_to_string(out.join("report.html")).unwrap();
+    let markdown = fs::read_to_string(out.join("report.md")).unwrap();
+    for text in [html.as_str(), &markdown.replace('\\', "")] {
+        assert!(text.contains("leaks.goroutines_per_minute"), "{text}");
+        assert!(text.contains("There is a leak: goroutines grow by"));
+    }
+}
+
+#[test]
+fn nothing_to_follow_is_inconclusive_and_nothing_to_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = analyzer(&["leaks"], dir.path());
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(message, "analyzer: nothing to read: name a capture, or a log with --log\n");
+    fs::write(dir.path().join("log"), "<html>busy</html>\n").unwrap();
+    let output = analyzer(&["leaks", "--log", "log"], dir.path());
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        message.starts_with("analyzer: log: no line has a number with a time; line 1: expected a")
+    );
+}
