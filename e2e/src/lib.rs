@@ -18,4 +18,5 @@ pub mod probe;
 pub mod process;
 pub mod recording;
 pub mod scratch;
+pub mod terminal;
 pub mod truth;

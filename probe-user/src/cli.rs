@@ -25,6 +25,7 @@ use crate::{
   sudo probe connections --state close_wait --older-than 5m
   sudo probe watch --health http://127.0.0.1:3005/health --interval 10s --max-phantoms 2%
   sudo probe record -o capture --health http://127.0.0.1:3005/health --duration 10m
+  sudo probe top                                     the live view; `probe` alone does the same
   probe doctor                                       what can run on this host, and why
 
 Exit codes: 0 done, 1 a bug, 2 wrong usage or bad input, 4 inconclusive, 96 this host cannot do it,
@@ -35,7 +36,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "PATH", default_value = agent::SOCKET)]
     pub(crate) agent_socket: PathBuf,
 
-    /// Without a command: what `probe count` prints
+    /// Without a command: `probe top` on a terminal, else `probe count`
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Watch(Watch),
     /// Write a capture for `analyzer`
     Record(Record),
+    /// The live view in a terminal, also of a capture
+    Top(Top),
     /// Run the agent: metrics, JSON, and counts for the other commands
     Serve(Serve),
     /// End the agent
@@ -70,7 +73,7 @@ pub(crate) struct Doctor {
     pub(crate) json: bool,
 }
 
-#[derive(Args, Debug, Default)]
+#[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sudo probe count
   sudo probe count --container web --port 3005
@@ -287,6 +290,32 @@ pub(crate) struct Record {
     /// Print a JSON summary at the end
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  sudo probe top
+  sudo probe top --port 3005,3002-3004
+  sudo probe top --health http://127.0.0.1:3005/health
+  probe top --replay capture
+
+Keys: arrows select, Enter goes into a port and then into its connections, Esc back, s sorts,
+/ searches, p pauses, ? shows all keys, q quits. A capture also takes space (play), comma and full
+stop (a second), left and right (ten), + and - (speed).")]
+pub(crate) struct Top {
+    #[command(flatten)]
+    pub(crate) filter: Filter,
+
+    #[command(flatten)]
+    pub(crate) health: Health,
+
+    /// Time between health requests
+    #[arg(long, value_name = "2s", default_value = "2s", value_parser = interval)]
+    pub(crate) interval: Duration,
+
+    /// Show this capture instead of the kernel
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["health", "interval"])]
+    pub(crate) replay: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

@@ -43,6 +43,11 @@ impl Role {
         state::role::name(self.number())
     }
 
+    /// By the name that [`Role::name`] gives.
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        Self::value_variants().iter().copied().find(|role| role.name() == name)
+    }
+
     fn number(self) -> u8 {
         match self {
             Self::Passive => state::role::PASSIVE,

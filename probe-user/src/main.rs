@@ -14,10 +14,12 @@ mod kernel;
 mod record;
 mod signal;
 mod truth;
+mod tui;
 mod watch;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 
 use crate::{
@@ -49,12 +51,15 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let socket = cli.agent_socket;
-    match cli.command.unwrap_or_else(|| Command::Count(cli::Count::default())) {
+    let bare = || if cmd::top::is_on_terminal() { "top" } else { "count" };
+    let command = cli.command.or_else(|| Cli::parse_from(["probe", bare()]).command);
+    match command.context("the command line names no command")? {
         Command::Doctor(arguments) => cmd::doctor::run(&arguments),
         Command::Count(arguments) => cmd::count::run(&socket, &arguments).await,
         Command::Connections(arguments) => cmd::connections::run(&socket, &arguments).await,
         Command::Watch(arguments) => cmd::watch::run(&socket, arguments).await,
         Command::Record(arguments) => cmd::record::run(&socket, arguments).await,
+        Command::Top(arguments) => cmd::top::run(&socket, arguments).await,
         Command::Serve(arguments) => cmd::serve::run(&socket, &arguments).await,
         Command::Stop(arguments) => cmd::stop::run(&socket, &arguments),
     }

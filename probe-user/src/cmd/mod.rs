@@ -7,6 +7,7 @@ pub(crate) mod record;
 pub(crate) mod serve;
 pub(crate) mod stop;
 mod table;
+pub(crate) mod top;
 pub(crate) mod watch;
 
 use std::io::{self, Write};

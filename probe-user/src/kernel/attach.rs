@@ -208,7 +208,7 @@ impl Attached {
 fn cgroup_root() -> anyhow::Result<File> {
     let mounted = Mounted::find()?;
     let path = mounted.path().context("no cgroup2 file system is mounted")?;
-    File::open(&path).with_context(|| format!("cannot open {}", path.display()))
+    File::open(path).with_context(|| format!("cannot open {}", path.display()))
 }
 
 fn load_error(error: &aya::EbpfError) -> Unavailable {

@@ -1,0 +1,108 @@
+//! A real terminal (tmux), typed into and read like a person would.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::process::finish;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A terminal with one program in it; both end on drop.
+#[derive(Debug)]
+pub struct Terminal {
+    server: String,
+}
+
+impl Terminal {
+    /// A terminal of this size that runs the command (its environment's additions included).
+    ///
+    /// # Panics
+    /// Without tmux.
+    #[track_caller]
+    #[must_use]
+    pub fn start(columns: u16, rows: u16, command: &Command) -> Self {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let this = Self { server: format!("groundtruth-{}-{number}", std::process::id()) };
+        let mut tmux = this.tmux();
+        // The screen of a program that has ended stays, with its exit code.
+        tmux.args(["start-server", ";", "set-option", "-g", "remain-on-exit", "on", ";"]);
+        tmux.args(["new-session", "-d", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+        for (name, value) in command.get_envs() {
+            let value = value.unwrap_or_default().to_string_lossy();
+            tmux.arg("-e").arg(format!("{}={value}", name.to_string_lossy()));
+        }
+        tmux.arg(command.get_program()).args(command.get_args());
+        let _ = finish(&mut tmux).success("tmux");
+        this
+    }
+
+    /// Types keys, by tmux's names: `Enter`, `BSpace`, `Left`, or text. (An `Escape` right before
+    /// another key reads as Alt with it, in every terminal.)
+    #[track_caller]
+    pub fn keys(&self, keys: &[&str]) {
+        let _ = finish(self.tmux().arg("send-keys").args(keys)).success("tmux send-keys");
+    }
+
+    #[track_caller]
+    #[must_use]
+    pub fn screen(&self) -> String {
+        finish(self.tmux().args(["capture-pane", "-p"])).success("tmux capture-pane")
+    }
+
+    /// The screen with its escape sequences.
+    #[track_caller]
+    #[must_use]
+    pub fn screen_with_colours(&self) -> String {
+        finish(self.tmux().args(["capture-pane", "-p", "-e"])).success("tmux capture-pane")
+    }
+
+    /// The screen, once it shows what is looked for.
+    ///
+    /// # Panics
+    /// If it does not within 30 s.
+    #[track_caller]
+    pub fn wait(&self, what: &str, shows: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let screen = self.screen();
+            if shows(&screen) {
+                return screen;
+            }
+            assert!(Instant::now() < deadline, "never on the screen: {what}\n{screen}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// The exit code of the program, once it has ended.
+    ///
+    /// # Panics
+    /// If it does not end within 30 s.
+    #[track_caller]
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let format = "#{pane_dead} #{pane_dead_status}";
+            let text = finish(self.tmux().args(["display-message", "-p", format])).success("tmux");
+            // The pane is dead a moment before its status is known.
+            if let Some(Ok(status)) = text.strip_prefix("1 ").map(|status| status.trim().parse()) {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it has not ended:\n{}", self.screen());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn tmux(&self) -> Command {
+        let mut command = Command::new("tmux");
+        command.args(["-L", &self.server, "-f", "/dev/null"]);
+        command
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.tmux().arg("kill-server").output();
+    }
+}

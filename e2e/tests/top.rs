@@ -1,0 +1,189 @@
+//! `probe top` in a real terminal, with connections whose number is known.
+
+use std::time::Duration;
+
+use e2e::lab;
+use e2e::machine::{Need, require};
+use e2e::net::Place;
+use e2e::nobody;
+use e2e::probe;
+use e2e::process::{Running, finish};
+use e2e::recording::Recording;
+use e2e::scratch::Scratch;
+use e2e::terminal::Terminal;
+use e2e::truth::{ss, wait_equal};
+
+/// The words of the first line that begins so.
+fn row(screen: &str, start: &[&str]) -> Vec<String> {
+    screen
+        .lines()
+        .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .find(|words| words.len() >= start.len() && words.iter().zip(start).all(|(a, b)| a == b))
+        .unwrap_or_default()
+}
+
+/// A server that takes 23 clients, refuses more, and forgets five that reset their connection.
+fn server() -> lab::Server {
+    lab::Server::start(
+        &Place::host(),
+        &["serve", "--listen", "127.0.0.1:0", "--max-connections", "23"],
+    )
+}
+
+fn load(url: &str, args: &[&str]) -> Running {
+    let mut load = lab::command(&Place::host());
+    load.args(["load", "--url", url, "--ramp", "100/s"]).args(args);
+    Running::start(&mut load)
+}
+
+#[test]
+fn the_screen_says_what_is_there() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
+    let server = lab::Server::start(
+        &Place::host(),
+        &[
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--max-connections",
+            "23",
+            "--fault",
+            "app-leak-on-rst",
+        ],
+    );
+    let port = server.address().port().to_string();
+    let health = format!("http://{}/health", server.address());
+    let mut top = probe::command();
+    top.args(["top", "--port", &port, "--health", &health, "--interval", "1s"]);
+    let terminal = Terminal::start(80, 24, &top);
+    terminal.wait("the service", |screen| row(screen, &["host", &port, "passive"]).len() > 3);
+
+    // 23 are taken, and 7 more answered 503; later five of the 23 are reset, and the server forgets.
+    let url = format!("ws://{}/", server.address());
+    let _stay =
+        load(&url, &["--connections", "23", "--hold", "10m", "--end", "rst:5", "--end-at", "20s"]);
+    wait_equal("clients", &23, || ss(&Place::host(), "established", &format!("dport = :{port}")));
+    let refused = load(&url, &["--connections", "7", "--hold", "0s"]);
+    assert_eq!(refused.wait(Duration::from_secs(30)).code, Some(0));
+    let is = |words: Vec<String>, expected: &[&str]| {
+        words.starts_with(&expected.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
+    };
+    let screen = terminal.wait("23 established, 23 upgraded, reported, no phantom", |screen| {
+        is(
+            row(screen, &["host", &port, "passive"]),
+            &["host", &port, "passive", "23", "23", "23", "0"],
+        )
+    });
+    assert!(screen.contains("  exact  "), "{screen}");
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    terminal.wait("the refusals", |screen| screen.contains("7 × http_503"));
+
+    terminal.keys(&["/", "passive", "Enter"]);
+    terminal.wait("one row", |screen| row(screen, &["host", &port, "active"]).is_empty());
+    terminal.keys(&["Enter"]);
+    terminal.wait("the port's handshakes", |screen| {
+        row(screen, &["upgraded"]).get(1).is_some_and(|count| count == "23")
+            && screen.contains("stages of 30 attempts")
+            && screen.contains("outcomes (7 failed, 23.3 %)")
+            && screen.matches("http_503 ").count() >= 5
+    });
+    terminal.keys(&["Enter"]);
+    terminal.wait("the port's connections", |screen| {
+        screen.contains("23 connections, by age")
+            && row(screen, &["established", "upgraded"])
+                .last()
+                .is_some_and(|process| process == &format!("lab/{}", server.pid()))
+    });
+    terminal.keys(&["/", "no such peer", "Enter"]);
+    terminal.wait("no row", |screen| screen.contains("0 of 23 connections with \"no such peer\""));
+    terminal.keys(&["BSpace", "BSpace", "BSpace"]);
+
+    let screen = terminal.wait("five phantoms", |screen| {
+        is(
+            row(screen, &["host", &port, "passive"]),
+            &["host", &port, "passive", "18", "18", "23", "5"],
+        )
+    });
+    assert!(screen.contains("reported 23  established 18  phantoms 5"), "{screen}");
+    terminal.keys(&["?"]);
+    terminal.wait("the keys", |screen| screen.contains("any key goes back"));
+    terminal.keys(&["x", "q"]);
+    assert_eq!(terminal.exit_code(), 0);
+    let _ = server.stop();
+}
+
+#[test]
+fn a_capture_is_played_stepped_and_sought() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
+    let scratch = Scratch::new("top");
+    let server = server();
+    let port = server.address().port().to_string();
+    let directory = scratch.join("capture");
+    let recording = Recording::start(&directory, &["--port", &port]);
+    let load =
+        load(&format!("ws://{}/", server.address()), &["--connections", "23", "--hold", "2s"]);
+    assert_eq!(load.wait(Duration::from_secs(60)).code, Some(0));
+    let _ = recording.stop();
+    let _ = server.stop();
+
+    let mut top = probe::command();
+    top.args(["top", "--replay", &directory]);
+    let terminal = Terminal::start(100, 30, &top);
+    let established = |screen: &str| row(screen, &["host", &port, "passive"]).get(3).cloned();
+    terminal.wait("the capture's begin", |screen| screen.contains("replay"));
+    terminal.keys(&[" ", "$"]);
+    terminal.wait("nobody left at the end", |screen| established(screen).as_deref() == Some("0"));
+    terminal.keys(&["Enter"]);
+    terminal.wait("all handshakes", |screen| screen.contains("stages of 23 attempts"));
+    terminal.keys(&["BSpace", "0"]);
+    terminal.wait("nobody yet", |screen| {
+        screen.contains("] 0s of") && established(screen).is_none_or(|count| count == "0")
+    });
+    let mut steps = 0;
+    while established(&terminal.screen()).as_deref() != Some("23") {
+        assert!(steps < 60, "never 23:\n{}", terminal.screen());
+        steps += 1;
+        terminal.keys(&["."]);
+        terminal.wait("the next second", |screen| screen.contains(&format!("] {steps}s of")));
+    }
+    terminal.keys(&["c"]);
+    terminal.wait("the connections of then", |screen| screen.contains("23 connections, by age"));
+    terminal.keys(&["C-c"]);
+    assert_eq!(terminal.exit_code(), 130);
+}
+
+#[test]
+fn without_colour_and_without_root_it_says_so() {
+    let Some(_machine) = require(&[Need::Root, Need::Program("tmux")]) else { return };
+    let scratch = Scratch::new("top-nobody");
+    let colours = |terminal: &Terminal| {
+        terminal.wait("why not exact", |screen| screen.contains("NOT EXACT"));
+        let screen = terminal.screen_with_colours();
+        ["\u{1b}[38;", "\u{1b}[31m"].iter().any(|colour| screen.contains(colour))
+    };
+    let mut top = nobody::command(&scratch, "probe");
+    top.arg("top");
+    let terminal = Terminal::start(80, 24, &top);
+    assert!(colours(&terminal));
+    let screen = terminal.wait("the reason", |screen| screen.contains("not exact: "));
+    assert!(screen.contains("sock_diag"), "{screen}");
+    terminal.keys(&["q"]);
+    assert_eq!(terminal.exit_code(), 0);
+
+    top.env("NO_COLOR", "1");
+    let terminal = Terminal::start(80, 24, &top);
+    assert!(!colours(&terminal), "{}", terminal.screen_with_colours());
+}
+
+#[test]
+fn bare_it_is_the_live_view_on_a_terminal_and_counts_elsewhere() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
+    let terminal = Terminal::start(80, 24, &probe::command());
+    terminal.wait("the live view", |screen| screen.starts_with("probe top"));
+    drop(terminal);
+    let counted = finish(&mut probe::command()).success("probe");
+    assert!(counted.starts_with(" CONTAINER"), "{counted}");
+    let refused = probe::run(&["top"]);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    assert!(refused.stderr.contains("use `probe count`"), "{refused}");
+}

@@ -1,0 +1,86 @@
+//! `probe top`: the live view in a terminal.
+
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    cli::Top,
+    error::Error,
+    exit::Exit,
+    health::path::FieldPath,
+    identity::Identity,
+    truth::{
+        choose::{self, Need},
+        source::Backend,
+    },
+    tui::{
+        self, Feed, Title,
+        live::{self, Live},
+        replay::Replay,
+    },
+    watch::population::Population,
+};
+
+/// Between two samples of the counts.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Updates that wait for a slow terminal.
+const BACKLOG: usize = 1024;
+
+/// Whether somebody is there to look and to press keys.
+pub(crate) fn is_on_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
+    if !is_on_terminal() {
+        return Err(Error::input(
+            "top draws on a terminal, and standard input or output is none",
+            "for one look use `probe count`, for a line per interval `probe watch`",
+        )
+        .into());
+    }
+    if let Some(capture) = &arguments.replay {
+        let replay = Replay::open(capture, &arguments.filter)?;
+        let title = Title { host: replay.host().to_owned(), backend: replay.backend().to_owned() };
+        return tui::run(Feed::Replay(Box::new(replay)), title).await;
+    }
+    let source = choose::open(socket, Need::Any)?;
+    let identity = Arc::new(Identity::new()?);
+    let slots = source.slots()?;
+    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    arguments.filter.check_containers(&identity)?;
+    let title = Title {
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| "this host".into(), |name| name.trim().to_owned()),
+        backend: match source.backend() {
+            Backend::Ebpf => "ebpf".into(),
+            Backend::SockDiag => "sock_diag".into(),
+        },
+    };
+
+    let (sender, updates) = mpsc::channel(BACKLOG);
+    let (wish, wished) = watch::channel(None);
+    // Nothing of what a balancer says of its shards is shown here.
+    let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
+    if let Some(poller) = arguments.health.poller(&shards) {
+        let population = Population::new(
+            Arc::clone(&source),
+            Arc::clone(&identity),
+            arguments.filter.clone(),
+            Some(poller.target.url.port),
+        )?;
+        population.refresh().await?;
+        population.check_ports()?;
+        tokio::spawn(live::ask(poller, population, arguments.interval, sender.clone()));
+    }
+    let live = Live { source, identity, filter: arguments.filter, interval: INTERVAL };
+    tokio::spawn(live.run(sender, wished));
+    tui::run(Feed::Live { updates, wish }, title).await
+}

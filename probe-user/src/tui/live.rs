@@ -1,0 +1,250 @@
+//! Feeds the board from a running kernel: counts once a second, connections as often as they are
+//! cheap, and whatever ends in between.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use probe_common::{
+    connection::class,
+    connection::flag,
+    key::{CountKey, CountSlot},
+    state::{self, role},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
+
+use super::{
+    board::{Level, Reported, Service},
+    leg::Leg,
+    table::Connection,
+};
+use crate::{
+    clock,
+    cmd::connections::{self, Wanted},
+    export::json::key_of,
+    filter::{Filter, Ports, Role},
+    handshake::follow::Observed,
+    health::poller::Poller,
+    identity::Identity,
+    truth::source::Source,
+    watch::{poll::Watcher, population::Population},
+};
+
+/// Between two looks at every socket, which note what no event has shown.
+const SETTLE_EVERY: Duration = Duration::from_secs(5);
+/// Between two reads of all connections at least, and how many times their own time they rest.
+const OPEN_EVERY: Duration = Duration::from_secs(1);
+const OPEN_SHARE: u32 = 20;
+
+/// What has changed.
+#[derive(Debug)]
+pub(crate) enum Update {
+    Counts {
+        at_mono_ns: i64,
+        unix_ns: i64,
+        levels: Vec<(Service, Level)>,
+        degraded: Vec<String>,
+        exact: bool,
+    },
+    Open(Vec<Leg>),
+    Ended(Vec<Leg>),
+    Reported(Reported),
+    /// The rows of the service that was asked for.
+    Connections(Vec<Connection>),
+    /// The kernel or the agent cannot be asked any more.
+    Failed(anyhow::Error),
+}
+
+/// What the view wants beside the counts: the connections of one service.
+pub(crate) type Wish = watch::Receiver<Option<Service>>;
+
+pub(crate) struct Live {
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) filter: Filter,
+    pub(crate) interval: Duration,
+}
+
+impl Live {
+    /// Sends until nobody takes it any more, or the source fails.
+    pub(crate) async fn run(self, updates: mpsc::Sender<Update>, mut wish: Wish) {
+        if let Err(error) = self.feed(&updates, &mut wish).await {
+            let _ = updates.send(Update::Failed(error)).await;
+        }
+    }
+
+    async fn feed(&self, updates: &mpsc::Sender<Update>, wish: &mut Wish) -> anyhow::Result<()> {
+        let mut ended = self.source.ended();
+        let mut ticks = tokio::time::interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut settled = Instant::now();
+        let mut open_due = Instant::now();
+        loop {
+            tokio::select! {
+                batch = next(&mut ended) => match batch {
+                    Some(batch) => {
+                        let legs = self.legs(&batch);
+                        if updates.send(Update::Ended(legs)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                    None => anyhow::bail!("the agent ended: start it again, or `probe top` without it"),
+                },
+                changed = wish.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    self.send_connections(updates, wish).await?;
+                }
+                _ = ticks.tick() => {
+                    if updates.send(self.counts().await?).await.is_err() {
+                        return Ok(());
+                    }
+                    if Instant::now() >= open_due {
+                        let began = Instant::now();
+                        let open = tokio::task::block_in_place(|| self.source.connections())?;
+                        let legs = self.legs(&open);
+                        open_due = Instant::now() + OPEN_EVERY.max(began.elapsed() * OPEN_SHARE);
+                        let _ = updates.send(Update::Open(legs)).await;
+                        self.send_connections(updates, wish).await?;
+                    }
+                    // Last, so that the first numbers are there at once.
+                    if settled.elapsed() >= SETTLE_EVERY {
+                        tokio::task::block_in_place(|| self.source.settle())?;
+                        settled = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn counts(&self) -> anyhow::Result<Update> {
+        let mut slots = self.source.slots()?;
+        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        slots.retain(|slot| self.filter.keeps_of(&slot.key, &self.identity));
+        let mut levels: BTreeMap<Service, Level> = BTreeMap::new();
+        for slot in &slots {
+            add(levels.entry(self.service(&slot.key)).or_default(), slot);
+        }
+        let exactness = self.source.exactness()?;
+        Ok(Update::Counts {
+            at_mono_ns: clock::mono_ns(),
+            unix_ns: clock::unix_ns(),
+            levels: levels.into_iter().filter(|(_, level)| *level != Level::default()).collect(),
+            degraded: exactness.degraded,
+            exact: exactness.exact,
+        })
+    }
+
+    async fn send_connections(
+        &self,
+        updates: &mpsc::Sender<Update>,
+        wish: &mut Wish,
+    ) -> anyhow::Result<()> {
+        let Some(service) = wish.borrow_and_update().clone() else { return Ok(()) };
+        let filter = Filter {
+            ports: Ports::one(service.port),
+            roles: Role::of_name(&service.role).into_iter().collect(),
+            ..self.filter.clone()
+        };
+        let found =
+            connections::find(self.source.as_ref(), &self.identity, &filter, Wanted::default())
+                .await?;
+        let rows = found
+            .iter()
+            .filter(|found| found.container.name == service.container)
+            .map(Connection::of_json)
+            .collect();
+        let _ = updates.send(Update::Connections(rows)).await;
+        Ok(())
+    }
+
+    fn legs(&self, observed: &[Observed]) -> Vec<Leg> {
+        let mut services: HashMap<CountKey, Arc<Service>> = HashMap::new();
+        observed
+            .iter()
+            .filter(|seen| seen.flags & flag::LISTENER == 0)
+            .filter_map(|seen| {
+                let key = key_of(seen);
+                if !self.filter.keeps_of(&key, &self.identity) {
+                    return None;
+                }
+                let service =
+                    services.entry(key).or_insert_with(|| Arc::new(self.service(&key))).clone();
+                Some(Leg::of(seen, service))
+            })
+            .collect()
+    }
+
+    fn service(&self, key: &CountKey) -> Service {
+        service(&self.identity, key)
+    }
+}
+
+fn service(identity: &Identity, key: &CountKey) -> Service {
+    Service {
+        container: identity.of(key.cgroup_id, key.netns).name,
+        port: key.port,
+        role: role::name(key.role).into(),
+    }
+}
+
+fn add(level: &mut Level, slot: &CountSlot) {
+    let state = |state: u8| slot.states[usize::from(state) - 1];
+    level.established += state(state::ESTABLISHED);
+    level.upgraded += slot.classes[usize::from(class::UPGRADED)];
+    level.close_wait += state(state::CLOSE_WAIT);
+    level.closed_held += state(state::CLOSE);
+    level.listening |= state(state::LISTEN) > 0;
+    level.opened_total += slot.established_total;
+    level.closed_total += slot.closed_total;
+}
+
+/// Never ready where there is no stream of ended connections.
+async fn next<T>(ended: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+    match ended {
+        Some(ended) => ended.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Asks a server what it holds, until nobody wants to know.
+pub(crate) async fn ask(
+    poller: Poller,
+    population: Population,
+    interval: Duration,
+    updates: mpsc::Sender<Update>,
+) {
+    let mut watcher = Watcher::new(&poller, &population, Duration::ZERO);
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // The counts meet the same failure, and report it.
+        let (Ok(()), Ok(poll), Ok(slots)) =
+            (population.refresh().await, watcher.poll().await, population.slots())
+        else {
+            return;
+        };
+        let services: BTreeSet<Service> =
+            slots.iter().map(|slot| service(&population.identity, &slot.key)).collect();
+        let reported = Reported {
+            url: poller.target.url.to_string(),
+            answer: match poll.sample.answer {
+                Ok(answer) => Ok(answer.reported),
+                Err(failure) => Err(failure.to_string()),
+            },
+            kernel_min: Some(poll.bracket.min),
+            kernel_max: Some(poll.bracket.max),
+            services: services.into_iter().collect(),
+        };
+        if updates.send(Update::Reported(reported)).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! One port's sockets.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    text::Line,
+    widgets::{Paragraph, Row},
+};
+
+use super::{View, clean, right};
+use crate::tui::{
+    board::Service,
+    table::{arranged, brief},
+};
+
+/// Returns how many rows there are.
+pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service) -> usize {
+    let state = view.state;
+    let rows = arranged(view.connections, &state.search, state.order, state.reverse);
+    let [head, list] = Layout::vertical([Constraint::Length(1), Constraint::Min(2)]).areas(area);
+    let found = if state.search.is_empty() {
+        format!("{} connections", rows.len())
+    } else {
+        let all = view.connections.len();
+        format!("{} of {all} connections with \"{}\"", rows.len(), clean(&state.search))
+    };
+    frame.render_widget(
+        Paragraph::new(Line::from(view.strong(&format!(
+            "{} port {} {}: {found}, by {}{}",
+            clean(&service.container),
+            service.port,
+            service.role,
+            state.order.name(),
+            if state.reverse { ", reversed" } else { "" }
+        )))),
+        head,
+    );
+    // The peer's address may be IPv6: it takes what the others leave.
+    let fixed = [11, 8, 5, 6, 5, 18];
+    let peer = list.width.saturating_sub(fixed.iter().sum::<u16>() + 6).max(15);
+    let widths = vec![fixed[0], fixed[1], peer, fixed[2], fixed[3], fixed[4], fixed[5]];
+    let header = vec![
+        "STATE".into(),
+        "CLASS".into(),
+        "PEER".into(),
+        right("AGE", 5),
+        right("SILENT", 6),
+        right("RETR", 5),
+        "PROCESS".into(),
+    ];
+    // Only what can be in sight is made into rows: the list may be long.
+    let height = usize::from(list.height.saturating_sub(1)).max(1);
+    let first = (state.selected + 1).saturating_sub(height);
+    let shown = rows
+        .iter()
+        .enumerate()
+        .map(|(index, row)| {
+            if index < first || index > state.selected + height {
+                return Row::default();
+            }
+            let time = |ms: Option<u64>| ms.map_or_else(|| "-".into(), brief);
+            let retransmits = row.retransmits.map_or_else(|| "-".into(), |n| n.to_string());
+            Row::new([
+                row.state.clone(),
+                row.class.clone(),
+                row.peer.to_string(),
+                right(time(row.age_ms), 5),
+                right(time(row.silent_ms), 6),
+                right(retransmits, 5),
+                clean(&row.process),
+            ])
+        })
+        .collect();
+    view.list(frame, list, header, widths, shown);
+    rows.len()
+}

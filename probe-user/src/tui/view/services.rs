@@ -1,0 +1,261 @@
+//! The first screen: every container, port and role, and the failures of them all.
+
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    text::Line,
+    widgets::{Cell, Paragraph, Row},
+};
+
+use super::{View, clean, right, spark};
+use crate::{
+    tui::{
+        board::{Board, Service, Tally, percentile},
+        state::{Sort, State},
+        table::brief_us,
+    },
+    watch::style::Tone,
+};
+
+/// A row before it is drawn.
+pub(in crate::tui) struct Summary {
+    pub(in crate::tui) service: Service,
+    established: i64,
+    upgraded: i64,
+    close_wait: i64,
+    opened_rate: f64,
+    reported: Option<(i64, i64)>,
+    p50: Option<u64>,
+    p99: Option<u64>,
+    pub(super) tally: Tally,
+    history: Vec<u64>,
+}
+
+/// The services that match the search, in the order that was chosen.
+pub(super) fn summaries(board: &Board, state: &State) -> Vec<Summary> {
+    let mut tallies = board.tallies();
+    let times = board.times();
+    let mut rows: Vec<Summary> = board
+        .lines
+        .iter()
+        .map(|(service, line)| {
+            let times = times.get(service).map(Vec::as_slice).unwrap_or_default();
+            Summary {
+                service: service.clone(),
+                established: line.level.established,
+                upgraded: line.level.upgraded,
+                close_wait: line.level.close_wait,
+                opened_rate: line.opened_rate,
+                // A number that is the sum of several services stands in the title only.
+                reported: board.reported_of(service).filter(|r| r.services.len() == 1).and_then(
+                    |reported| Some((*reported.answer.as_ref().ok()?, reported.phantoms()?)),
+                ),
+                p50: percentile(times, 50.0),
+                p99: percentile(times, 99.0),
+                tally: tallies.remove(service).unwrap_or_default(),
+                history: line.history.iter().copied().collect(),
+            }
+        })
+        .filter(|row| {
+            state.search.is_empty()
+                || row.service.container.contains(&state.search)
+                || row.service.port.to_string().contains(&state.search)
+                || row.service.role.contains(&state.search)
+        })
+        .collect();
+    rows.sort_by(|a, b| {
+        let ordering = match state.sort {
+            Sort::Established => b.established.cmp(&a.established),
+            Sort::Failed => b.tally.failed.cmp(&a.tally.failed),
+            Sort::New => b.opened_rate.total_cmp(&a.opened_rate),
+            Sort::Name => std::cmp::Ordering::Equal,
+        };
+        let ordering = ordering.then_with(|| a.service.cmp(&b.service));
+        if state.reverse { ordering.reverse() } else { ordering }
+    });
+    rows
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Container,
+    Port,
+    Role,
+    Established,
+    Upgraded,
+    CloseWait,
+    Reported,
+    Phantom,
+    New,
+    P50,
+    P99,
+    Failed,
+    Trend,
+}
+
+use Column::{
+    CloseWait, Container, Established, Failed, New, P50, P99, Phantom, Port, Reported, Role, Trend,
+    Upgraded,
+};
+
+impl Column {
+    const ALL: [Self; 13] = [
+        Container,
+        Port,
+        Role,
+        Established,
+        Upgraded,
+        CloseWait,
+        Reported,
+        Phantom,
+        New,
+        P50,
+        P99,
+        Failed,
+        Trend,
+    ];
+    /// What goes first where the terminal is narrow.
+    const DISPENSABLE: [Self; 4] = [Trend, CloseWait, P50, New];
+
+    fn head(self) -> (&'static str, u16) {
+        match self {
+            Container => ("CONTAINER", 12),
+            Port => ("PORT", 5),
+            Role => ("ROLE", 7),
+            Established => ("ESTAB", 6),
+            Upgraded => ("UPGR", 6),
+            CloseWait => ("CLWAIT", 6),
+            Reported => ("REPORTED", 8),
+            Phantom => ("PHANTOM", 7),
+            New => ("NEW/S", 5),
+            P50 => ("P50", 5),
+            P99 => ("P99", 5),
+            Failed => ("FAILED", 6),
+            Trend => ("TREND", 6),
+        }
+    }
+
+    fn is_text(self) -> bool {
+        matches!(self, Container | Role | Trend)
+    }
+}
+
+/// As many columns as fit; what is left over goes to the trend, else to the names.
+fn fit(width: u16, with_reported: bool) -> Vec<(Column, u16)> {
+    let mut columns: Vec<Column> = Column::ALL
+        .into_iter()
+        .filter(|column| with_reported || !matches!(column, Reported | Phantom))
+        .collect();
+    let needed = |columns: &[Column]| -> u16 {
+        columns.iter().map(|column| column.head().1 + 1).sum::<u16>().saturating_sub(1)
+    };
+    for column in Column::DISPENSABLE {
+        if needed(&columns) > width {
+            columns.retain(|kept| *kept != column);
+        }
+    }
+    let mut left = width.saturating_sub(needed(&columns));
+    let mut fitted: Vec<(Column, u16)> =
+        columns.into_iter().map(|column| (column, column.head().1)).collect();
+    let for_names = if fitted.iter().any(|(column, _)| *column == Trend) { left / 3 } else { left };
+    for (column, width) in &mut fitted {
+        let more = match column {
+            Container => for_names.min(28),
+            Trend => left.min(54),
+            _ => 0,
+        };
+        *width += more;
+        left -= more;
+    }
+    fitted
+}
+
+pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, rows: &[Summary]) {
+    let failures = failures(view, rows);
+    let height = u16::try_from(failures.len()).unwrap_or(u16::MAX).min(area.height / 3);
+    let [list, below] =
+        Layout::vertical([Constraint::Min(3), Constraint::Length(height)]).areas(area);
+    if view.board.lines.is_empty() {
+        let text = if view.board.at_unix_ns == 0 { "counting …" } else { "no connections" };
+        frame.render_widget(Paragraph::new(text), list);
+        return;
+    }
+    let columns = fit(list.width, !view.board.reported.is_empty());
+    let header = columns
+        .iter()
+        .map(|&(column, width)| {
+            let name = column.head().0;
+            if column.is_text() { name.to_owned() } else { right(name, usize::from(width)) }
+        })
+        .collect();
+    let table = rows
+        .iter()
+        .map(|row| Row::new(columns.iter().map(|&(column, width)| cell(view, row, column, width))))
+        .collect();
+    let widths = columns.iter().map(|(_, width)| *width).collect();
+    view.list(frame, list, header, widths, table);
+    frame.render_widget(Paragraph::new(failures), below);
+}
+
+fn cell(view: &View, row: &Summary, column: Column, width: u16) -> Cell<'static> {
+    let width = usize::from(width);
+    let time = |us: Option<u64>| us.map_or_else(|| "-".into(), brief_us);
+    let text = match column {
+        Container => return clean(&row.service.container).into(),
+        Role => return clean(&row.service.role).into(),
+        Trend => return spark(row.history.iter().copied(), width).into(),
+        Port => row.service.port.to_string(),
+        Established => row.established.to_string(),
+        Upgraded => row.upgraded.to_string(),
+        CloseWait => row.close_wait.to_string(),
+        Reported => row.reported.map_or("-".into(), |(reported, _)| reported.to_string()),
+        Phantom => row.reported.map_or("-".into(), |(_, phantoms)| phantoms.to_string()),
+        New => format!("{:.0}", row.opened_rate),
+        P50 => time(row.p50),
+        P99 => time(row.p99),
+        Failed => row.tally.failed.to_string(),
+    };
+    let bad = match column {
+        Phantom => row.reported.is_some_and(|(_, phantoms)| phantoms > 0),
+        Failed => row.tally.failed > 0,
+        _ => false,
+    };
+    let cell = Cell::from(right(text, width));
+    if bad { cell.style(view.look(Tone::Bad)) } else { cell }
+}
+
+/// Failed handshakes of all that is listed, the most frequent outcome first.
+fn failures(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
+    let mut outcomes: Vec<(&str, u64, &Service)> = rows
+        .iter()
+        .flat_map(|row| {
+            row.tally
+                .outcomes
+                .iter()
+                .filter(|(outcome, _)| !matches!(outcome.as_ref(), "upgraded" | "open"))
+                .map(|(outcome, count)| (outcome.as_ref(), *count, &row.service))
+        })
+        .collect();
+    outcomes.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let sorted = format!("sorted by {}", view.state.sort.name());
+    if outcomes.is_empty() {
+        return vec![Line::raw(""), Line::raw(format!("no failed handshakes  ({sorted})"))];
+    }
+    let mut lines = vec![
+        Line::raw(""),
+        Line::from(view.strong(&format!("failed handshakes by outcome  ({sorted})"))),
+    ];
+    lines.extend(outcomes.iter().map(|(outcome, count, service)| {
+        Line::from(view.toned(
+            Tone::Bad,
+            format!(
+                "{count:>8} × {:<32} {} {} {}",
+                clean(outcome),
+                clean(&service.container),
+                service.port,
+                service.role
+            ),
+        ))
+    }));
+    lines
+}
