@@ -9,6 +9,7 @@ mod handshake;
 mod input;
 mod join;
 mod leak;
+mod listed;
 mod lives;
 mod population;
 mod report;

@@ -65,10 +65,24 @@ fn report_writes_three_files_that_say_the_same() {
 #[test]
 fn the_same_input_gives_the_same_bytes_whatever_the_threads() {
     let temp = tempfile::tempdir().unwrap();
-    scene().write(&temp.path().join("run"));
+    let mut scene = scene();
+    scene.fields = Some(|at| format!("{{\".goroutines\":{}}}", 20 + at / S));
+    scene.write(&temp.path().join("run"));
+    let mut lines = String::new();
+    for (n, conn) in scene.conns.iter().enumerate() {
+        let start = START_UNIX + conn.from;
+        let _ = writeln!(
+            lines,
+            r#"{{"started_unix_ns":{},"upgraded_unix_ns":{},"local_address":"10.0.0.9","local_port":{},"outcome":"upgraded"}}"#,
+            start - 1000,
+            start + 1000,
+            10_000 + n,
+        );
+    }
+    fs::write(temp.path().join("clients.jsonl"), lines).unwrap();
     let run = |threads: &str| {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_analyzer"))
-            .args(["report", "run", "-o", "out", "--json"])
+            .args(["report", "run", "-o", "out", "--client", "clients.jsonl", "--json"])
             .env("POLARS_MAX_THREADS", threads)
             .current_dir(temp.path())
             .output()

@@ -40,8 +40,13 @@ pub(crate) struct Recording {
     pub(crate) counts: DataFrame,
     pub(crate) health: DataFrame,
     pub(crate) metrics: DataFrame,
+    /// The server's own list of connections.
+    pub(crate) listed: DataFrame,
     /// By how much each of the kernel's own counters grew, over all namespaces.
     pub(crate) kernel_growth: BTreeMap<String, f64>,
+    /// The largest difference between the probe's count and the kernel's own; `None` if none was held
+    /// against the other.
+    pub(crate) worst_drift: Option<f64>,
     pub(crate) clock: HostClock,
     pub(crate) loss: Vec<Loss>,
     pub(crate) containers: Vec<Container>,
@@ -58,6 +63,7 @@ impl Recording {
         let counts = read(Table::Counts)?;
         let health = read(Table::Health)?;
         let metrics = read(Table::Metrics)?;
+        let listed = read(Table::Listed)?;
         let kernel = read(Table::Kernel)?;
         let clock = read(Table::Clock)?;
         let loss = read(Table::Loss)?;
@@ -72,6 +78,7 @@ impl Recording {
                 pairs.filter_map(|(mono, unix)| Some((mono?, unix?))).collect(),
             ),
             kernel_growth: kernel_growth(&kernel)?,
+            worst_drift: worst_drift(&kernel)?,
             loss: losses(&loss)?,
             containers: container_list(&containers)?,
             meta,
@@ -79,6 +86,7 @@ impl Recording {
             counts,
             health,
             metrics,
+            listed,
             truncated,
         })
     }
@@ -187,6 +195,13 @@ fn kernel_growth(table: &DataFrame) -> anyhow::Result<BTreeMap<String, f64>> {
         *growth.entry(name.to_owned()).or_insert(0.0) += last.1 - first.1;
     }
     Ok(growth)
+}
+
+fn worst_drift(table: &DataFrame) -> anyhow::Result<Option<f64>> {
+    let names = table.column("name")?.str()?;
+    let values = table.column("value")?.f64()?;
+    let drifts = names.iter().zip(values.iter()).filter(|(name, _)| *name == Some("drift"));
+    Ok(drifts.filter_map(|(_, value)| Some(value?.abs())).max_by(f64::total_cmp))
 }
 
 fn losses(table: &DataFrame) -> anyhow::Result<Vec<Loss>> {

@@ -187,8 +187,8 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
     let Some([good, target, warning, critical]) = limits else {
         // No limit of their own: growth that chance does not explain is worth a look, but not of what
         // is load or comes and goes by itself.
-        let load = matches!(name, "sockets_established" | "pool_idle" | "pool_reuse_percent");
-        return if trend.shape == Shape::Growth && !load { Level::Warning } else { Level::Ok };
+        let grows = trend.shape == Shape::Growth && !is_load(name);
+        return if grows { Level::Warning } else { Level::Ok };
     };
     if rate >= *target && low <= 0.0 {
         return Level::Unknown;
@@ -200,6 +200,11 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
         rate if rate <= *critical => Level::Warning,
         _ => Level::Critical,
     }
+}
+
+/// What comes and goes with the clients.
+fn is_load(name: &str) -> bool {
+    matches!(name, "sockets_established" | "cpu_percent" | "pool_idle" | "pool_reuse_percent")
 }
 
 fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
@@ -325,7 +330,7 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
     };
     let plateaus: Vec<&str> = followed
         .iter()
-        .filter(|found| found.trend.shape == Shape::Plateau)
+        .filter(|found| found.trend.shape == Shape::Plateau && !is_load(&found.name))
         .map(|found| found.name.as_str())
         .collect();
     if !plateaus.is_empty() {

@@ -147,6 +147,7 @@ fn capture(
                 .iter()
                 .map(|(table, at_byte)| Truncation { table, at_byte: *at_byte })
                 .collect(),
+            worst_drift: recording.worst_drift,
             losses: recording
                 .loss
                 .iter()

@@ -335,6 +335,12 @@ fn method_section(report: &Report) -> Markup {
                 pre {
                     "analyzer phantoms " (capture.name) "\n"
                     "analyzer connections " (capture.name) " --role passive --csv"
+                    @if capture.handshakes.is_some() { "\nanalyzer handshakes " (capture.name) }
+                    @if capture.leaks.is_some() { "\nanalyzer leaks " (capture.name) }
+                    @if let Some(clients) = &report.clients {
+                        "\nanalyzer clients " (capture.name)
+                        @for file in &clients.files { " --client " (file.path) }
+                    }
                 }
             }
             p.soft.small { "This report: " code { (report.command_line.join(" ")) } }

@@ -99,7 +99,8 @@ fn followed_line(followed: &Followed) -> String {
 /// Whole numbers as they are, others with one digit.
 pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 {
-        thousands(value as i64)
+        // ASCII, as the rates beside it.
+        thousands(value as i64).replace('−', "-")
     } else {
         format!("{value:.1}")
     }

@@ -107,6 +107,15 @@ pub(crate) fn quality_lines(capture: &CaptureReport) -> Vec<String> {
     if lines.is_empty() {
         lines.push("nothing was lost, nothing is known to be missing".to_owned());
     }
+    if let Some(drift) = quality.worst_drift {
+        lines.push(format!(
+            "greatest drift between the probe's and the kernel's own count: {drift}"
+        ));
+    }
+    if let Some(handshakes) = capture.handshakes.as_ref().filter(|found| found.links.linked > 0) {
+        let links = &handshakes.links;
+        lines.push(format!("{} of {} links between legs are certain", links.certain, links.linked));
+    }
     lines
 }
 

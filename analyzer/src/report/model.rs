@@ -100,6 +100,8 @@ pub(crate) struct Quality {
     pub(crate) cut_off: bool,
     pub(crate) truncated_tables: Vec<Truncation>,
     pub(crate) losses: Vec<LossReport>,
+    /// The largest difference between the probe's count and the kernel's own; `null` if not audited.
+    pub(crate) worst_drift: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]

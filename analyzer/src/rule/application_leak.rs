@@ -5,6 +5,7 @@
 //! points at the path where the server's clean-up is missing.
 
 use crate::clock::utc_time;
+use crate::listed::left_behind;
 use crate::report::model::{Certainty, Finding, Kind};
 use crate::report::verdict::plural;
 use crate::rule::Case;
@@ -71,7 +72,17 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
             course.born_before()
         ));
     }
-    let rows = course.rows_ended(case, culprit.map(|share| &share.ending));
+    let on_the_list = left_behind(case.recording, case.joined)?
+        .filter(|rows| course.at_end > 0 && rows.len() as i64 == course.at_end);
+    if let Some(rows) = &on_the_list {
+        evidence_for.push(format!(
+            "the server's own list still has {} that are over",
+            plural(rows.len() as i64, "connection")
+        ));
+    }
+    let named = on_the_list.is_some();
+    let rows =
+        on_the_list.unwrap_or_else(|| course.rows_ended(case, culprit.map(|share| &share.ending)));
     Ok(Some(Finding {
         kind: Kind::ApplicationLeak,
         count: course.peak,
@@ -80,7 +91,7 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
         certainty: Certainty::Certain,
         cause,
         cause_certainty,
-        examples_are_named: culprit.is_some() && rows.len() as i64 == born,
+        examples_are_named: named || (culprit.is_some() && rows.len() as i64 == born),
         examples: case.examples(rows.into_iter())?,
         next_steps: next_steps(culprit.copied()),
         evidence_for,

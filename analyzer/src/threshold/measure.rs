@@ -66,6 +66,7 @@ pub(crate) const FIGURES: &[(&str, &str)] = &[
     ("leaks.memory_mb_per_minute", "resident memory in MiB"),
     ("leaks.memory_mb_growth", "final less baseline; also of every other series"),
     ("leaks.memory_mb_peak_growth", "highest less baseline; also of every other series"),
+    ("leaks.cpu_percent_max", "highest value; also of every other series"),
     ("leaks.phantoms_per_minute", "phantoms"),
     ("leaks.sockets_close_wait_per_minute", "sockets by kernel state"),
     ("leaks.pool_idle_final", "last value; also of every other series"),
@@ -76,7 +77,7 @@ pub(crate) const FIGURES: &[(&str, &str)] = &[
     ("leaks.stopped_early", "1 if the run was shorter than planned, or cut off"),
 ];
 
-const PER_SERIES: [&str; 4] = ["_per_minute", "_peak_growth", "_growth", "_final"];
+const PER_SERIES: [&str; 5] = ["_per_minute", "_peak_growth", "_growth", "_final", "_max"];
 
 pub(crate) fn is_known(figure: &str) -> bool {
     let listed = FIGURES.iter().any(|(name, _)| *name == figure);
@@ -233,6 +234,7 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
             }
             "_peak_growth" => (Some(trend.peak - trend.baseline), "", true),
             "_growth" => (Some(trend.growth), "", true),
+            "_max" => (Some(trend.peak), "", true),
             _ => (Some(trend.last), "", true),
         };
         let unit = if memory && unit.is_empty() { "MiB" } else { unit };

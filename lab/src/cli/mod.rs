@@ -83,6 +83,8 @@ Examples:
   sudo lab run app-leak-rst -o /tmp/leak --fixed --json
   sudo lab run mixed-three -o /tmp/mixed
   sudo lab run tabs -o /tmp/tabs
+  sudo lab run smoke-30m -o /tmp/smoke --time-scale 0.02 --fault never-close:20%
+  sudo lab run custom -o /tmp/custom --connections 700 --hold 2m --heartbeat 15s
   sudo lab run slot-race -o /tmp/race --fault wrong-path:5%
 
 Written to DIR: truth.jsonl, results.jsonl, capture/, report.html, report.md, report.json and run.json;

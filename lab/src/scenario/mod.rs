@@ -21,6 +21,8 @@ pub(crate) enum Chosen {
     Phantoms(&'static Scenario),
     /// Clients that are turned away.
     Handshakes(&'static handshake::Handshakes),
+    /// Several, one after the other.
+    Sequence(&'static Sequence),
     /// Servers that keep what they should let go.
     Leaks(&'static leak::Leaks),
 }
@@ -52,12 +54,71 @@ pub(crate) struct Scenario {
     watch: Option<Duration>,
     /// `--min-success` of the clients, in percent.
     min_success: u32,
+    /// Instead of the hold: each connection stays so long, and others come, for as long as the hold.
+    churn: Option<Duration>,
     /// `--max-phantoms` of the report.
     max_phantoms: u64,
+    /// `--preset` of the report.
+    preset: Option<&'static str>,
+    /// Checkpoints of the report lie so far apart.
+    checkpoints: Option<Duration>,
     /// What the analyzer must find: kind of phantom, and how many.
     expect: Option<(&'static str, u64)>,
-    /// Exit 0 if what was found equals what was done, whatever the analyzer's thresholds say.
-    exit_by_truth: bool,
+    verdict: Verdict,
+}
+
+/// What the exit code of a run goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// 0 if what was found equals what was done, whatever the analyzer's thresholds say.
+    Truth,
+    /// What was found must equal what was done; then the thresholds.
+    TruthAndThresholds,
+    /// The thresholds alone, as with anybody's server.
+    Thresholds,
+}
+
+/// Scenarios one after the other, with a pause in between.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sequence {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) of: &'static [&'static str],
+    /// For `--time-scale 1`.
+    pub(crate) pause: Duration,
+}
+
+/// What `lab run custom` was asked for, where it differs from its defaults.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Custom {
+    pub(crate) connections: Option<u64>,
+    pub(crate) ramp: Option<u32>,
+    pub(crate) hold: Option<Duration>,
+    pub(crate) message_interval: Option<Duration>,
+    pub(crate) heartbeat: Option<Duration>,
+}
+
+impl Scenario {
+    pub(crate) fn is_custom(&self) -> bool {
+        self.name == table::CUSTOM
+    }
+
+    /// A server without a fault of its own may be given some.
+    pub(crate) fn takes_faults(&self) -> bool {
+        self.verdict == Verdict::Thresholds && self.balancer_slots.is_none()
+    }
+
+    #[must_use]
+    pub(crate) fn with(self, custom: &Custom) -> Self {
+        Scenario {
+            connections: custom.connections.unwrap_or(self.connections),
+            ramp: custom.ramp.unwrap_or(self.ramp),
+            hold: custom.hold.unwrap_or(self.hold),
+            message_interval: custom.message_interval.or(self.message_interval),
+            heartbeat: custom.heartbeat.or(self.heartbeat),
+            ..self
+        }
+    }
 }
 
 /// The scenario called `name`.
@@ -65,7 +126,8 @@ pub(crate) fn find(name: &str) -> Result<Chosen, String> {
     let phantoms = table::ALL.iter().map(|one| (one.name, Chosen::Phantoms(one)));
     let handshakes = handshake::ALL.iter().map(|one| (one.name, Chosen::Handshakes(one)));
     let leaks = leak::ALL.iter().map(|one| (one.name, Chosen::Leaks(one)));
-    let mut all = phantoms.chain(handshakes).chain(leaks);
+    let sequences = table::SEQUENCES.iter().map(|one| (one.name, Chosen::Sequence(one)));
+    let mut all = phantoms.chain(handshakes).chain(leaks).chain(sequences);
     all.clone().find(|(known, _)| *known == name).map(|(_, chosen)| chosen).ok_or_else(|| {
         let names: Vec<_> = all.by_ref().map(|(known, _)| known).collect();
         format!("`{name}` is no scenario: expected one of {}", names.join(", "))
@@ -74,8 +136,16 @@ pub(crate) fn find(name: &str) -> Result<Chosen, String> {
 
 /// The part of `--help` that lists every scenario.
 pub(crate) fn help() -> String {
-    let mut text = String::from("Phantoms:\n");
-    for scenario in table::ALL {
+    let loads = |one: &&Scenario| one.verdict == Verdict::Thresholds;
+    let mut text = String::from("Load:\n");
+    for scenario in table::ALL.iter().filter(loads) {
+        let _ = writeln!(text, "  {:24} {}", scenario.name, scenario.about);
+    }
+    for sequence in table::SEQUENCES {
+        let _ = writeln!(text, "  {:24} {}", sequence.name, sequence.about);
+    }
+    text.push_str("\nPhantoms:\n");
+    for scenario in table::ALL.iter().filter(|one| !loads(one)) {
         let _ = writeln!(text, "  {:24} {}", scenario.name, scenario.about);
     }
     text.push('\n');
@@ -105,6 +175,9 @@ mod tests {
                 panic!("{} is not found", scenario.name)
             };
             assert_eq!(found.name, scenario.name);
+        }
+        for sequence in table::SEQUENCES {
+            assert!(sequence.of.iter().all(|name| find(name).is_ok()), "{}", sequence.name);
         }
         assert!(find("no-such").unwrap_err().contains("expected one of"));
     }

@@ -12,24 +12,29 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::Scenario;
 use super::directory::{BLOCKS, CAPTURE, CUT_OFF_RESULTS, MARK, REPORT, RESULTS, TRUTH, prepare};
 use super::judge::{self, Comparison};
 use super::network::Link;
+use super::{Scenario, Verdict};
 use crate::children::{self, command, interrupt, line_with, sibling, spawn};
 use crate::client::record::Record;
 use crate::error::{LabError, file_error};
+use crate::fault::FaultSpec;
+use crate::server::token::issue;
 use crate::truth::{self, Hit, TruthLog};
+use crate::units::unix_ns;
 
 /// What `lab run` was asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    pub(crate) scenario: &'static Scenario,
+    pub(crate) scenario: Scenario,
     pub(crate) output: PathBuf,
     /// Shortens holds and intervals, never rates.
     pub(crate) time_scale: f64,
     /// Without the faults.
     pub(crate) fixed: bool,
+    /// Faults of the server beside those of the scenario.
+    pub(crate) more_faults: Vec<FaultSpec>,
     pub(crate) json: bool,
 }
 
@@ -38,6 +43,10 @@ const AFTERWARDS: Duration = Duration::from_secs(3);
 
 /// Between the attaching of `probe record` and the first client.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// The lab's own, for tokens that are worth nothing elsewhere.
+const SECRET: &str = "lab";
+const TOKEN_VALID_S: i64 = 24 * 3600;
 
 /// How long `probe` may take to load its programs on a busy machine.
 const ATTACH: Duration = Duration::from_secs(60);
@@ -162,12 +171,17 @@ impl Run<'_> {
         &self.options.output
     }
 
-    fn scenario(&self) -> &'static Scenario {
-        self.options.scenario
+    fn scenario(&self) -> &Scenario {
+        &self.options.scenario
     }
 
     fn server_namespace(&self) -> Option<&str> {
         self.link.as_ref().map(Link::server_namespace)
+    }
+
+    /// Where no balancer lies between, clients bring a token that the server checks.
+    fn signs_tokens(&self) -> bool {
+        self.scenario().verdict == Verdict::Thresholds && self.scenario().balancer_slots.is_none()
     }
 
     fn scaled(&self, time: Duration) -> Duration {
@@ -207,6 +221,12 @@ impl Run<'_> {
             for fault in self.scenario().faults {
                 serve.args(["--fault", fault]);
             }
+            for fault in &self.options.more_faults {
+                serve.args(["--fault", fault.text()]);
+            }
+        }
+        if self.signs_tokens() {
+            serve.env("JWT_SECRET", SECRET);
         }
         serve.stdout(Stdio::piped()).stderr(children::log(self.dir(), "serve.log")?);
         let mut server = spawn(&mut serve)?;
@@ -230,6 +250,9 @@ impl Run<'_> {
         let mut record = command(self.server_namespace(), probe);
         record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
         record.args(["--health", &format!("http://{address}/health"), "--port", port(address)]);
+        if self.scenario().verdict == Verdict::Thresholds {
+            record.args(["--metrics", &format!("http://{address}/metrics")]);
+        }
         record.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut record = spawn(&mut record)?;
         let attached = match record.stderr.take() {
@@ -313,9 +336,23 @@ impl Run<'_> {
         let scenario = self.scenario();
         let mut load = command(namespace, &self.lab);
         load.args(["load", "--json", "--url", &format!("ws://{address}/")]);
-        load.args(["--connections", &connections.to_string()]);
         load.args(["--ramp", &format!("{}/s", scenario.ramp)]);
-        load.args(["--hold", &self.scaled_text(scenario.hold)]);
+        match scenario.churn {
+            None => {
+                load.args(["--connections", &connections.to_string()]);
+                load.args(["--hold", &self.scaled_text(scenario.hold)]);
+            }
+            Some(stay) => {
+                // Rates stay, so that a shorter time has fewer of them.
+                let fewer = (connections as f64 * self.options.time_scale).ceil() as u64;
+                load.args(["--connections", &fewer.to_string()]);
+                load.args(["--stay", &self.scaled_text(stay)]);
+            }
+        }
+        if self.signs_tokens() {
+            let now = unix_ns() / 1_000_000_000;
+            load.env("AUTH_TOKEN", issue("lab", SECRET, now, now + TOKEN_VALID_S));
+        }
         load.args(["--end-at", &self.scaled_text(scenario.end_at)]);
         load.args(["--min-success", &scenario.min_success.to_string()]);
         for end in scenario.ends {
@@ -378,6 +415,13 @@ impl Run<'_> {
         report.arg("report").arg(self.dir().join(CAPTURE));
         report.arg("--client").arg(self.dir().join(RESULTS));
         report.args(["--max-phantoms", &self.scenario().max_phantoms.to_string()]);
+        if let Some(preset) = self.scenario().preset {
+            report.args(["--preset", preset]);
+        }
+        if let Some(interval) = self.scenario().checkpoints {
+            report.args(["--interval", &self.scaled_text(interval)]);
+            report.args(["--duration", &self.scaled_text(self.scenario().hold)]);
+        }
         report.arg("-o").arg(self.dir());
         // The report itself is on disk; people get its text, machines the comparison.
         if self.options.json {
@@ -418,7 +462,7 @@ fn conclude(
     enough_upgraded: bool,
     took: Duration,
 ) -> anyhow::Result<()> {
-    let scenario = options.scenario;
+    let scenario = &options.scenario;
     let summary = json!({
         "schema_version": 1,
         "scenario": scenario.name,
@@ -438,15 +482,19 @@ fn conclude(
     if options.json {
         println!("{summary}");
     } else {
-        println!("{} in {:.0} s: {}", scenario.name, took.as_secs_f64(), comparison.text());
+        let text = match scenario.verdict {
+            Verdict::Thresholds => format!("exit code of the analyzer {judged}"),
+            Verdict::Truth | Verdict::TruthAndThresholds => comparison.text(),
+        };
+        println!("{} in {:.0} s: {text}", scenario.name, took.as_secs_f64());
         if options.output.join(REPORT).exists() {
             println!("report: {}", options.output.join("report.html").display());
         }
-        if scenario.exit_by_truth && comparison.equal {
+        if scenario.verdict == Verdict::Truth && comparison.equal {
             println!("{NEXT}");
         }
     }
-    if !comparison.equal {
+    if !comparison.equal && scenario.verdict != Verdict::Thresholds {
         // Not a threshold: either the tools or the lab are wrong.
         anyhow::bail!("what was found is not what was done");
     }
@@ -454,7 +502,7 @@ fn conclude(
         let text = format!("fewer than {} % of the clients were upgraded", scenario.min_success);
         return Err(LabError::Threshold(text).into());
     }
-    if scenario.exit_by_truth {
+    if scenario.verdict == Verdict::Truth {
         return Ok(());
     }
     match judged {

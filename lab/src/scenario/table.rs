@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Scenario;
+use super::{Scenario, Sequence, Verdict};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -25,10 +25,33 @@ const PHANTOM: Scenario = Scenario {
     cut_off: 0,
     watch: None,
     min_success: 100,
+    churn: None,
     max_phantoms: 2,
+    preset: None,
+    checkpoints: None,
     expect: None,
-    exit_by_truth: false,
+    verdict: Verdict::TruthAndThresholds,
 };
+
+/// What the load scenarios have in common: a server without a fault, and limits of speed and success.
+const LOAD: Scenario = Scenario {
+    heartbeat: None,
+    watch: Some(s(5)),
+    min_success: 0,
+    max_phantoms: 20,
+    verdict: Verdict::Thresholds,
+    ..PHANTOM
+};
+
+/// The scenario whose figures are given on the command line.
+pub(super) const CUSTOM: &str = "custom";
+
+pub(super) static SEQUENCES: &[Sequence] = &[Sequence {
+    name: "progressive",
+    about: "quick, medium and stress with pauses of 8 min, about 25 min in all",
+    of: &["quick", "medium", "stress"],
+    pause: s(480),
+}];
 
 pub(super) static ALL: &[Scenario] = &[
     Scenario {
@@ -40,7 +63,7 @@ pub(super) static ALL: &[Scenario] = &[
         ends: &["rst:45"],
         watch: Some(s(3)),
         expect: Some(("application_leak", 45)),
-        exit_by_truth: true,
+        verdict: Verdict::Truth,
         ..PHANTOM
     },
     Scenario {
@@ -50,9 +73,9 @@ pub(super) static ALL: &[Scenario] = &[
         ramp: 20,
         hold: s(300),
         heartbeat: Some(s(15)),
-        watch: Some(s(5)),
         max_phantoms: 5,
-        ..PHANTOM
+        preset: Some("validate-100"),
+        ..LOAD
     },
     Scenario {
         name: "validate-1k",
@@ -61,22 +84,70 @@ pub(super) static ALL: &[Scenario] = &[
         hold: s(600),
         heartbeat: Some(s(30)),
         watch: Some(s(10)),
-        min_success: 99,
-        max_phantoms: 20,
-        ..PHANTOM
+        preset: Some("validate-1k"),
+        ..LOAD
     },
     Scenario {
         name: "balancer-12k",
         about: "12,000 clients at 100/s through a balancer to three shards of 6,000 slots, held 60 s",
         connections: 12_000,
         hold: s(60),
-        heartbeat: None,
         message_interval: Some(s(10)),
         balancer_slots: Some(6000),
         watch: Some(s(3)),
-        min_success: 99,
         max_phantoms: 120,
-        ..PHANTOM
+        preset: Some("balancer-12k"),
+        ..LOAD
+    },
+    Scenario {
+        name: "quick",
+        about: "100 clients in 10 s, held 30 s; all connect, mean round trip < 5 ms",
+        connections: 100,
+        ramp: 10,
+        hold: s(30),
+        message_interval: Some(s(5)),
+        preset: Some("quick"),
+        ..LOAD
+    },
+    Scenario {
+        name: "medium",
+        about: "1,000 clients in 30 s, held 120 s; > 99 % connect, mean round trip < 10 ms",
+        connections: 1000,
+        ramp: 33,
+        hold: s(120),
+        message_interval: Some(s(10)),
+        preset: Some("medium"),
+        ..LOAD
+    },
+    Scenario {
+        name: "stress",
+        about: "5,000 clients in 60 s, held 300 s; > 95 % connect, mean round trip < 20 ms",
+        connections: 5000,
+        ramp: 83,
+        hold: s(300),
+        message_interval: Some(s(15)),
+        preset: Some("stress"),
+        ..LOAD
+    },
+    Scenario {
+        name: "smoke-30m",
+        about: "10 clients a second come and go for 30 min; nothing grows, checkpoints every 2 min",
+        connections: 18_000,
+        ramp: 10,
+        hold: s(1800),
+        churn: Some(s(5)),
+        ends: &["rst:20%", "fin:20%"],
+        watch: None,
+        preset: Some("smoke-30m"),
+        checkpoints: Some(s(120)),
+        ..LOAD
+    },
+    Scenario {
+        name: CUSTOM,
+        about: "what --connections, --ramp, --hold, --message-interval and --heartbeat say",
+        connections: 100,
+        hold: s(60),
+        ..LOAD
     },
     Scenario {
         name: "healthy",

@@ -23,6 +23,20 @@ struct Capture {
 #[derive(Debug, Deserialize)]
 struct Server {
     phantoms: Magnitude,
+    findings: Vec<Finding>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Finding {
+    kind: String,
+    /// The examples are the very connections, not only candidates.
+    examples_are_named: bool,
+    examples: Vec<Example>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Example {
+    remote_port: u32,
 }
 
 #[derive(Debug, Deserialize)]
@@ -52,6 +66,9 @@ pub(super) struct Comparison {
     /// Managers without a connection at the end, by the report; null where it could not be judged.
     pub(super) found: Option<i64>,
     pub(super) managers_at_end: Option<f64>,
+    /// Some of those whose cleanup was missed, by the client's port; empty where none could be named.
+    pub(super) named: Vec<u32>,
+    pub(super) wrongly_named: Vec<u32>,
     /// The slowest cleanup, in ms, by the server's word.
     pub(super) cleanup_ms_max: Option<f64>,
     /// Of the managers that an emergency cleanup could have removed, in percent; null without one.
@@ -84,6 +101,13 @@ pub(super) fn compare(scenario: &Leaks, hits: &[Hit], report: &Path) -> anyhow::
     };
     let last = |name: &str| followed(name).map(|followed| followed.last);
     let managers_at_end = last("managers");
+    let leaks = server.into_iter().flat_map(|server| &server.findings);
+    let named: Vec<u32> = leaks
+        .filter(|finding| finding.kind == "application_leak" && finding.examples_are_named)
+        .flat_map(|finding| finding.examples.iter().map(|example| example.remote_port))
+        .collect();
+    let hit = |port: &u32| hits.iter().any(|hit| u32::from(hit.client_port) == *port);
+    let wrongly_named: Vec<u32> = named.iter().copied().filter(|port| !hit(port)).collect();
     Ok(Comparison {
         leaked,
         found,
@@ -95,7 +119,11 @@ pub(super) fn compare(scenario: &Leaks, hits: &[Hit], report: &Path) -> anyhow::
             peak_mb: memory.peak,
             growth_mb: memory.last - memory.baseline,
         }),
-        equal: found == Some(leaked) && managers_at_end == Some(leaked as f64),
+        equal: found == Some(leaked)
+            && managers_at_end == Some(leaked as f64)
+            && wrongly_named.is_empty(),
+        named,
+        wrongly_named,
     })
 }
 
@@ -106,6 +134,11 @@ impl Comparison {
         let found = self.found.map_or_else(dash, |found| found.to_string());
         let verdict = if self.equal { "equal" } else { "NOT equal" };
         let mut text = format!("{} managers leaked; found: {found}; {verdict}", self.leaked);
+        if let Some(port) = self.named.first() {
+            text.push_str(&format!(
+                "\nwhose cleanup was missed is known by the server's list, such as port {port}"
+            ));
+        }
         if let Some(memory) = &self.memory {
             text.push_str(&format!(
                 "\nmemory: baseline {:.1}, peak {:.1}, growth {:+.1} MiB",

@@ -1,0 +1,47 @@
+//! The server's own list of connections (`--table`), joined row by row: who stands on it still though
+//! the connection is over.
+
+use std::collections::HashMap;
+
+use crate::input::recording::Recording;
+use crate::join::Joined;
+
+/// Rows of the population whose connection was over before the last list, and which stood on that
+/// list. `None` where no list was recorded, or it names connections that the capture does not know.
+pub(crate) fn left_behind(
+    recording: &Recording,
+    joined: &Joined,
+) -> anyhow::Result<Option<Vec<u32>>> {
+    let listed = &recording.listed;
+    if listed.height() == 0 {
+        return Ok(None);
+    }
+    let address = joined.connections.column("remote_address")?.str()?;
+    let port = joined.connections.column("remote_port")?.u32()?;
+    let mut lives = HashMap::new();
+    for life in &joined.lives.lives {
+        let row = life.row as usize;
+        let key = (address.get(row), port.get(row));
+        // An address pair is used again after a while: the latest is the one.
+        let latest = lives.entry(key).or_insert(life);
+        if life.established_from_ns >= latest.established_from_ns {
+            *latest = life;
+        }
+    }
+    let on_list = listed.column("remote_address")?.str()?;
+    let on_list_port = listed.column("remote_port")?.u32()?;
+    let last_start = listed.column("last_start_mono_ns")?.i64()?;
+    let gone = listed.column("gone_mono_ns")?.i64()?;
+    let mut rows = Vec::new();
+    for row in (0..listed.height()).filter(|row| gone.get(*row).is_none()) {
+        let Some(life) = lives.get(&(on_list.get(row), on_list_port.get(row))) else {
+            return Ok(None);
+        };
+        let asked_ns = last_start.get(row).unwrap_or(i64::MIN);
+        if life.established_to_ns < asked_ns - joined.settle_ns {
+            rows.push(life.row);
+        }
+    }
+    rows.sort_unstable();
+    Ok(Some(rows))
+}
