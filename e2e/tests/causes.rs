@@ -47,6 +47,7 @@ const CASES: &[Case] = &[
     ("shard-capacity", &[("capacity_limit", Some(80))]),
     ("rate-limit", &[("rate_limit", None)]),
     ("capacity-limit", &[("capacity_limit", Some(80))]),
+    ("task-guard", &[("load_shedding", None)]),
     ("shed-load", &[("load_shedding", None)]),
     ("not-http", &[("not_http", Some(40))]),
     ("wrong-accept", &[("wrong_accept_key", Some(40))]),

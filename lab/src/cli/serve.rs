@@ -61,6 +61,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N")]
     pub(crate) rate_limit: Option<u32>,
 
+    /// Upgrades are answered 503 while so many tasks run, as by a guard against overload; each
+    /// connection is a task
+    #[arg(long, value_name = "N")]
+    pub(crate) task_guard: Option<u32>,
+
     #[command(flatten)]
     pub(crate) accepting: Accepting,
 
@@ -111,6 +116,7 @@ impl From<Serve> for server::Options {
             truth: args.truth,
             fault_delay: args.fault_delay,
             rate_limit: args.rate_limit,
+            task_guard: args.task_guard.map(i64::from),
             accepting: server::Accepting {
                 backlog: args.accepting.backlog,
                 bind_after: args.accepting.bind_after,

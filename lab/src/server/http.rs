@@ -149,6 +149,8 @@ impl Answers<'_> {
             Some((StatusCode::UNAUTHORIZED, "token", *why))
         } else if !server.admits_now() {
             Some((StatusCode::TOO_MANY_REQUESTS, "rate-limit", "too many in this second\n"))
+        } else if server.guards_tasks() {
+            Some((StatusCode::SERVICE_UNAVAILABLE, "task-guard", "too many tasks\n"))
         } else if server.registry.count() >= server.options.max_connections {
             Some((StatusCode::SERVICE_UNAVAILABLE, "capacity-limit", "all connections are taken\n"))
         } else if managers.is_some_and(|managers| !managers.has_room(&visit)) {

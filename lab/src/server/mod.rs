@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) fault_delay: Duration,
     /// Upgrades per second; more are answered 429.
     pub(crate) rate_limit: Option<u32>,
+    /// While so many tasks run, upgrades are answered 503.
+    pub(crate) task_guard: Option<i64>,
     pub(crate) accepting: Accepting,
 }
 
@@ -174,6 +176,12 @@ impl Server {
         let admits = admitted.1 < limit;
         admitted.1 += u32::from(admits);
         admits
+    }
+
+    /// Whether there are too many tasks for one more upgrade; its own is among them.
+    fn guards_tasks(&self) -> bool {
+        let tasks = self.tasks.load(Ordering::Relaxed);
+        self.options.task_guard.is_some_and(|most| tasks > most)
     }
 
     /// Waits until the next connection may be accepted.

@@ -265,6 +265,12 @@ impl Case<'_> {
         crate::clock::utc_time(self.recording.clock.unix_ns(mono_ns))
     }
 
+    /// The last number of the health bodies whose path ends so.
+    fn last_health(&self, path_end: &str) -> Option<f64> {
+        let numbers = self.recording.health_numbers(path_end).ok()?;
+        numbers.last().map(|(_, value)| *value)
+    }
+
     /// The kernel's own counter, where it grew.
     fn counter(&self, name: &str) -> Option<String> {
         let growth = *self.recording.kernel_growth.get(name)?;

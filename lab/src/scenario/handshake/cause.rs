@@ -24,6 +24,7 @@ const CAUSES: &[(&str, &str)] = &[
     ("shed-load", "load_shedding"),
     ("slot-race", "slot_race"),
     ("slow-response", "client_gave_up"),
+    ("task-guard", "load_shedding"),
     ("token", "authentication"),
     ("unauthorized", "authentication"),
     ("unreachable-upstream", "upstream_unreachable"),

@@ -242,6 +242,12 @@ pub(in crate::scenario) static ALL: &[Handshakes] = &[
         &["--max-connections", "120"],
         "capacity_limit",
     ),
+    direct(
+        "task-guard",
+        "the server's guard turns everybody away while 120 tasks run",
+        &["--task-guard", "120"],
+        "load_shedding",
+    ),
     Handshakes {
         waves: &[600],
         ..direct(
