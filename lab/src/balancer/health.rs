@@ -70,6 +70,7 @@ pub(super) fn metrics(worker: &Worker) -> String {
     let total = |total| table.total(total).load(Ordering::Relaxed);
     let rows = [
         ("process_open_fds", "gauge", table.gauge_sum(Gauge::OpenFds)),
+        ("process_max_fds", "gauge", process::max_fds() * u64::from(worker.options.workers)),
         ("process_resident_memory_bytes", "gauge", table.gauge_sum(Gauge::ResidentBytes)),
         ("lab_tasks", "gauge", table.gauge_sum(Gauge::Tasks)),
         ("lab_accepted_total", "counter", total(Total::Accepted)),

@@ -271,6 +271,20 @@ impl Case<'_> {
         numbers.last().map(|(_, value)| *value)
     }
 
+    /// One series of the server's metrics page: monotonic time and value.
+    fn metric(&self, name: &str) -> Option<Vec<(i64, f64)>> {
+        let table = &self.recording.metrics;
+        let names = table.column("name").ok()?.str().ok()?;
+        let at = table.column("end_mono_ns").ok()?.i64().ok()?;
+        let values = table.column("value").ok()?.f64().ok()?;
+        let rows = names.iter().zip(at.iter().zip(values.iter()));
+        Some(
+            rows.filter(|(found, _)| *found == Some(name))
+                .filter_map(|(_, (at, value))| at.zip(value))
+                .collect(),
+        )
+    }
+
     /// The kernel's own counter, where it grew.
     fn counter(&self, name: &str) -> Option<String> {
         let growth = *self.recording.kernel_growth.get(name)?;

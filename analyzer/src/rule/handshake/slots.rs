@@ -1,5 +1,6 @@
 //! The balancer refuses without asking a shard: no slot free, slots leaked, or a race for them.
 
+use super::descriptor_exhaustion::{USED_UP, descriptors};
 use super::{Case, Cause, one};
 use crate::handshake::attempt::UPGRADE;
 use crate::handshake::shape::Shape;
@@ -47,7 +48,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         let at_peak =
             scene.most_ever >= FEWEST && scene.upgraded[0] as f64 >= FULL * scene.most_ever as f64;
         if at_limit || at_peak {
-            return limited(&scene, claimed);
+            return limited(case, &scene, claimed);
         }
         raced(&scene, &shape, claimed)
     })
@@ -60,21 +61,31 @@ fn exhausted(scene: &Scene, claimed: Vec<usize>) -> Cause {
         .next_step("add shards or slots, or let go of idle connections")
 }
 
-/// At a count, with slots to spare: something else ran out that each client takes one of.
-fn limited(scene: &Scene, claimed: Vec<usize>) -> Cause {
+/// At a count, with slots to spare: something else ran out that each client takes one of, or a guard let
+/// no more in.
+fn limited(case: &Case<'_>, scene: &Scene, claimed: Vec<usize>) -> Cause {
+    let descriptors = descriptors(case, &claimed);
+    let (name, so) = match descriptors {
+        Some((open, limit)) if open < USED_UP * limit => ("load_shedding", "a guard"),
+        _ => ("descriptor_exhaustion", "no descriptors, two of which each client takes"),
+    };
     let summary = format!(
-        "the balancer has slots to spare, and yet nothing for more than about {} clients: no \
-         descriptors, two of which each client takes",
+        "the balancer has slots to spare, and yet nothing for more than about {} clients: {so}",
         scene.most_ever
     );
-    scene
-        .tell(Cause::new("descriptor_exhaustion", summary, claimed))
-        .or(
+    let cause = scene.tell(Cause::new(name, summary, claimed)).next_step(
+        "compare its open descriptors with LimitNOFILE, and look for a guard's threshold",
+    );
+    match descriptors {
+        Some((open, limit)) => cause.says(format!(
+            "its metrics had process_open_fds at {open} then, of {limit} (process_max_fds)"
+        )),
+        None => cause.or(
             "load_shedding",
             "the balancer's open descriptors beside its limit (/proc/PID/fd, /proc/PID/limits); a \
              guard on memory or tasks at such a count says so in its log",
-        )
-        .next_step("raise LimitNOFILE / ulimit -n of the balancer, or run more of its processes")
+        ),
+    }
 }
 
 fn leaked(case: &Case<'_>, scene: &Scene, shape: &Option<Shape>, claimed: Vec<usize>) -> Cause {

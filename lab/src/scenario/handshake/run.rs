@@ -214,6 +214,7 @@ impl Run<'_> {
         record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
         if !self.scenario().late {
             record.args(["--health", &format!("http://{}/health", bound.front)]);
+            record.args(["--metrics", &format!("http://{}/metrics", bound.front)]);
         }
         record.args(["--port", &bound.ports()]);
         record.stdout(Stdio::null()).stderr(Stdio::piped());
