@@ -13,6 +13,7 @@ pub mod machine;
 pub mod net;
 pub mod nginx;
 pub mod nobody;
+pub mod node;
 pub mod peer;
 pub mod probe;
 pub mod process;

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::process::Command;
 
-use crate::{docker, probe, process};
+use crate::{docker, node, probe, process};
 
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Need {
     Docker,
     /// A program on PATH.
     Program(&'static str),
+    /// A package of Node's, and Node.
+    NodePackage(&'static str),
 }
 
 /// Held while a test runs.
@@ -70,6 +72,8 @@ impl Need {
                 Need::Root.check()?;
                 docker::start_daemon()
             }
+            Need::NodePackage(name) if node::has(name) => Ok(()),
+            Need::NodePackage(name) => Err(format!("needs Node and its package `{name}`")),
             Need::Program(name) => match which(name) {
                 true => Ok(()),
                 false => Err(format!("needs the program `{name}` on PATH")),

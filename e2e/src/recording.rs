@@ -38,7 +38,7 @@ impl Recording {
         command.args(["connections", &self.directory, "--json"]);
         let text = finish(&mut command).success("analyzer connections");
         let rows = text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect();
-        Recorded { rows, stderr: finished.stderr }
+        Recorded { rows, stderr: finished.stderr, directory: self.directory }
     }
 }
 
@@ -47,9 +47,24 @@ impl Recording {
 pub struct Recorded {
     pub rows: Vec<Value>,
     pub stderr: String,
+    directory: String,
 }
 
 impl Recorded {
+    /// What `analyzer handshakes --json` makes of the connections to these ports.
+    ///
+    /// # Panics
+    /// If it can make nothing of them.
+    #[track_caller]
+    #[must_use]
+    pub fn handshakes(&self, ports: &[u16]) -> Value {
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+        let mut command = Command::new(binary("analyzer"));
+        command.args(["handshakes", &self.directory, "--json", "--port", &ports.join(",")]);
+        let text = finish(&mut command).success("analyzer handshakes");
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("no JSON: {e}\n{text}"))
+    }
+
     /// The one row of the server's end of a connection, by the client's port and the service's.
     ///
     /// # Panics
