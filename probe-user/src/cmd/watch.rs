@@ -13,6 +13,7 @@ use crate::{
     error::Error,
     exit::Exit,
     export::json::key_of,
+    handshake::outcome::Sight,
     health::{
         metrics::{MetricsPoller, Series},
         request::Failure,
@@ -60,7 +61,7 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     let identity = Arc::new(Identity::new()?);
     let port = poller.target.url.port;
     let mut shards = ShardWatch::new(Arc::clone(&source), Arc::clone(&identity));
-    let ended = source.ended();
+    let (ended, sight) = (source.ended(), Sight::of(&source.hooks()));
     let population = Population::new(source, identity, arguments.filter.clone(), Some(port))?;
     population.refresh().await?;
     population.filter().check_containers(&population.identity)?;
@@ -100,7 +101,7 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         population.filter().ports,
         poller.target.url
     );
-    let mut beside = Beside { clients, metrics, shards, ended, failures: Failures::default() };
+    let mut beside = Beside { clients, metrics, shards, ended, failures: Failures::new(sight) };
     let stopped =
         loop_blocks(&arguments, &mut watcher, &mut session, &mut beside, &mut signals, style)
             .await?;

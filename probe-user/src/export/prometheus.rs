@@ -13,6 +13,8 @@ use crate::truth::source::Exactness;
 
 /// Gauge, labels `container`, `runtime`, `port`, `role`, `state`.
 const CONNECTIONS: &str = "connections";
+/// Gauge, labels `container`, `runtime`, `port`, `role`, `class`.
+const BY_CLASS: &str = "connections_by_class";
 /// Counter, labels `container`, `runtime`, `port`, `role`.
 const ESTABLISHED: &str = "connections_established";
 /// Counter, labels as above, passive sockets only.
@@ -37,6 +39,7 @@ pub(crate) fn text(
 ) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("groundtruth");
     let connections = Family::<Labels, Gauge>::default();
+    let by_class = Family::<Labels, Gauge>::default();
     let established = Family::<Labels, Counter>::default();
     let accepted = Family::<Labels, Counter>::default();
     for row in &counts.counts {
@@ -46,6 +49,11 @@ pub(crate) fn text(
             labels.push(("state", (*state).to_owned()));
             connections.get_or_create(&labels).inc_by(*count);
         }
+        for (class, count) in &row.classes {
+            let mut labels = labels.clone();
+            labels.push(("class", (*class).to_owned()));
+            by_class.get_or_create(&labels).inc_by(*count);
+        }
         if let Some(total) = row.accepted {
             accepted.get_or_create(&labels).inc_by(total);
         }
@@ -54,6 +62,11 @@ pub(crate) fn text(
         established.get_or_create(&labels(container, runtime, *port, role)).inc_by(*total);
     }
     registry.register(CONNECTIONS, "TCP sockets in each kernel state", connections);
+    registry.register(
+        BY_CLASS,
+        "Established TCP connections by what their first bytes said",
+        by_class,
+    );
     registry.register(
         ESTABLISHED,
         "Connections established since the kernel programs were attached",
@@ -66,7 +79,7 @@ pub(crate) fn text(
     );
     for (name, help, value) in [
         (EXACT, "1 if no count was lost and none drifted", exactness.exact),
-        (DETAIL_COMPLETE, "1 if no connection record was lost", exactness.detail_complete),
+        (DETAIL_COMPLETE, "1 if no event of a connection was lost", exactness.detail_complete),
     ] {
         let gauge: Gauge = Gauge::default();
         gauge.set(i64::from(value));
@@ -120,7 +133,7 @@ mod tests {
             established,
             accepted: Some(7),
             states: BTreeMap::from([("established", established)]),
-            classes: BTreeMap::new(),
+            classes: BTreeMap::from([("upgraded", established)]),
         };
         let counts = Counts {
             schema_version: "1.0",
@@ -136,6 +149,7 @@ mod tests {
         let labels = r#"container="we\"b\n\\",runtime="docker",port="3005",role="passive""#;
         for line in [
             format!("groundtruth_connections{{{labels},state=\"established\"}} 23"),
+            format!("groundtruth_connections_by_class{{{labels},class=\"upgraded\"}} 23"),
             format!("groundtruth_connections_accepted_total{{{labels}}} 14"),
             "groundtruth_exact 1".into(),
             "groundtruth_detail_complete 0".into(),

@@ -17,15 +17,41 @@ const STATUS_LINE: u8 = 12;
 const ETIMEDOUT: u32 = 110;
 const ECONNREFUSED: u32 = 111;
 
+/// Which packets are looked at: those of a missing hook are unseen on every connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    incoming: bool,
+    outgoing: bool,
+}
+
+impl Sight {
+    /// By the hooks in use, as a source names them.
+    #[must_use]
+    pub fn of(hooks: &[String]) -> Self {
+        let has = |name: &str| hooks.iter().any(|hook| hook == name);
+        Self { incoming: has("cgroup_skb/ingress"), outgoing: has("cgroup_skb/egress") }
+    }
+
+    fn is_whole(self) -> bool {
+        self.incoming && self.outgoing
+    }
+}
+
 /// The outcome of a handshake in the words of `docs/handshakes.md`; `None` for what is no attempt.
 /// `declared`: every connection to this port is an attempt (`--websocket`).
 #[must_use]
-pub fn outcome(observed: &Observed, declared: bool) -> Option<Cow<'static, str>> {
+pub fn outcome(observed: &Observed, declared: bool, sight: Sight) -> Option<Cow<'static, str>> {
     if observed.flags & flag::SEEDED != 0 {
         return None; // its handshake was before the recording
     }
     if observed.established_ns == 0 {
         return Some(never_established(observed).into());
+    }
+    if !sight.is_whole() {
+        // A `101` is one whoever sees it. All else is told from what did not come: a request, an
+        // answer, a frame.
+        let answered = observed.upgraded_ns != 0;
+        return Some(if answered && lived(observed) { "upgraded" } else { "unknown" }.into());
     }
     let attempt = declared || observed.http.flags & http_flag::ASKS_FOR_WEBSOCKET != 0;
     if attempt && client_left_before_answer(observed) {
@@ -59,16 +85,22 @@ fn client_left_before_answer(observed: &Observed) -> bool {
 }
 
 fn upgraded(observed: &Observed) -> &'static str {
-    let frames = observed.first_frame_in_ns != 0 || observed.first_frame_out_ns != 0;
-    let ended = [observed.left_established_ns, observed.closed_ns];
-    let ended = ended.into_iter().find(|&at| at != 0).unwrap_or(u64::MAX);
     if observed.http.flags & http_flag::WRONG_ACCEPT != 0 {
         "http_101_wrong_accept"
-    } else if !frames && ended.saturating_sub(observed.upgraded_ns) < RIGHT_AFTER_NS {
-        "closed_right_after_upgrade"
-    } else {
+    } else if lived(observed) {
         "upgraded"
+    } else {
+        "closed_right_after_upgrade"
     }
+}
+
+/// It carried a frame after its upgrade, or stayed for a while.
+fn lived(observed: &Observed) -> bool {
+    let ended = [observed.left_established_ns, observed.closed_ns];
+    let ended = ended.into_iter().find(|&at| at != 0).unwrap_or(u64::MAX);
+    observed.first_frame_in_ns != 0
+        || observed.first_frame_out_ns != 0
+        || ended.saturating_sub(observed.upgraded_ns) >= RIGHT_AFTER_NS
 }
 
 /// The handshake of TCP itself did not end.
@@ -154,4 +186,63 @@ fn without_status(observed: &Observed, attempt: bool, declared: bool) -> Option<
         (true, false) => "no_response_server_closed",
         (false, _) => "no_response_client_left",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::truth::polled::empty_connection;
+
+    const WHOLE: Sight = Sight { incoming: true, outgoing: true };
+    const OUTGOING: Sight = Sight { incoming: false, outgoing: true };
+
+    /// A server's end that answered `status`, or nothing, and then was left by its client.
+    fn ended(status: u16) -> Observed {
+        let mut connection = empty_connection();
+        connection.role = role::PASSIVE;
+        connection.flags = flag::ACCEPTED | flag::REMOTE_FIN_FIRST;
+        connection.established_ns = 10;
+        connection.request_ns = 20;
+        connection.response_ns = if status == 0 { 0 } else { 30 };
+        connection.upgraded_ns = if status == 101 { 30 } else { 0 };
+        connection.http_status = status;
+        connection.left_established_ns = 30 + 2 * RIGHT_AFTER_NS;
+        connection.closed_ns = connection.left_established_ns;
+        let mut observed = Observed::from(connection);
+        observed.http.flags = http_flag::ASKS_FOR_WEBSOCKET;
+        observed
+    }
+
+    #[test]
+    fn what_only_unseen_packets_tell_is_unknown() {
+        for (status, whole, partial) in [
+            (0, "no_response_client_left", "unknown"),
+            (403, "http_403", "unknown"),
+            (101, "upgraded", "upgraded"),
+        ] {
+            let mut observed = ended(status);
+            assert_eq!(outcome(&observed, true, WHOLE).as_deref(), Some(whole));
+            // Without incoming packets no request is seen, and nothing says that it was asked for.
+            observed.connection.request_ns = 0;
+            observed.http.flags = 0;
+            for declared in [true, false] {
+                let found = outcome(&observed, declared, OUTGOING);
+                assert_eq!(found.as_deref(), Some(partial), "{status}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_upgrade_that_ends_at_once_needs_the_frames_of_both_ways() {
+        let mut observed = ended(101);
+        observed.connection.left_established_ns = 40;
+        assert_eq!(outcome(&observed, false, WHOLE).unwrap(), "closed_right_after_upgrade");
+        assert_eq!(outcome(&observed, false, OUTGOING).unwrap(), "unknown");
+    }
+
+    #[test]
+    fn hooks_give_sight() {
+        let hooks = ["cgroup_skb/egress".to_owned()];
+        assert_eq!(Sight::of(&hooks), OUTGOING);
+    }
 }

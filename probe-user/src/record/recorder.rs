@@ -27,7 +27,7 @@ use crate::{
     clock::{self, Pair},
     export::json::{key_of, service_port},
     filter::Filter,
-    handshake::follow::Observed,
+    handshake::{follow::Observed, outcome::Sight},
     health::listing::Tracker,
     identity::{Identity, cgroup::Container, netns},
     truth::{
@@ -59,6 +59,7 @@ pub(crate) struct Recorder {
     filter: Filter,
     /// Ports whose every connection is an attempt at a WebSocket handshake.
     websocket_ports: Vec<u16>,
+    sight: Sight,
     writer: CaptureWriter,
     ticks: u64,
     counts: HashMap<CountKey, [i64; 21]>,
@@ -81,6 +82,7 @@ impl Recorder {
         writer: CaptureWriter,
     ) -> Self {
         Self {
+            sight: Sight::of(&source.hooks()),
             source,
             identity,
             filter,
@@ -105,7 +107,9 @@ impl Recorder {
         let rows: Vec<ConnectionRow> = batch
             .iter()
             .filter(|connection| self.keeps(connection))
-            .map(|connection| rows::connection(connection, None, self.is_declared(connection)))
+            .map(|connection| {
+                rows::connection(connection, None, self.is_declared(connection), self.sight)
+            })
             .collect();
         self.writer.connections(&rows)
     }
@@ -205,7 +209,7 @@ impl Recorder {
             .map(|connection| {
                 let socket = by_cookie.get(&connection.cookie);
                 let info = socket.and_then(|socket| socket.info);
-                rows::connection(connection, info, self.is_declared(connection))
+                rows::connection(connection, info, self.is_declared(connection), self.sight)
             })
             .collect();
         Ok(self.writer.connections(&rows)?)

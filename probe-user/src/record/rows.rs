@@ -14,7 +14,10 @@ use probe_common::{
 
 use crate::{
     export::json::{address, service_port},
-    handshake::{follow::Observed, outcome::outcome},
+    handshake::{
+        follow::Observed,
+        outcome::{Sight, outcome},
+    },
     health::{listing::Listing, metrics::Series, poller::Sample, request::Asked, url::HealthUrl},
     identity::cgroup::Container,
     truth::sock_diag::TcpInfo,
@@ -31,6 +34,7 @@ pub(crate) fn connection(
     connection: &Observed,
     info: Option<TcpInfo>,
     declared: bool,
+    sight: Sight,
 ) -> ConnectionRow {
     let has = |bit: u32| connection.flags & bit != 0;
     let seen_task = connection.pid != 0;
@@ -73,7 +77,7 @@ pub(crate) fn connection(
         closed_ns: time(connection.closed_ns),
         released_ns: time(connection.released_ns),
         class: class::NAMES.get(usize::from(connection.seen_class)).copied().unwrap_or("unknown"),
-        outcome: outcome(connection, declared),
+        outcome: outcome(connection, declared, sight),
         http_status: (connection.http_status != 0).then_some(u32::from(connection.http_status)),
         http_reason: (connection.http.reason_length != 0)
             .then(|| connection.http.reason().to_owned().into()),
@@ -291,7 +295,7 @@ mod tests {
         ended.state = state::CLOSE;
         ended.flags = flags;
         ended.error = error.cast_unsigned();
-        let row = connection(&ended.into(), None, false);
+        let row = connection(&ended.into(), None, false, Sight::of(&[]));
         (row.closed_by, row.closed_how)
     }
 
@@ -314,10 +318,10 @@ mod tests {
         let mut open = empty_connection();
         open.state = state::ESTABLISHED;
         let info = TcpInfo { bytes_received: 7, probes: 2, unacked: 1, ..TcpInfo::default() };
-        let row = connection(&open.into(), Some(info), false);
+        let row = connection(&open.into(), Some(info), false, Sight::of(&[]));
         assert_eq!((row.closed_by, row.closed_ns), (None, None));
         assert_eq!((row.bytes_received, row.unanswered_probes), (Some(7), Some(2)));
-        assert_eq!(connection(&open.into(), None, false).bytes_received, None);
+        assert_eq!(connection(&open.into(), None, false, Sight::of(&[])).bytes_received, None);
     }
 
     #[test]

@@ -57,10 +57,18 @@ const COUNT_LOSSES: [(Stat, &str); 3] = [
     (Stat::CountSlotsFull, "connections were not counted: too many containers × ports"),
 ];
 
+/// Losses that leave counts exact and connections' details incomplete, in words.
+const DETAIL_LOSSES: [(Stat, &str); 2] = [
+    (Stat::PayloadLost, "first packets were lost: the HTTP side of their connections is not known"),
+    (Stat::HandshakeMapFull, "handshakes were not followed: too many at a time"),
+];
+
 /// What the kernel side counts of itself.
-const VITALS: [(&str, Stat); 11] = [
+const VITALS: [(&str, Stat); 13] = [
     ("records_submitted", Stat::RecordsSubmitted),
     ("records_lost", Stat::RecordsLost),
+    ("payloads_lost", Stat::PayloadLost),
+    ("handshake_map_full", Stat::HandshakeMapFull),
     ("connection_map_full", Stat::ConnectionMapFull),
     ("connection_insert_failed", Stat::ConnectionInsertFailed),
     ("count_slots_full", Stat::CountSlotsFull),
@@ -328,11 +336,19 @@ impl Source for EbpfSource {
         }
         let (undelivered, _) = self.records.totals();
         let lost = self.counters.statistic(Stat::RecordsLost) + undelivered;
+        let mut detail_complete = lost == 0;
         if lost > 0 {
             degraded
                 .push(format!("{lost} connection records were lost: the consumer was too slow"));
         }
-        Ok(Exactness { exact, detail_complete: lost == 0, degraded })
+        for (stat, words) in DETAIL_LOSSES {
+            let lost = self.counters.statistic(stat);
+            if lost > 0 {
+                detail_complete = false;
+                degraded.push(format!("{lost} {words}"));
+            }
+        }
+        Ok(Exactness { exact, detail_complete, degraded })
     }
 
     fn vitals(&self) -> Vec<(String, i64)> {

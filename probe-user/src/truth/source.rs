@@ -20,7 +20,7 @@ pub enum Backend {
 pub struct Exactness {
     /// Speaks of counts: no loss, no drift since start.
     pub exact: bool,
-    /// Speaks of events: no connection record was lost.
+    /// Speaks of events: no connection record was lost, nor what its first packets said.
     pub detail_complete: bool,
     /// Why not, since when, in words; empty when both are true.
     pub degraded: Vec<String>,

@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{export::json::service_port, handshake::outcome::outcome, truth::source::Ended};
+use crate::{
+    export::json::service_port,
+    handshake::outcome::{Sight, outcome},
+    truth::source::Ended,
+};
 
-/// Outcomes of what did not fail, or was no attempt.
-const NO_FAILURES: [&str; 4] = ["upgraded", "plain_http", "open", "tls"];
+/// Outcomes of what did not fail, was no attempt, or was not seen.
+const NO_FAILURES: [&str; 5] = ["upgraded", "plain_http", "open", "tls", "unknown"];
 
 /// How many connections to a port ended so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,10 +22,17 @@ pub(crate) struct Failure {
 }
 
 /// Counts between two blocks.
-#[derive(Debug, Default)]
-pub(crate) struct Failures(BTreeMap<(u16, String), u64>);
+#[derive(Debug)]
+pub(crate) struct Failures {
+    sight: Sight,
+    counts: BTreeMap<(u16, String), u64>,
+}
 
 impl Failures {
+    pub(crate) fn new(sight: Sight) -> Self {
+        Self { sight, counts: BTreeMap::new() }
+    }
+
     /// Takes a batch of ended connections, of which `is_watched` says whose they are.
     pub(crate) fn take(
         &mut self,
@@ -29,16 +40,16 @@ impl Failures {
         is_watched: impl Fn(&probe_common::connection::Connection) -> bool,
     ) {
         for ended in batch.iter().filter(|ended| is_watched(ended)) {
-            let Some(outcome) = outcome(ended, false) else { continue };
+            let Some(outcome) = outcome(ended, false, self.sight) else { continue };
             if !NO_FAILURES.contains(&outcome.as_ref()) {
-                *self.0.entry((service_port(ended), outcome.into_owned())).or_default() += 1;
+                *self.counts.entry((service_port(ended), outcome.into_owned())).or_default() += 1;
             }
         }
     }
 
     /// What was counted; from now on it starts at none. The most frequent first.
     pub(crate) fn reset(&mut self) -> Vec<Failure> {
-        let counted = std::mem::take(&mut self.0).into_iter();
+        let counted = std::mem::take(&mut self.counts).into_iter();
         let mut failures: Vec<Failure> =
             counted.map(|((port, outcome), count)| Failure { port, outcome, count }).collect();
         failures.sort_by_key(|failure| std::cmp::Reverse(failure.count));
@@ -76,7 +87,8 @@ mod tests {
             observed.http.flags = crate::handshake::follow::flag::ASKS_FOR_WEBSOCKET;
             observed
         };
-        let mut failures = Failures::default();
+        let hooks = ["ingress", "egress"].map(|way| format!("cgroup_skb/{way}"));
+        let mut failures = Failures::new(Sight::of(&hooks));
         let batch = vec![ended(3005, 503), ended(3005, 503), ended(3002, 403), ended(80, 500)];
         failures.take(&batch, |connection| connection.local_port != 80);
         assert_eq!(line(&failures.reset()), "2 × http_503 on 3005, 1 × http_403 on 3002");
