@@ -59,7 +59,8 @@ impl Attempt {
 
     /// From the request's first byte to the answer's, or to the end where there was none.
     pub(crate) fn answer_ns(&self) -> Option<i64> {
-        let until = self.at(RESPONSE).or(self.closed_ns)?;
+        // A client that has left waits no longer, even where the server keeps its end open.
+        let until = self.at(RESPONSE).or_else(|| self.left_ns())?;
         Some(until - self.at(REQUEST)?)
     }
 
