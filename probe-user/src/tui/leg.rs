@@ -12,7 +12,7 @@ use crate::{
     export::json::address,
     handshake::{
         follow::{Observed, flag as http_flag},
-        outcome::outcome,
+        outcome::{Sight, outcome},
     },
 };
 
@@ -55,7 +55,7 @@ pub(crate) struct Leg {
 }
 
 impl Leg {
-    pub(crate) fn of(observed: &Observed, service: Arc<Service>) -> Self {
+    pub(crate) fn of(observed: &Observed, service: Arc<Service>, sight: Sight) -> Self {
         let time = |ns: u64| i64::try_from(ns).ok().filter(|&ns| ns != 0);
         let end = |octets, port| SocketAddr::new(address(octets), port);
         let first_frame = [observed.first_frame_in_ns, observed.first_frame_out_ns];
@@ -78,7 +78,7 @@ impl Leg {
                 .copied()
                 .unwrap_or("unknown")
                 .into(),
-            outcome: outcome(observed, false),
+            outcome: outcome(observed, false, sight),
             stages: [
                 syn,
                 time(observed.established_ns),

@@ -28,7 +28,7 @@ use crate::{
     cmd::connections::{self, Wanted},
     export::json::key_of,
     filter::{Filter, Ports, Role},
-    handshake::follow::Observed,
+    handshake::{follow::Observed, outcome::Sight},
     health::poller::Poller,
     identity::Identity,
     truth::source::Source,
@@ -166,6 +166,7 @@ impl Live {
 
     fn legs(&self, observed: &[Observed]) -> Vec<Leg> {
         let mut services: HashMap<CountKey, Arc<Service>> = HashMap::new();
+        let sight = Sight::of(&self.source.hooks());
         observed
             .iter()
             .filter(|seen| seen.flags & flag::LISTENER == 0)
@@ -176,7 +177,7 @@ impl Live {
                 }
                 let service =
                     services.entry(key).or_insert_with(|| Arc::new(self.service(&key))).clone();
-                Some(Leg::of(seen, service))
+                Some(Leg::of(seen, service, sight))
             })
             .collect()
     }
