@@ -34,12 +34,12 @@ pub(crate) struct Run {
     #[arg(long = "fault", value_name = "NAME[:AMOUNT]", value_parser = FaultSpec::of_either)]
     pub(crate) faults: Vec<FaultSpec>,
 
-    #[command(flatten)]
-    pub(crate) custom: CustomArgs,
-
     /// What was done and found, as JSON on standard output
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) custom: CustomArgs,
 }
 
 /// Of `lab run custom`.

@@ -48,6 +48,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 const SECRET: &str = "lab";
 const TOKEN_VALID_S: i64 = 24 * 3600;
 
+/// `probe watch` takes no shorter one.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
+
 /// How long `probe` may take to load its programs on a busy machine.
 const ATTACH: Duration = Duration::from_secs(60);
 
@@ -301,7 +304,9 @@ impl Run<'_> {
     fn watch_command(&self, probe: &Path, address: &str, interval: Duration) -> Command {
         let mut watch = command(self.server_namespace(), probe);
         watch.args(["watch", "--health", &format!("http://{address}/health")]);
-        watch.args(["--port", port(address), "--interval", &self.scaled_text(interval)]);
+        let interval = self.scaled(interval).max(SHORTEST_INTERVAL);
+        let interval = humantime::format_duration(interval).to_string();
+        watch.args(["--port", port(address), "--interval", &interval]);
         watch.args(["--expect", &self.scenario().connections.to_string()]);
         watch
     }

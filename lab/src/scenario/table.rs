@@ -89,7 +89,7 @@ pub(super) static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "balancer-12k",
-        about: "12,000 clients at 100/s through a balancer to three shards of 6,000 slots, held 60 s",
+        about: "12,000 clients at 100/s, held 60 s, by a balancer to three shards",
         connections: 12_000,
         hold: s(60),
         message_interval: Some(s(10)),
@@ -101,7 +101,7 @@ pub(super) static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "quick",
-        about: "100 clients in 10 s, held 30 s; all connect, mean round trip < 5 ms",
+        about: "100 clients in 10 s, held 30 s; all connect, round trip < 5 ms",
         connections: 100,
         ramp: 10,
         hold: s(30),
@@ -111,7 +111,7 @@ pub(super) static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "medium",
-        about: "1,000 clients in 30 s, held 120 s; > 99 % connect, mean round trip < 10 ms",
+        about: "1,000 clients in 30 s, held 120 s; > 99 % connect, < 10 ms",
         connections: 1000,
         ramp: 33,
         hold: s(120),
@@ -121,7 +121,7 @@ pub(super) static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "stress",
-        about: "5,000 clients in 60 s, held 300 s; > 95 % connect, mean round trip < 20 ms",
+        about: "5,000 clients in 60 s, held 300 s; > 95 % connect, < 20 ms",
         connections: 5000,
         ramp: 83,
         hold: s(300),
@@ -131,7 +131,7 @@ pub(super) static ALL: &[Scenario] = &[
     },
     Scenario {
         name: "smoke-30m",
-        about: "10 clients a second come and go for 30 min; nothing grows, checkpoints every 2 min",
+        about: "10 clients a second come and go for 30 min; nothing grows",
         connections: 18_000,
         ramp: 10,
         hold: s(1800),
@@ -144,7 +144,7 @@ pub(super) static ALL: &[Scenario] = &[
     },
     Scenario {
         name: CUSTOM,
-        about: "what --connections, --ramp, --hold, --message-interval and --heartbeat say",
+        about: "what --connections, --ramp, --hold and the other figures say",
         connections: 100,
         hold: s(60),
         ..LOAD

@@ -61,6 +61,21 @@ fn a_token_is_asked_for() {
     assert_eq!(outcomes(server.address(), &["--token", "open-sesame"])["upgraded"], 3);
 }
 
+/// A signed token opens the server until it expires; another secret's, or none, does not.
+#[test]
+fn a_signed_token_is_checked() {
+    let server = Server::start(&["serve", "--listen", "127.0.0.1:0", "--jwt-secret", "s3cret"]);
+    let token = |args: &[&str]| {
+        let output = run(&[&["token", "--user", "alice"], args].concat());
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    let outcome = |token: &str| outcomes(server.address(), &["--token", token]);
+    assert_eq!(outcome(&token(&["--secret", "s3cret"]))["upgraded"], 3);
+    assert_eq!(outcome(&token(&["--secret", "s3cret", "--valid", "0s"]))["http_401"], 3);
+    assert_eq!(outcome(&token(&["--secret", "other"]))["http_401"], 3);
+    assert_eq!(outcomes(server.address(), &[])["http_401"], 3);
+}
+
 #[test]
 fn a_full_server_answers_503() {
     let server = Server::start(&["serve", "--listen", "127.0.0.1:0", "--max-connections", "7"]);
@@ -74,7 +89,7 @@ fn messages_are_echoed_and_timed() {
     let server = Server::start(&["serve", "--listen", "127.0.0.1:0"]);
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("results.jsonl");
-    let talk = ["--message-interval", "200ms", "--heartbeat", "300ms", "--hold", "1100ms"];
+    let talk = ["--message-interval", "200ms", "--heartbeat", "300ms", "--hold", "3s"];
     let shape = ["--connections", "23", "--ramp", "1000/s", "-o", out.to_str().unwrap()];
     let summary = load(server.address(), &[&shape[..], &talk].concat());
     let records = lines(&out);
