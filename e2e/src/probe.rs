@@ -25,10 +25,11 @@ pub struct Agent {
     process: Option<Running>,
     /// A socket of its own, so that a running agent of the machine is neither asked nor in the way.
     socket: PathBuf,
+    arguments: Vec<String>,
 }
 
 impl Agent {
-    const LISTEN: &str = "127.0.0.1:19464";
+    pub const LISTEN: &str = "127.0.0.1:19464";
 
     /// Returns once its counts are complete.
     ///
@@ -37,8 +38,22 @@ impl Agent {
     #[track_caller]
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With more arguments than the usual.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[track_caller]
+    #[must_use]
+    pub fn start_with(arguments: &[&str]) -> Self {
         let name = format!("groundtruth-agent-{}.sock", std::process::id());
-        let mut agent = Self { process: None, socket: std::env::temp_dir().join(name) };
+        let mut agent = Self {
+            process: None,
+            socket: std::env::temp_dir().join(name),
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+        };
         agent.start_again();
         agent
     }
@@ -49,7 +64,9 @@ impl Agent {
     /// If it does not come up.
     #[track_caller]
     pub fn start_again(&mut self) {
-        let process = Running::start(self.command("serve").args(["--listen", Self::LISTEN]));
+        let mut command = self.command("serve");
+        command.args(["--listen", Self::LISTEN]).args(&self.arguments);
+        let process = Running::start(&mut command);
         process.wait_stderr("listening on");
         self.process = Some(process);
     }

@@ -59,6 +59,9 @@ pub(crate) enum Command {
     Serve(Serve),
     /// End the agent
     Stop(Stop),
+    /// Write man pages and shell completions, for packages
+    #[command(hide = true)]
+    Generate(Generate),
 }
 
 #[derive(Args, Debug)]
@@ -328,6 +331,13 @@ pub(crate) struct Serve {
     /// Address of the metrics and the JSON; loopback only
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
     pub(crate) listen: SocketAddr,
+
+    #[command(flatten)]
+    pub(crate) health: Health,
+
+    /// Time between health requests, which are made while somebody looks at the page
+    #[arg(long, value_name = "2s", default_value = "2s", value_parser = interval)]
+    pub(crate) interval: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -338,6 +348,15 @@ pub(crate) struct Stop {
     /// Also remove the kernel programs and maps that stay pinned for the next agent
     #[arg(long)]
     pub(crate) purge: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  probe generate -o out      man pages to out/man1, completions to out/completions")]
+pub(crate) struct Generate {
+    /// A directory, made where it is missing
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: PathBuf,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

@@ -11,6 +11,7 @@ mod handshake;
 mod health;
 mod identity;
 mod kernel;
+mod page;
 mod record;
 mod signal;
 mod truth;
@@ -61,6 +62,7 @@ async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Record(arguments) => cmd::record::run(&socket, arguments).await,
         Command::Top(arguments) => cmd::top::run(&socket, arguments).await,
         Command::Serve(arguments) => cmd::serve::run(&socket, &arguments).await,
+        Command::Generate(arguments) => cmd::generate::run(&arguments),
         Command::Stop(arguments) => cmd::stop::run(&socket, &arguments),
     }
 }

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 mod build_ebpf;
 mod command;
 mod demo;
+mod package;
 mod paths;
 mod setup;
 mod summary;
@@ -22,6 +23,7 @@ mod vm;
     after_help = "Examples:\n  \
         cargo xtask demo          1,000 clients, 45 of them leaked by the server, found again\n  \
         cargo xtask test          every test; a summary of what was skipped and why\n  \
+        cargo xtask package       a .deb and a tarball of one static binary, in <target dir>/package\n  \
         cargo xtask build-ebpf    the kernel programs alone"
 )]
 struct Cli {
@@ -39,6 +41,8 @@ enum Task {
     Demo(demo::Options),
     /// Set up, build, and run all unit, integration and end-to-end tests
     Test(test::Options),
+    /// Build probe as one static binary, and pack it as a .deb and a tarball
+    Package(package::Options),
     /// Run probe on Debian's kernels, in virtual machines, and write docs/compatibility.md
     Vm(vm::Options),
 }
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Vm(options) => vm::run(&options),
     };
     match result {

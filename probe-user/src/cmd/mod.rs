@@ -3,6 +3,7 @@
 pub(crate) mod connections;
 pub(crate) mod count;
 pub(crate) mod doctor;
+pub(crate) mod generate;
 pub(crate) mod record;
 pub(crate) mod serve;
 pub(crate) mod stop;

@@ -1,6 +1,6 @@
 //! `probe serve`: the agent.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use tokio::net::{TcpListener, UnixListener};
@@ -13,8 +13,10 @@ use crate::{
         http::{self, Agent},
         lock::Lock,
     },
+    health::path::FieldPath,
     identity::Identity,
     kernel,
+    page::{Page, Subject},
     signal::Signals,
     truth::{choose::unsupported, source::Source},
 };
@@ -31,6 +33,8 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
         )
         .into());
     }
+    // Nothing of what a balancer says of its shards is shown on the page.
+    let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
     let _lock = Lock::take(socket)?;
     // Asked before the programs are loaded, so that a port in use costs nothing.
@@ -45,10 +49,16 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
             .map_err(unsupported)?;
     let unix = bind(socket)?;
     settle_now_and_then(Arc::clone(&source));
-    let agent = Agent::new(source, Identity::new()?);
+    let identity = Arc::new(Identity::new()?);
+    let page = Page::start(Subject {
+        source: Arc::clone(&source),
+        identity: Arc::clone(&identity),
+        health: arguments.health.poller(&shards).map(|poller| (poller, arguments.interval)),
+    });
+    let agent = Agent::new(source, identity);
     eprintln!("probe: listening on http://{} and {}", tcp.local_addr()?, socket.display());
 
-    let public = axum::serve(tcp, http::public(agent.clone()));
+    let public = axum::serve(tcp, http::public(agent.clone(), &page));
     let private = axum::serve(unix, http::private(agent));
     let stop = tokio::select! {
         stop = signals.next() => stop,

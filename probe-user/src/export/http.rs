@@ -13,7 +13,10 @@ use axum::{
     Json, Router,
     body::Body,
     extract::{Query, Request, State},
-    http::{HeaderValue, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -23,6 +26,7 @@ use probe_common::{key::CountSlot, state::role};
 use tokio::sync::{Semaphore, mpsc::Receiver};
 
 use super::{
+    classic,
     json::{Counts, SCHEMA_VERSION},
     prometheus,
 };
@@ -31,6 +35,7 @@ use crate::{
     filter::Filter,
     handshake::follow::Observed,
     identity::Identity,
+    page::Page,
     truth::{
         agent::AgentState,
         raw,
@@ -47,12 +52,12 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 /// What the handlers share.
 pub(crate) struct Agent {
     source: Arc<dyn Source>,
-    identity: Identity,
+    identity: Arc<Identity>,
     slots: Semaphore,
 }
 
 impl Agent {
-    pub(crate) fn new(source: Arc<dyn Source>, identity: Identity) -> Arc<Self> {
+    pub(crate) fn new(source: Arc<dyn Source>, identity: Arc<Identity>) -> Arc<Self> {
         Arc::new(Self { source, identity, slots: Semaphore::new(CONCURRENT) })
     }
 
@@ -70,8 +75,8 @@ impl Agent {
 }
 
 /// For the TCP listener: nothing raw.
-pub(crate) fn public(agent: Arc<Agent>) -> Router {
-    routes(&agent).with_state(agent)
+pub(crate) fn public(agent: Arc<Agent>, page: &Arc<Page>) -> Router {
+    routes(&agent).merge(page.routes()).with_state(agent)
 }
 
 /// For the Unix socket, whose file mode says who may ask.
@@ -130,7 +135,7 @@ impl IntoResponse for Refused {
 
 type Parameters = Query<HashMap<String, String>>;
 
-async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Refused> {
+async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<Response, Refused> {
     let (slots, counts) = agent.counts(&Filter::default()).await?;
     let mut established = BTreeMap::new();
     for slot in &slots {
@@ -147,7 +152,13 @@ async fn metrics(State(agent): State<Arc<Agent>>) -> Result<Response, Refused> {
     let vitals = agent.source.vitals();
     let text = prometheus::text(&counts, &established, &exactness, &vitals)
         .map_err(|error| Refused::Failed(error.into()))?;
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static(METRICS_TYPE))], text).into_response())
+    let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let (kind, text) = if accepted.contains("application/openmetrics-text") {
+        (METRICS_TYPE, text)
+    } else {
+        (classic::TYPE, classic::of_openmetrics(&text))
+    };
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())
 }
 
 async fn counts(

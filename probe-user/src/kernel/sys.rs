@@ -130,7 +130,9 @@ pub fn is_bpf_fs(path: &Path) -> bool {
         return false;
     }
     // SAFETY: statfs succeeded, so it filled the buffer.
-    unsafe { buffer.assume_init() }.f_type == BPF_FS_MAGIC
+    let found = unsafe { buffer.assume_init() }.f_type;
+    // Signed with glibc, unsigned with musl.
+    i128::from(found) == i128::from(BPF_FS_MAGIC)
 }
 
 /// Mounts a BPF file system.

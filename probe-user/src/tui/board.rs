@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::leg::{Key, Leg, STAGES};
+use super::{
+    leg::{Key, Leg, STAGES},
+    live::Update,
+};
 
 /// Seconds that a sparkline can show.
 pub(crate) const HISTORY: usize = 300;
@@ -164,6 +167,27 @@ pub(crate) struct Board {
 }
 
 impl Board {
+    /// Takes in what a running kernel has to say.
+    ///
+    /// # Errors
+    /// Why there will be no more.
+    pub(crate) fn apply(&mut self, update: Update) -> anyhow::Result<()> {
+        match update {
+            Update::Counts { at_mono_ns, unix_ns, levels, degraded, exact } => {
+                self.count(at_mono_ns, unix_ns, levels);
+                self.degraded = degraded;
+                self.exact = exact;
+            }
+            Update::Open(legs) => self.take_open(legs),
+            Update::Ended(legs) => self.take_ended(&legs),
+            Update::Reported(reported) => self.take_reported(reported),
+            // Rows of sockets are no numbers.
+            Update::Connections(_) => {}
+            Update::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     pub(crate) fn count(&mut self, at_mono_ns: i64, unix_ns: i64, levels: Vec<(Service, Level)>) {
         self.at_mono_ns = at_mono_ns;
         self.at_unix_ns = unix_ns;

@@ -2,7 +2,7 @@
 //! ([`view`]), fed by a running kernel ([`live`]) or by a capture ([`replay`]).
 
 pub(crate) mod board;
-mod leg;
+pub(crate) mod leg;
 pub(crate) mod live;
 pub(crate) mod replay;
 mod state;
@@ -186,16 +186,8 @@ impl App {
 
     fn take(&mut self, update: Update) -> anyhow::Result<()> {
         match update {
-            Update::Counts { at_mono_ns, unix_ns, levels, degraded, exact } => {
-                self.board.count(at_mono_ns, unix_ns, levels);
-                self.board.degraded = degraded;
-                self.board.exact = exact;
-            }
-            Update::Open(legs) => self.board.take_open(legs),
-            Update::Ended(legs) => self.board.take_ended(&legs),
-            Update::Reported(reported) => self.board.take_reported(reported),
             Update::Connections(rows) => self.connections = rows,
-            Update::Failed(error) => return Err(error),
+            update => self.board.apply(update)?,
         }
         Ok(())
     }

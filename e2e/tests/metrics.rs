@@ -1,0 +1,138 @@
+//! `/metrics`, its documentation, and what is shipped to be run on it, against a real Prometheus.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use e2e::machine::{Need, require, tool};
+use e2e::probe::Agent;
+use e2e::process::{Running, finish};
+use e2e::scratch::Scratch;
+use serde_json::Value;
+
+const DOCS: &str = include_str!("../../docs/metrics.md");
+const DASHBOARD: &str = include_str!("../../packaging/grafana/groundtruth.json");
+const RULES: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus/groundtruth.rules.yml");
+const PROMETHEUS: &str = "127.0.0.1:19465";
+
+/// What appears only once something was audited.
+const LATER: [&str; 2] = ["groundtruth_drift", "groundtruth_audited_sockets"];
+
+/// Names and kinds of the table in the docs.
+fn documented() -> BTreeSet<(String, String)> {
+    DOCS.lines()
+        .filter_map(|line| line.strip_prefix("| `groundtruth_"))
+        .map(|rest| {
+            let mut cells = rest.split('|').map(str::trim);
+            let name = cells.next().unwrap_or_default().trim_end_matches('`');
+            (format!("groundtruth_{name}"), cells.next().unwrap_or_default().to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn every_metric_is_documented_and_promtool_finds_nothing() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("promtool")]) else { return };
+    let agent = Agent::start();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let text = loop {
+        let text = agent.text("/metrics");
+        if LATER.iter().all(|name| text.contains(&format!("# TYPE {name} "))) {
+            break text;
+        }
+        assert!(Instant::now() < deadline, "never audited:\n{text}");
+        std::thread::sleep(Duration::from_millis(500));
+    };
+    let served: BTreeSet<(String, String)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
+        .collect();
+    assert_eq!(served, documented());
+
+    let scratch = Scratch::new("metrics");
+    let file = scratch.join("metrics.txt");
+    std::fs::write(&file, &text).unwrap();
+    let checked =
+        finish(Command::new("sh").args(["-c", &format!("promtool check metrics < {file}")]));
+    assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{checked}");
+}
+
+#[test]
+fn shipped_rules_and_panels_work_on_a_real_prometheus() {
+    let needs = [Need::Bpf, Need::Program("prometheus"), Need::Program("promtool")];
+    let Some(_machine) = require(&needs) else { return };
+    tool("promtool", &["check", "rules", RULES]);
+    let _agent = Agent::start();
+    let scratch = Scratch::new("prometheus");
+    let config = scratch.join("prometheus.yml");
+    let text = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{RULES}]\n\
+         scrape_configs:\n- job_name: groundtruth\n  static_configs: [{{targets: ['127.0.0.1:19464']}}]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new("prometheus");
+    command.arg(format!("--config.file={config}"));
+    command.arg(format!("--storage.tsdb.path={}", scratch.join("data")));
+    command.arg(format!("--web.listen-address={PROMETHEUS}"));
+    let _prometheus = Running::start(&mut command);
+
+    // Three samples make a rate; the audit's come after ten seconds.
+    wait("data of each panel", || {
+        let found = queries().iter().map(|query| (query.clone(), ask(query))).collect::<Vec<_>>();
+        match found.iter().find(|(_, answer)| answer.as_ref().is_none_or(Vec::is_empty)) {
+            Some((query, answer)) => Err(format!("{query}: {answer:?}")),
+            None => Ok(()),
+        }
+    });
+    let exact = ask("groundtruth_exact{job=\"groundtruth\"}").unwrap();
+    assert_eq!(exact[0]["value"][1], "1");
+    wait("healthy rules", || {
+        let rules = api("/api/v1/rules").ok_or("no answer")?;
+        let rules = rules["data"]["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
+        assert_eq!(rules.len(), 6);
+        match rules.iter().find(|rule| rule["health"] != "ok") {
+            Some(rule) => Err(rule.to_string()),
+            None => Ok(()),
+        }
+    });
+}
+
+/// Every panel's query, with Grafana's variables as Grafana fills them in.
+fn queries() -> Vec<String> {
+    let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().clone();
+    panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap().clone())
+        .map(|target| {
+            let query = target["expr"].as_str().unwrap();
+            query.replace("$container", ".*").replace("$__rate_interval", "1m")
+        })
+        // Nothing here is in a state but established and listen for sure.
+        .filter(|query| !query.contains("close_wait") && !query.contains("state!="))
+        .collect()
+}
+
+fn ask(query: &str) -> Option<Vec<Value>> {
+    let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let answer = api(&format!("/api/v1/query?query={encoded}"))?;
+    assert_eq!(answer["status"], "success", "{query}: {answer}");
+    answer["data"]["result"].as_array().cloned()
+}
+
+fn api(path: &str) -> Option<Value> {
+    let url = format!("http://{PROMETHEUS}{path}");
+    let finished = finish(Command::new("busybox").args(["wget", "-q", "-O", "-", &url]));
+    serde_json::from_str(&finished.stdout).ok()
+}
+
+#[track_caller]
+fn wait(what: &str, mut done: impl FnMut() -> Result<(), String>) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while let Err(why) = done() {
+        assert!(Instant::now() < deadline, "never: {what}: {why}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}

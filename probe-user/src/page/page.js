@@ -1,0 +1,136 @@
+"use strict";
+// Draws what /v1/live sends once a second. Text goes in as text only: names are not ours.
+const KEPT = 300;
+const at = (id) => document.getElementById(id);
+const history = new Map();
+let picture = null;
+// The service in the address, so that a link leads to the same view.
+let chosen = decodeURIComponent(location.hash.slice(1));
+
+const id = (service) => `${service.container}:${service.port}:${service.role}`;
+const time = (ns) => new Date(ns / 1e6).toISOString().slice(11, 19) + " UTC";
+const us = (value) => value === null ? "–" : value < 1000 ? `${value} µs` : value < 1e6 ? `${(value / 1e3).toFixed(1)} ms` : `${(value / 1e6).toFixed(1)} s`;
+
+function cell(text, kind) {
+  const td = document.createElement("td");
+  td.textContent = text;
+  if (kind) td.className = kind;
+  return td;
+}
+
+function row(cells) {
+  const tr = document.createElement("tr");
+  tr.append(...cells);
+  return tr;
+}
+
+function choose(name) {
+  chosen = name;
+  location.replace("#" + encodeURIComponent(name));
+  draw();
+}
+
+function services() {
+  const search = at("search").value;
+  const shown = picture.services
+    .filter((service) => id(service).includes(search))
+    .sort((a, b) => b.established - a.established || id(a).localeCompare(id(b)));
+  const focused = document.activeElement?.dataset?.service;
+  at("services").replaceChildren(...shown.map((service) => {
+    const name = cell("");
+    const button = document.createElement("button");
+    button.className = "name";
+    button.textContent = service.container;
+    button.dataset.service = id(service);
+    name.append(button);
+    const n = (value, bad) => cell(value, bad ? "n bad" : "n");
+    const tr = row([name, n(service.port), cell(service.role), n(service.established), n(service.upgraded),
+      n(service.close_wait + service.closed_held), n(service.opened_per_second.toFixed(0)),
+      n(us(service.handshake_p50_us)), n(us(service.handshake_p99_us)), n(service.failed, service.failed > 0)]);
+    tr.setAttribute("aria-selected", String(id(service) === chosen));
+    tr.addEventListener("click", () => choose(id(service)));
+    return tr;
+  }));
+  // The table is new every second; the keyboard stays where it was.
+  if (focused) document.querySelector(`[data-service="${CSS.escape(focused)}"]`)?.focus();
+}
+
+function detail() {
+  const service = picture.services.find((known) => id(known) === chosen);
+  at("detail").hidden = !service;
+  if (!service) return;
+  at("detail-name").textContent = `${service.container}, port ${service.port}, ${service.role}`;
+  at("attempts").textContent = service.attempts;
+  at("funnel").replaceChildren(...picture.stages.map((stage, index) => {
+    const bar = cell("");
+    const meter = document.createElement("meter");
+    meter.max = Math.max(service.attempts, 1);
+    meter.value = service.funnel[index];
+    meter.setAttribute("aria-label", stage);
+    bar.append(meter);
+    return row([cell(stage), cell(service.funnel[index], "n"), bar]);
+  }));
+  const outcomes = Object.entries(service.outcomes).sort((a, b) => b[1] - a[1]);
+  at("outcomes").replaceChildren(...outcomes.map(([outcome, count]) =>
+    row([cell(outcome, outcome === "upgraded" || outcome === "open" ? "" : "bad"), cell(count, "n")])));
+}
+
+function reported() {
+  at("reported-section").hidden = picture.reported.length === 0;
+  at("reported").replaceChildren(...picture.reported.map((report) => {
+    const p = document.createElement("p");
+    if (report.error !== null) {
+      p.className = "bad";
+      p.textContent = `${report.url}: ${report.error}`;
+      return p;
+    }
+    const apart = report.phantoms + report.reverse_phantoms;
+    p.textContent = `${report.url} reports ${report.reported}; established ${report.established_max}; `;
+    const phantoms = document.createElement("span");
+    phantoms.className = apart > 0 ? "bad" : "good";
+    phantoms.textContent = report.reverse_phantoms > 0 ? `${report.reverse_phantoms} not reported` : `${report.phantoms} phantoms`;
+    p.append(phantoms);
+    const kept = history.get(report.url) ?? [];
+    kept.push([report.established_max, report.reported]);
+    history.set(report.url, kept.slice(-KEPT));
+    return p;
+  }));
+  const kept = [...history.values()][0] ?? [];
+  const highest = Math.max(1, ...kept.flat());
+  at("plot").replaceChildren(...["established", "reported"].map((name, index) => {
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+    line.setAttribute("class", name);
+    line.setAttribute("points", kept.map((pair, x) => `${600 * x / Math.max(kept.length - 1, 1)},${118 - 114 * pair[index] / highest}`).join(" "));
+    return line;
+  }));
+}
+
+function draw() {
+  if (!picture) return;
+  at("exact").textContent = picture.exact ? "exact" : "NOT EXACT";
+  at("exact").className = picture.exact ? "good" : "bad";
+  at("at").textContent = time(picture.at_unix_ns);
+  at("degraded").replaceChildren(...picture.degraded.map((reason) => {
+    const li = document.createElement("li");
+    li.textContent = reason;
+    return li;
+  }));
+  services();
+  detail();
+  at("failures").replaceChildren(...picture.failures.slice(0, 20).map((failure) => row([
+    cell(time(failure.at_unix_ns)), cell(failure.outcome, "bad"), cell(`${failure.container}:${failure.port} ${failure.role}`),
+    cell(failure.peer), cell(failure.last_stage)])));
+}
+
+at("search").addEventListener("input", draw);
+const events = new EventSource("v1/live");
+events.onmessage = (event) => {
+  picture = JSON.parse(event.data);
+  reported();
+  draw();
+};
+// The browser connects again by itself, also to an agent that was started anew.
+events.onerror = () => {
+  at("exact").textContent = "no answer from the agent, trying again …";
+  at("exact").className = "bad";
+};
