@@ -101,7 +101,10 @@ pub(crate) struct Count {
 #[command(after_help = "Examples:
   sudo probe connections --port 3005
   sudo probe connections --state close_wait --older-than 5m
-  sudo probe connections --pid 4711 --json")]
+  sudo probe connections --pid 4711 --json
+
+An established connection is \"silent\" if its peer has left two keepalive probes or retransmissions
+unanswered.")]
 pub(crate) struct Connections {
     #[command(flatten)]
     pub(crate) filter: Filter,

@@ -21,7 +21,7 @@ use crate::{
     truth::{
         choose::{self, Need},
         polled::{Polled, dump_all},
-        sock_diag::{Detail, DiagSocket},
+        sock_diag::{Detail, DiagSocket, Peer},
         source::{Backend, Source},
     },
 };
@@ -147,7 +147,10 @@ fn text(found: &[ConnectionJson]) -> String {
             .collect();
         let end = |address: std::net::IpAddr, port| std::net::SocketAddr::new(address, port);
         table.add_row([
-            connection.state.into(),
+            match connection.peer {
+                Some(Peer::Silent) => format!("{}, silent", connection.state).into(),
+                _ => connection.state.into(),
+            },
             end(connection.local_address, connection.local_port).into(),
             end(connection.remote_address, connection.remote_port).into(),
             connection.role.into(),

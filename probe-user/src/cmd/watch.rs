@@ -228,6 +228,7 @@ async fn loop_blocks(
                 }
                 let seen = Seen {
                     backend,
+                    silent: tokio::task::block_in_place(|| population.silent())?,
                     exactness: population.source.exactness()?,
                     clients: beside.clients.as_mut().map(ClientFile::read_on).transpose()?,
                     metrics,

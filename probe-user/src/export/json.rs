@@ -17,7 +17,7 @@ use crate::{
     filter::Filter,
     identity::{Identity, cgroup::Container, process::Owner},
     truth::{
-        sock_diag::DiagSocket,
+        sock_diag::{DiagSocket, Peer},
         source::{Backend, Exactness},
     },
 };
@@ -154,6 +154,8 @@ pub(crate) struct ConnectionJson {
     /// Probes and retransmissions that the peer has not answered.
     pub(crate) unanswered_probes: Option<u32>,
     pub(crate) last_heard_ms: Option<u32>,
+    /// `live`, `idle`, or `silent` after two unanswered probes; null unless established.
+    pub(crate) peer: Option<Peer>,
 }
 
 /// Where a key's port lies in a connection: local of a passive, remote of an active one.
@@ -214,8 +216,9 @@ impl ConnectionJson {
             uid: diag.map(|diag| diag.uid),
             inode: diag.map(|diag| diag.inode),
             unacked_segments: info.map(|info| info.unacked),
-            unanswered_probes: info.map(|info| u32::from(info.probes.max(info.retransmits))),
-            last_heard_ms: info.map(|info| info.last_ack_recv_ms.min(info.last_data_recv_ms)),
+            unanswered_probes: info.map(|info| info.unanswered()),
+            last_heard_ms: info.map(|info| info.last_heard_ms()),
+            peer: info.filter(|_| connection.state == state::ESTABLISHED).map(|info| info.peer()),
         }
     }
 }

@@ -95,8 +95,8 @@ pub(crate) fn connection(
             info.map(|info| info.total_retransmits)
         },
         unacked_segments: info.map(|info| info.unacked),
-        unanswered_probes: info.map(|info| u32::from(info.probes.max(info.retransmits))),
-        last_heard_ms: info.map(|info| info.last_ack_recv_ms.min(info.last_data_recv_ms)),
+        unanswered_probes: info.map(|info| info.unanswered()),
+        last_heard_ms: info.map(|info| info.last_heard_ms()),
         leg_id: (connection.http.key_hash != 0).then_some(connection.http.key_hash),
         leg_certain: (connection.http.key_hash != 0).then_some(true),
     }

@@ -72,7 +72,42 @@ pub struct TcpInfo {
     pub bytes_received: u64,
 }
 
+/// What is known of the peer of an established connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Peer {
+    /// Heard of within the last minute.
+    Live,
+    /// Not heard of for longer, nor asked.
+    Idle,
+    /// At least two probes or retransmissions went without an answer.
+    Silent,
+}
+
 impl TcpInfo {
+    /// Probes and retransmissions since the peer last answered.
+    #[must_use]
+    pub fn unanswered(&self) -> u32 {
+        u32::from(self.probes.max(self.retransmits))
+    }
+
+    /// Time since anything came from the peer.
+    #[must_use]
+    pub fn last_heard_ms(&self) -> u32 {
+        self.last_ack_recv_ms.min(self.last_data_recv_ms)
+    }
+
+    #[must_use]
+    pub fn peer(&self) -> Peer {
+        if self.unanswered() >= 2 {
+            Peer::Silent
+        } else if self.last_heard_ms() < 60_000 {
+            Peer::Live
+        } else {
+            Peer::Idle
+        }
+    }
+
     /// Older kernels send a shorter struct; fields past its end are 0.
     fn parse(bytes: &[u8]) -> Self {
         // Offsets as in `struct tcp_info` of include/uapi/linux/tcp.h, which only grows.
@@ -261,6 +296,26 @@ mod tests {
         assert_eq!(child.remote_address, mapped("127.0.0.1".parse().unwrap()));
         assert_eq!(child.remote_port, client.local_addr().unwrap().port());
         assert_eq!(child.info.map(|info| info.unacked), Some(0));
+    }
+
+    #[test]
+    fn a_peer_is_silent_after_two_unanswered_probes() {
+        let peer = |probes, retransmits, last_ack_recv_ms| {
+            let last_data_recv_ms = 90_000;
+            TcpInfo {
+                probes,
+                retransmits,
+                last_ack_recv_ms,
+                last_data_recv_ms,
+                ..TcpInfo::default()
+            }
+            .peer()
+        };
+        assert_eq!(peer(0, 0, 500), Peer::Live);
+        assert_eq!(peer(1, 0, 500), Peer::Live);
+        assert_eq!(peer(0, 1, 70_000), Peer::Idle);
+        assert_eq!(peer(2, 0, 70_000), Peer::Silent);
+        assert_eq!(peer(0, 2, 500), Peer::Silent);
     }
 
     #[test]

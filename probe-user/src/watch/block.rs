@@ -55,6 +55,8 @@ pub(crate) struct Kernel {
     pub(crate) close_wait: i64,
     /// Over, but a process still holds the descriptor.
     pub(crate) closed_held: i64,
+    /// Of `established`: peers that have left two probes or retransmissions unanswered.
+    pub(crate) silent: i64,
     pub(crate) backend: Backend,
     pub(crate) exact: bool,
     pub(crate) degraded: Vec<String>,
@@ -173,6 +175,7 @@ impl Block {
             (kernel.plain_http, "plain http left out"),
             (kernel.close_wait, "close_wait"),
             (kernel.closed_held, "closed, held"),
+            (kernel.silent, "silent"),
         ] {
             if count > 0 {
                 let _ = write!(beside, ", {count} {name}");
@@ -287,6 +290,7 @@ mod tests {
                 plain_http: 0,
                 close_wait: 2,
                 closed_held: 0,
+                silent: 3,
                 backend: Backend::Ebpf,
                 exact: true,
                 degraded: vec![],
@@ -311,7 +315,7 @@ mod tests {
         assert_eq!(
             block().text(Style::plain()),
             "22:13:20 UTC  block 3  +30.0 s  warning
-  kernel         955 established, 2 close_wait   exact
+  kernel         955 established, 2 close_wait, 3 silent   exact
   reported      1000
   phantoms        45 4.5 %
   ramp      1000/1000 in 10.2 s

@@ -20,7 +20,7 @@ use crate::{
     identity::{Identity, process},
     truth::{
         polled::{Dumped, dump_all, keyed, listening_ports},
-        sock_diag::{Detail, DiagSocket},
+        sock_diag::{Detail, DiagSocket, Peer},
         source::{Backend, Source},
     },
 };
@@ -140,6 +140,19 @@ impl Population {
         let mut slots = self.source.slots()?;
         slots.retain(|slot| self.contains(&slot.key));
         Ok(slots)
+    }
+
+    /// Established connections whose peers have left two probes or retransmissions unanswered.
+    pub(crate) fn silent(&self) -> anyhow::Result<i64> {
+        let dumped = dump_all(Detail::TcpInfo)?;
+        let is_silent = |socket: &DiagSocket| {
+            socket.state == state::ESTABLISHED
+                && socket.info.is_some_and(|info| info.peer() == Peer::Silent)
+        };
+        let found = keyed(&dumped.sockets)
+            .into_iter()
+            .filter(|(socket, key)| is_silent(socket) && self.contains(key));
+        Ok(found.count() as i64)
     }
 
     /// The count now.
