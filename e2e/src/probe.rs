@@ -110,16 +110,16 @@ impl Agent {
         Counts::parse(&self.text(path))
     }
 
-    /// Connections on this port that were established since the programs were attached, from its
-    /// metrics, which know no namespaces.
+    /// Connections on this port since the programs were attached that were `what` (`established`,
+    /// `accepted`), from its metrics, which know no namespaces.
     #[track_caller]
     #[must_use]
-    pub fn established_total(&self, port: u16, role: &str) -> u64 {
+    pub fn total(&self, what: &str, port: u16, role: &str) -> u64 {
+        let metric = format!("groundtruth_connections_{what}_total{{");
         let label = format!("port=\"{port}\",role=\"{role}\"");
         self.text("/metrics")
             .lines()
-            .filter(|line| line.starts_with("groundtruth_connections_established_total{"))
-            .filter(|line| line.contains(&label))
+            .filter(|line| line.starts_with(&metric) && line.contains(&label))
             .map(|line| line.rsplit(' ').next().and_then(|n| n.parse::<u64>().ok()))
             .map(|value| value.expect("a number ends the line"))
             .sum()

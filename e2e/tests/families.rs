@@ -71,7 +71,7 @@ fn a_socket_that_connects_again_is_a_new_connection() {
     // kernels that allow function tracing show that.
     wait_equal("connections made, and still established, at either end", &[23, 23, 0, 0], || {
         let counts = agent.counts();
-        let made = |role| i64::try_from(agent.established_total(4004, role)).unwrap();
+        let made = |role| i64::try_from(agent.total("established", 4004, role)).unwrap();
         let left = [counts.established(&passive), counts.established(&active)];
         [made("passive"), made("active"), left[0], left[1]]
     });

@@ -119,12 +119,10 @@ pub fn on_fast_open(skb: *mut __sk_buff, netns: u32) {
     }
 }
 
-/// Whether the handshake of a received packet was not taken over by its connection.
+/// Whether a handshake was not taken over by its connection yet.
 #[inline(always)]
-pub fn has_handshake(skb: *mut __sk_buff, netns: u32) -> bool {
-    let Some(packet) = packet::parse(skb) else { return false };
-    let Some(pair) = packet::pair(skb, &packet, netns, true) else { return false };
-    HANDSHAKES.get_ptr(&pair).is_some()
+pub fn has_handshake(pair: &Pair) -> bool {
+    HANDSHAKES.get_ptr(pair).is_some()
 }
 
 /// Takes over what was seen on the listener.

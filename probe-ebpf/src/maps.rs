@@ -4,7 +4,7 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
 use probe_common::{
     connection::Connection,
@@ -55,6 +55,10 @@ pub static LISTENERS: HashMap<ListenerKey, u8> =
 pub static HANDSHAKES: HashMap<Pair, Handshake> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Turns socket pointers into plain numbers, one at a time per CPU (`Sock::of_packet`).
+/// Turns socket pointers into plain numbers, one at a time per CPU (`Sock::of_pointer`).
 #[map]
 pub static ADDRESSES: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// Room for one entry, where the stack has none left (`cgroup_skb_ingress`).
+#[map]
+pub static SCRATCH: PerCpuArray<Connection> = PerCpuArray::with_max_entries(1, 0);

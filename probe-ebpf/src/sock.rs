@@ -75,8 +75,13 @@ impl Sock {
         if full.is_null() || unsafe { (*full).protocol } != u32::from(IPPROTO_TCP) {
             return None;
         }
-        // The verifier forbids arithmetic on this pointer. Through a map it becomes a plain number,
-        // which is what reading kernel memory needs.
+        Self::of_pointer(socket)
+    }
+
+    /// The verifier forbids arithmetic on the pointer that a cgroup program is given. Through a map it
+    /// becomes a plain number, which is what reading kernel memory needs.
+    #[inline(always)]
+    pub fn of_pointer(socket: *mut bpf_sock) -> Option<Self> {
         let key = socket as u64;
         let _ = ADDRESSES.insert(key, key, 0);
         // SAFETY: a copied u64.
@@ -178,7 +183,7 @@ impl Sock {
             connection.local_address = read(self.0, offset!(skc_v6_rcv_saddr));
             connection.remote_address = read(self.0, offset!(skc_v6_daddr));
         }
-        connection.local_port = self.local_port();
+        connection.local_port = self.source_port();
         connection.remote_port = self.remote_port();
     }
 

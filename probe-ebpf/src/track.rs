@@ -55,7 +55,7 @@ pub fn state_change(sk: Sock, old: u8, new: u8) {
     }
     if !is_birth {
         // Its birth was missed: it is still in the old state, and what it is must be found out.
-        found(sk, sk.cookie(), count::walk() > 0);
+        found(sk, sk.cookie(), count::walk() > 0, &mut room());
         if let Some(connection) = CONNECTIONS.get_ptr_mut(&key) {
             // SAFETY: as above.
             bring_to(sk, unsafe { &mut *connection }, new);
@@ -147,10 +147,18 @@ pub fn catch_up(sk: Sock, connection: &mut Connection) {
     }
 }
 
-/// Follows a socket that no event has shown: it was there before the programs (the seed pass), or
-/// its birth was missed. `sk` is seen under its lock, or by the walk.
+/// Room for an entry on the stack.
 #[inline(always)]
-pub fn found(sk: Sock, cookie: u64, late: bool) {
+pub fn room() -> Connection {
+    // SAFETY: all-zero is a valid Connection.
+    unsafe { core::mem::zeroed() }
+}
+
+/// Follows a socket that no event has shown: it was there before the programs (the seed pass), or
+/// its birth was missed. `sk` is seen under its lock, by the walk, or at a packet that proves that its
+/// birth was missed. `connection` is room to build its entry in.
+#[inline(always)]
+pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
     let seen = sk.state();
     // Mini sockets and passive children that are not established are not counted; CLOSE is over.
     if matches!(seen, state::TIME_WAIT | state::NEW_SYN_RECV | state::SYN_RECV | state::CLOSE) {
@@ -158,7 +166,7 @@ pub fn found(sk: Sock, cookie: u64, late: bool) {
     }
     let now = now();
     // SAFETY: all-zero is a valid Connection.
-    let mut connection: Connection = unsafe { core::mem::zeroed() };
+    *connection = unsafe { core::mem::zeroed() };
     connection.cookie = cookie;
     connection.state = seen;
     connection.class = class::UNKNOWN;
@@ -181,13 +189,13 @@ pub fn found(sk: Sock, cookie: u64, late: bool) {
         connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
         connection.accepted_ns = now;
     }
-    if follow(sk, &mut connection) && late {
+    if follow(sk, connection) && late {
         count::note(Stat::FoundLate);
         if is_established {
-            count::established(&connection);
+            count::established(connection);
         }
         if is_accepted {
-            count::accepted(&connection);
+            count::accepted(connection);
         }
     }
 }

@@ -61,5 +61,5 @@ fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) {
     }
     // SAFETY: the context that this helper asks for.
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-    track::found(sk, cookie, count::walk() > 0);
+    track::found(sk, cookie, count::walk() > 0, &mut track::room());
 }

@@ -8,7 +8,13 @@ use aya_ebpf::{
 };
 use probe_common::connection::flag;
 
-use crate::{count, listener, maps::CONNECTIONS, sock::Sock, stage, track};
+use crate::{
+    count, listener,
+    maps::{CONNECTIONS, SCRATCH},
+    packet,
+    sock::Sock,
+    stage, track,
+};
 
 /// Let the packet pass. Anything else would drop it.
 const PASS: i32 = 1;
@@ -39,7 +45,10 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     // Without the lock it may be that its CLOSE was told a moment ago. But a birth that was told has
     // taken its handshake with it.
     if let Some(sk) = Sock::of_packet(socket)
-        && listener::has_handshake(skb, sk.netns())
+        && let Some(packet) = packet::parse(skb)
+        && let Some(pair) = packet::pair(skb, &packet, sk.netns(), true)
+        && listener::has_handshake(&pair)
+        && let Some(scratch) = SCRATCH.get_ptr_mut(0)
     {
         if let Some(connection) = entry {
             // SAFETY: as above; the socket that it told of is gone.
@@ -47,7 +56,8 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         }
         // SAFETY: the context that this helper asks for.
         let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-        track::found(sk, cookie, count::walk() > 0);
+        // SAFETY: this CPU's, and packets are not received while one is being received.
+        track::found(sk, cookie, count::walk() > 0, unsafe { &mut *scratch });
     }
     PASS
 }

@@ -1,21 +1,26 @@
 //! Run by userspace through `BPF_PROG_TEST_RUN`, attached nowhere: ends the entry of a connection that
 //! a walk no longer met, with the same code that ends every other connection.
+//!
+//! A packet program, its arguments being the packet: before 6.1 the kernel warns of raw tracepoints
+//! that use maps without preallocation.
 
-use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
-
+use aya_ebpf::{EbpfContext, bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
 use aya_log_ebpf::warn;
 
-use crate::track;
+use crate::{packet, track};
 
-/// Arguments: key (the socket's address), cookie, number of the walk, and 1 if `sock_release` is attached.
-#[raw_tracepoint(tracepoint = "sys_enter")]
-pub fn forget(ctx: RawTracePointContext) -> i32 {
-    let arguments: *const u64 = ctx.as_ptr().cast();
-    // SAFETY: userspace passes four words, which is what the kernel hands on as the context.
-    let (key, cookie, walk, releases_are_seen) = unsafe {
-        (*arguments, *arguments.add(1), *arguments.add(2) as u32, *arguments.add(3) == 1)
+/// Packet: key (the socket's address), cookie, number of the walk, and 1 if `sock_release` is attached;
+/// 8 bytes each.
+#[cgroup_skb(ingress)]
+pub fn forget(ctx: SkBuffContext) -> i32 {
+    let skb: *mut __sk_buff = ctx.as_ptr().cast();
+    let word = |index: u32| packet::load::<8>(skb, index * 8).map(u64::from_ne_bytes);
+    let (Some(key), Some(cookie), Some(walk), Some(releases)) =
+        (word(0), word(1), word(2), word(3))
+    else {
+        return 0;
     };
-    if let Some(state) = track::forget(key, cookie, walk, releases_are_seen) {
+    if let Some(state) = track::forget(key, cookie, walk as u32, releases == 1) {
         warn!(&ctx, "socket {:x} ended unseen in state {}", cookie, state);
     }
     0

@@ -35,7 +35,7 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
         track::count_class(connection);
         track::note_accept(sk, connection);
     } else {
-        track::found(sk, sk.cookie(), walk > 0);
+        track::found(sk, sk.cookie(), walk > 0, &mut track::room());
     }
     0
 }

@@ -14,6 +14,7 @@ use std::{
 use aya::Pod;
 use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
 
+const ETHERNET_HEADER: usize = 14;
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 
 fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
@@ -94,16 +95,19 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     Ok(info)
 }
 
-/// Runs a raw tracepoint program once, on this CPU, with `arguments` as its context.
+/// Runs a `cgroup_skb` program once, on this CPU, with `words` as its packet.
 ///
 /// # Errors
-/// As bpf(2) `BPF_PROG_TEST_RUN` (raw tracepoints: Linux 5.10 and later).
-pub fn run_program(program: BorrowedFd<'_>, arguments: &[u64]) -> io::Result<()> {
+/// As bpf(2) `BPF_PROG_TEST_RUN`.
+pub fn run_program(program: BorrowedFd<'_>, words: &[u64]) -> io::Result<()> {
+    // The kernel takes an Ethernet header off before it calls the program.
+    let mut frame = vec![0_u8; ETHERNET_HEADER];
+    frame.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
     // SAFETY: all-zero is a valid bpf_attr.
     let mut attributes: bpf_attr = unsafe { mem::zeroed() };
     attributes.test.prog_fd = program.as_raw_fd() as u32;
-    attributes.test.ctx_in = arguments.as_ptr() as u64;
-    attributes.test.ctx_size_in = size_of_val(arguments) as u32;
+    attributes.test.data_in = frame.as_ptr() as u64;
+    attributes.test.data_size_in = frame.len() as u32;
     bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attributes).map(drop)
 }
 

@@ -6,7 +6,7 @@ use std::{fs::File, io::Read, os::fd::AsFd};
 use anyhow::Context;
 use aya::{
     Btf, Ebpf,
-    programs::{Iter, Program, RawTracePoint},
+    programs::{CgroupSkb, Iter, Program},
 };
 use probe_common::connection::Connection;
 
@@ -70,9 +70,9 @@ fn iterator(ebpf: &mut Ebpf) -> anyhow::Result<&mut Iter> {
     }
 }
 
-fn forgetter(ebpf: &mut Ebpf) -> anyhow::Result<&mut RawTracePoint> {
+fn forgetter(ebpf: &mut Ebpf) -> anyhow::Result<&mut CgroupSkb> {
     match ebpf.program_mut(FORGET) {
-        Some(Program::RawTracePoint(program)) => Ok(program),
+        Some(Program::CgroupSkb(program)) => Ok(program),
         _ => anyhow::bail!("the object file has no program {FORGET}"),
     }
 }

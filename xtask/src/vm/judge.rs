@@ -93,6 +93,10 @@ pub(crate) fn judge(results: &Path) -> Result<Verdict> {
     verdict.check("`probe doctor`: exact counts can be had", true, &doctor["exact_counts"]);
     counts(&mut verdict, results)?;
     rows(&mut verdict, results)?;
+    let log = fs::read_to_string(results.join("dmesg")).context("no kernel log")?;
+    let complaints = ["WARNING:", "BUG:", "Oops"];
+    let complains = |line: &&str| complaints.iter().any(|word| line.contains(word));
+    verdict.check("complaints in the kernel's log", 0, log.lines().filter(complains).count());
     Ok(verdict)
 }
 
