@@ -121,7 +121,7 @@ fn a_capture_is_played_stepped_and_sought() {
     let directory = scratch.join("capture");
     let recording = Recording::start(&directory, &["--port", &port]);
     let load =
-        load(&format!("ws://{}/", server.address()), &["--connections", "23", "--hold", "2s"]);
+        load(&format!("ws://{}/", server.address()), &["--connections", "23", "--hold", "6s"]);
     assert_eq!(load.wait(Duration::from_secs(60)).code, Some(0));
     let _ = recording.stop();
     let _ = server.stop();
