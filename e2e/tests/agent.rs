@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use e2e::machine::{Need, require, tool};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
-use e2e::probe::{Agent, Of};
+use e2e::probe::{self, Agent, Of};
+use e2e::scratch::Scratch;
 use e2e::truth::wait_equal;
 
 #[test]
@@ -55,6 +56,23 @@ fn stopped_for_good_it_leaves_nothing_loaded() {
     drop(agent);
     // The kernel frees programs a moment after the last reference is gone.
     wait_equal("programs loaded", &0, still_loaded);
+}
+
+/// Records can be read only once: two agents on one set of programs would each lose the other's.
+#[test]
+fn a_second_agent_is_refused_on_another_socket_too() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let agent = Agent::start();
+    let scratch = Scratch::new("second-agent");
+    let socket = scratch.join("agent.sock");
+    let second = probe::run(&["serve", "--agent-socket", &socket, "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, Some(2), "{second}");
+    assert!(
+        second
+            .stderr
+            .starts_with(&format!("probe: an agent is already running, pid {}\n", agent.pid())),
+        "{second}"
+    );
 }
 
 /// The ids of the kernel programs that a process holds.

@@ -138,11 +138,15 @@ pub(crate) struct Health {
     /// How long an answer may take
     #[arg(long, value_name = "5s", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) health_timeout: Duration,
+
+    /// Trust these certificates too, for https (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 impl Health {
     pub(crate) fn target(&self, url: &HealthUrl) -> Target {
-        Target { url: url.clone(), timeout: self.health_timeout }
+        Target { url: url.clone(), timeout: self.health_timeout, ca: self.ca.clone() }
     }
 
     /// `None` where no health is asked for.

@@ -21,6 +21,8 @@ use crate::{
     truth::{choose::unsupported, source::Source},
 };
 
+/// Beside this the lock of whoever uses the pinned programs: their records can be read only once.
+const PROGRAMS: &str = "/run/groundtruth/programs";
 /// Between walks over all sockets, tens of milliseconds each.
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
@@ -36,7 +38,8 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
     // Nothing of what a balancer says of its shards is shown on the page.
     let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
     let mut signals = Signals::catch()?;
-    let _lock = Lock::take(socket)?;
+    let _socket = Lock::take(socket)?;
+    let _programs = Lock::take(Path::new(PROGRAMS))?;
     // Asked before the programs are loaded, so that a port in use costs nothing.
     let tcp = TcpListener::bind(listen).await.map_err(|error| {
         Error::input(

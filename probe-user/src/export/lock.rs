@@ -1,4 +1,4 @@
-//! One agent per socket: whoever holds the lock beside the socket is it.
+//! One agent per socket, and one per set of pinned programs: whoever holds the lock beside it is it.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},

@@ -129,6 +129,7 @@ mod tests {
         let target = Target {
             url: "http://localhost/metrics".parse().unwrap(),
             timeout: std::time::Duration::from_secs(1),
+            ca: None,
         };
         let names = names.iter().map(|&name| name.to_owned()).collect();
         MetricsPoller { target, names }.pick(page.as_bytes()).map_err(|error| error.to_string())

@@ -6,4 +6,5 @@ pub(crate) mod path;
 pub(crate) mod poller;
 pub(crate) mod request;
 pub(crate) mod shards;
+mod tls;
 pub(crate) mod url;

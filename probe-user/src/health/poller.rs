@@ -71,7 +71,7 @@ mod tests {
 
     fn poller(url: &str, timeout: Duration) -> Poller {
         Poller {
-            target: Target { url: url.parse().unwrap(), timeout },
+            target: Target { url: url.parse().unwrap(), timeout, ca: None },
             reported: ".n".parse().unwrap(),
             shards: ".shards".parse().unwrap(),
         }

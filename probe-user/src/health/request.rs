@@ -4,6 +4,7 @@
 use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -15,9 +16,12 @@ use hyper::{
     header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
-use super::{path::FieldError, url::HealthUrl};
+use super::{path::FieldError, tls, url::HealthUrl};
 use crate::clock;
 
 const BODY_LIMIT: usize = 64 << 20;
@@ -27,6 +31,8 @@ const BODY_LIMIT: usize = 64 << 20;
 pub(crate) struct Target {
     pub(crate) url: HealthUrl,
     pub(crate) timeout: Duration,
+    /// Certificates that are trusted beside the host's own.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// What one request came to. Whatever the server said, it said it between start and end, on
@@ -48,6 +54,8 @@ pub(crate) enum Failure {
     Unreachable(String),
     #[error("no answer within {}", clock::short(*.0))]
     Timeout(Duration),
+    #[error("no TLS: {0}")]
+    Tls(String),
     #[error("no HTTP answer: {0}")]
     Http(String),
     #[error("status {0}")]
@@ -118,11 +126,17 @@ impl Target {
         let local = stream.local_addr().map_err(unreachable)?;
         let remote = stream.peer_addr().map_err(unreachable)?;
         let socket = stream.as_fd().try_clone_to_owned().map_err(unreachable)?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| Failure::Http(error.to_string()))?;
-        tokio::spawn(connection);
-        Ok((sender, Link { socket, local, remote }))
+        let asker = if self.url.tls {
+            let greeting = tls::connect(stream, &self.url.host, self.ca.as_deref());
+            let stream = tokio::time::timeout(self.timeout, greeting)
+                .await
+                .map_err(|_| Failure::Timeout(self.timeout))?
+                .map_err(Failure::Tls)?;
+            asker(stream).await?
+        } else {
+            asker(stream).await?
+        };
+        Ok((asker, Link { socket, local, remote }))
     }
 
     /// Asks once on an open connection; `read` makes sense of status and body.
@@ -187,6 +201,17 @@ impl Target {
             .map_err(|error| http(&error))?;
         Ok((status, body.to_bytes()))
     }
+}
+
+/// Speaks HTTP on an open connection.
+async fn asker(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<Asker, Failure> {
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Failure::Http(error.to_string()))?;
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// A request that got no connection.

@@ -1,0 +1,59 @@
+//! TLS for `https` URLs: the certificates that this host trusts, and those of `--ca`.
+
+use std::{
+    path::Path,
+    sync::{Arc, OnceLock},
+};
+
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::ring,
+        pki_types::{CertificateDer, ServerName, pem::PemObject},
+    },
+};
+
+/// Made at the first `https` request: reading a host's certificates takes some milliseconds.
+static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
+
+/// Speaks TLS on an open connection to `host`, a name or an address.
+///
+/// # Errors
+/// In words: the certificate is not trusted or for another host, or `ca` cannot be read.
+pub(crate) async fn connect(
+    stream: TcpStream,
+    host: &str,
+    ca: Option<&Path>,
+) -> Result<TlsStream<TcpStream>, String> {
+    let config = CONFIG.get_or_init(|| config(ca)).clone()?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())
+}
+
+fn config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        let wrong = |error: &dyn std::fmt::Display| {
+            format!("{}: {error}; expected certificates in PEM form", path.display())
+        };
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| wrong(&error))?;
+        let before = roots.len();
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| wrong(&error))?;
+            roots.add(certificate).map_err(|error| wrong(&error))?;
+        }
+        if roots.len() == before {
+            return Err(wrong(&"no certificate"));
+        }
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
