@@ -73,14 +73,14 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     let mut watcher = Watcher::new(&poller, &population, LAG);
     let first = watcher.poll().await?;
     if let Err(failure) = &first.sample.answer {
-        return Err(Error::input(
-            format!("{}: {failure}", poller.target.url),
-            format!(
+        let next = match failure {
+            Failure::Tls(_) => "name the certificate to trust with --ca FILE".to_owned(),
+            _ => format!(
                 "expected JSON with the number of connections at {} (choose with --reported)",
                 poller.reported
             ),
-        )
-        .into());
+        };
+        return Err(Error::input(format!("{}: {failure}", poller.target.url), next).into());
     }
     let paths = Paths::new(&arguments.field);
     let mut session = Session::new(&first, arguments.max_phantoms, paths, arguments.expect);

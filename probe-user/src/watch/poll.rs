@@ -98,7 +98,6 @@ impl<'a> Watcher<'a> {
             let own = self.look_for(&link, &before).await?;
             // What could not be told apart under load is looked for again with the next request.
             self.own = match own {
-                Own::Counted if self.population.knows_classes() => Some(Own::PlainHttp),
                 Own::Uncertain => None,
                 own => Some(own),
             };
@@ -142,6 +141,11 @@ impl<'a> Watcher<'a> {
             .map(|(socket, _)| socket)
     }
 
+    /// A request in plain HTTP that is counted.
+    fn plain(&self) -> Own {
+        if self.population.knows_classes() { Own::PlainHttp } else { Own::Counted }
+    }
+
     /// Looks for the other end of our connection among those that are counted. `before`: those that
     /// were counted before we connected.
     async fn look_for(&self, link: &Link, before: &HashSet<u64>) -> anyhow::Result<Own> {
@@ -154,7 +158,9 @@ impl<'a> Watcher<'a> {
             let peer =
                 |socket: &&DiagSocket| is(socket.remote_address, socket.remote_port, link.local);
             if self.established(&sockets).any(|socket| peer(&socket)) {
-                return Ok(Own::Counted);
+                // What TLS hides is counted like everything else.
+                let is_hidden = self.poller.target.url.tls;
+                return Ok(if is_hidden { Own::Counted } else { self.plain() });
             }
             let elsewhere = sockets.iter().find(|socket| {
                 peer(socket) && is(socket.local_address, socket.local_port, link.remote)
@@ -169,7 +175,7 @@ impl<'a> Watcher<'a> {
             match new.len() {
                 0 => {}
                 // With our peer elsewhere on this host, it is that one's own next leg.
-                1 => return Ok(Own::Counted),
+                1 => return Ok(self.plain()),
                 _ => return Ok(Own::Uncertain),
             }
             tokio::time::sleep(STEP).await;

@@ -1,0 +1,57 @@
+//! A server that speaks nothing but TLS: its health is asked all the same, and only if it is trusted.
+
+use std::process::Command;
+
+use e2e::machine::{Need, require, tool};
+use e2e::probe;
+use e2e::process::Running;
+use e2e::scratch::Scratch;
+
+/// Answers every request with a health body that reports no connection.
+const SERVER: &str = "
+const [key, cert] = process.argv.slice(1).map(path => require('fs').readFileSync(path));
+require('https').createServer({ key, cert }, (request, response) =>
+    response.end(JSON.stringify({ checks: { capacity: { current: 0 } } }))
+).listen(0, '127.0.0.1', function () { console.log(`port ${this.address().port}`); });";
+
+#[test]
+fn health_over_tls() {
+    let needs = [Need::Bpf, Need::Program("node"), Need::Program("openssl")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("https");
+    let (key, certificate) = (scratch.join("key.pem"), scratch.join("certificate.pem"));
+    let request =
+        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let subject = ["-subj", "/CN=lab", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"];
+    // OpenSSL makes an authority otherwise, which is not a server.
+    let server_only = ["-addext", "basicConstraints=critical,CA:FALSE"];
+    let files = ["-keyout", &key, "-out", &certificate];
+    tool("openssl", &[&request[..], &subject, &server_only, &files].concat());
+    let server = Running::start(Command::new("node").args(["-e", SERVER, &key, &certificate]));
+    let port = server.wait_stdout("port ").trim_start_matches("port ").to_owned();
+    let url = format!("https://127.0.0.1:{port}/health");
+    let watch = |more: &[&str]| {
+        let fixed = ["watch", "--health", &url, "--interval", "1s", "--duration", "2s", "--json"];
+        probe::run(&[&fixed[..], more].concat())
+    };
+
+    let trusted = watch(&["--ca", &certificate]);
+    let blocks = trusted.clone().success("probe watch");
+    let first: serde_json::Value = serde_json::from_str(blocks.lines().next().unwrap()).unwrap();
+    assert_eq!(first["reported"], 0, "{trusted}");
+    // The request's own connection is the only one, and is left out by what it is.
+    assert_eq!(first["kernel"]["established"], 0, "{trusted}");
+
+    let stranger = watch(&[]);
+    assert!(stranger.code != Some(0), "{stranger}");
+    assert!(format!("{stranger}").contains("no TLS: invalid peer certificate"), "{stranger}");
+    assert!(stranger.stderr.contains("name the certificate to trust with --ca FILE"), "{stranger}");
+
+    let no_file = watch(&["--ca", &key]);
+    assert!(no_file.code != Some(0), "{no_file}");
+    assert!(
+        format!("{no_file}").contains("key.pem: no certificate; expected certificates in PEM form"),
+        "{no_file}"
+    );
+    drop(server);
+}
