@@ -143,15 +143,22 @@ fn never_established(observed: &Observed) -> &'static str {
 /// The client sent nothing.
 fn silent(observed: &Observed, declared: bool) -> Option<&'static str> {
     let over = observed.left_established_ns != 0 || observed.closed_ns != 0;
-    let never_accepted = observed.role == role::PASSIVE && observed.flags & flag::ACCEPTED == 0;
     if observed.seen_class == class::OTHER {
         return declared.then_some("not_http"); // the server spoke first
     }
-    match (over, never_accepted) {
+    match (over, never_accepted(observed)) {
         (false, _) => declared.then_some("open"),
         (true, true) => Some("never_accepted"),
         (true, false) => declared.then_some("no_request"),
     }
+}
+
+/// No process held it while it was there. `accept` returns what was reset in its queue all the same: no
+/// descriptor was held when it closed, but one was released afterwards.
+fn never_accepted(observed: &Observed) -> bool {
+    let has = |bit: u32| observed.flags & bit != 0;
+    let too_late = observed.released_ns != 0 && !has(flag::FD_HELD_AT_CLOSE);
+    observed.role == role::PASSIVE && (!has(flag::ACCEPTED) || too_late)
 }
 
 /// The client sent something, and no status came back.
@@ -173,7 +180,7 @@ fn without_status(observed: &Observed, attempt: bool, declared: bool) -> Option<
     if !attempt {
         return Some("plain_http");
     }
-    if observed.role == role::PASSIVE && observed.flags & flag::ACCEPTED == 0 {
+    if never_accepted(observed) {
         return Some("never_accepted");
     }
     let passive = observed.role == role::PASSIVE;
@@ -244,5 +251,14 @@ mod tests {
     fn hooks_give_sight() {
         let hooks = ["cgroup_skb/egress".to_owned()];
         assert_eq!(Sight::of(&hooks), OUTGOING);
+    }
+
+    #[test]
+    fn accepted_after_its_end_is_never_accepted() {
+        let mut observed = ended(0);
+        observed.connection.released_ns = observed.connection.closed_ns + 1;
+        assert_eq!(outcome(&observed, true, WHOLE).as_deref(), Some("never_accepted"));
+        observed.connection.flags |= flag::FD_HELD_AT_CLOSE;
+        assert_eq!(outcome(&observed, true, WHOLE).as_deref(), Some("no_response_client_left"));
     }
 }
