@@ -125,7 +125,23 @@ impl Container {
         command.arg("--volume").arg(format!("{}:{BINARIES}:ro", binaries.display()));
         command.args(options).args([IMAGE, "/bin/busybox", "sleep", "1000000"]);
         let _ = finish(&mut command).success("docker run");
-        Self { name }
+        let container = Self { name };
+        container.wait_reachable();
+        container
+    }
+
+    /// A neighbour search for the same address that began before the container was there (an earlier
+    /// test's client still sends to it) fails the connections that wait on it: "No route to host".
+    fn wait_reachable(&self) {
+        let address = self.address();
+        if address.is_empty() {
+            return;
+        }
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while finish(Command::new("busybox").args(["ping", "-c1", "-W1", &address])).code != Some(0)
+        {
+            assert!(Instant::now() < deadline, "{} does not answer at {address}", self.name);
+        }
     }
 
     /// A peer inside, in the container's own cgroup.

@@ -54,7 +54,8 @@ fn watch_and_a_health_that_is_none() {
     );
     let missing = answer::always("404 Not Found", "no");
     assert_says(&watch(&format!("http://{missing}/nope")), 2, &["/nope: status 404"]);
-    assert_says(&watch("https://127.0.0.1/health"), 2, &["expected http://HOST:PORT/PATH"]);
+    assert_says(&watch("127.0.0.1/health"), 2, &["expected http://HOST:PORT/PATH or https://…"]);
+    assert_says(&watch("https://127.0.0.1/health"), 2, &["nobody listens on port 443"]);
     assert_says(&run("probe", &["watch"]), 2, &["watch needs --health"]);
 }
 

@@ -17,7 +17,7 @@ fn arguments_that_are_none() {
             &["watch", "--max-phantoms", "few"],
             "expected a number such as 20, or a share such as 2%",
         ),
-        (&["watch", "--health", "https://127.0.0.1/"], "expected http://HOST:PORT/PATH"),
+        (&["watch", "--health", "127.0.0.1/"], "expected http://HOST:PORT/PATH or https://…"),
         (&["watch", "--reported", "a.b"], "\"a.b\" is no field path: expected one like"),
         (&["watch", "--field", "heap=.x"], "no field \"heap\": expected one of max, cpu"),
         (&["watch"], "watch needs --health"),
