@@ -83,11 +83,34 @@ impl Agent {
         }
     }
 
+    #[track_caller]
+    fn process(&self) -> &Running {
+        self.process.as_ref().expect("the agent runs")
+    }
+
     /// # Panics
     /// If it was terminated.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.process.as_ref().expect("the agent runs").pid()
+        self.process().pid()
+    }
+
+    /// Tells it to read its settings again.
+    ///
+    /// # Panics
+    /// If it was terminated.
+    #[track_caller]
+    pub fn hang_up(&self) {
+        self.process().signal(Signal::HUP);
+    }
+
+    /// Waits for a line of its that contains `needle`.
+    ///
+    /// # Panics
+    /// If none comes.
+    #[track_caller]
+    pub fn wait_stderr(&self, needle: &str) -> String {
+        self.process().wait_stderr(needle)
     }
 
     fn command(&self, subcommand: &str) -> Command {

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    config::Settings,
     filter::Filter,
     health::{
         listing::PeerPath, metrics::MetricsPoller, path::FieldPath, poller::Poller,
@@ -36,6 +37,14 @@ pub(crate) struct Cli {
     #[arg(long, global = true, value_name = "PATH", default_value = agent::SOCKET)]
     pub(crate) agent_socket: PathBuf,
 
+    /// Settings in TOML [default: /etc/groundtruth/probe.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What stands in the file or the environment, and so may change on a reload.
+    #[arg(skip)]
+    pub(crate) settings: Settings,
+
     /// Without a command: `probe top` on a terminal, else `probe count`
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -59,6 +68,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// End the agent
     Stop(Stop),
+    /// Check and show the settings from the configuration file and the environment
+    Config(Config),
     /// Write man pages and shell completions, for packages
     #[command(hide = true)]
     Generate(Generate),
@@ -355,6 +366,41 @@ pub(crate) struct Stop {
     /// Also remove the kernel programs and maps that stay pinned for the next agent
     #[arg(long)]
     pub(crate) purge: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  probe config check
+  probe config check probe.toml
+  probe config show
+  probe config show serve
+
+The file has the flags as keys, with _ for -: at the top for every command that has them, in a table
+such as [serve] for that command alone. The command line goes before the environment
+(PROBE_HEALTH_TIMEOUT), that before the file. `kill -HUP` makes the agent read it again.")]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) task: ConfigTask,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigTask {
+    /// Whether the commands would take a file; exits 2 and says each fault's line if not
+    Check {
+        /// [default: the one that the commands read]
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// What is set, and where
+    Show {
+        /// Every flag of this command, with its default
+        #[arg(value_name = "COMMAND")]
+        command: Option<String>,
+
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Args, Debug)]

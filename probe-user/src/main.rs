@@ -3,6 +3,7 @@
 mod cli;
 mod clock;
 mod cmd;
+mod config;
 mod error;
 mod exit;
 mod export;
@@ -21,7 +22,6 @@ mod watch;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
 
 use crate::{
     cli::{Cli, Command},
@@ -30,8 +30,13 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    let bare = if cmd::top::is_on_terminal() { "top" } else { "count" };
+    let result = match config::load(bare) {
+        Ok(cli) => run(cli),
+        Err(config::Failure::Usage(error)) => error.exit(),
+        Err(config::Failure::Settings(error)) => Err(error.into()),
+    };
+    match result {
         Ok(exit) => exit.into(),
         Err(error) => {
             let exit = match error.downcast_ref::<Error>() {
@@ -52,16 +57,15 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn run(cli: Cli) -> anyhow::Result<Exit> {
     let socket = cli.agent_socket;
-    let bare = || if cmd::top::is_on_terminal() { "top" } else { "count" };
-    let command = cli.command.or_else(|| Cli::parse_from(["probe", bare()]).command);
-    match command.context("the command line names no command")? {
+    match cli.command.context("the command line names no command")? {
+        Command::Config(arguments) => cmd::config::run(cli.config.as_deref(), &arguments),
         Command::Doctor(arguments) => cmd::doctor::run(&arguments),
         Command::Count(arguments) => cmd::count::run(&socket, &arguments).await,
         Command::Connections(arguments) => cmd::connections::run(&socket, &arguments).await,
         Command::Watch(arguments) => cmd::watch::run(&socket, arguments).await,
         Command::Record(arguments) => cmd::record::run(&socket, arguments).await,
         Command::Top(arguments) => cmd::top::run(&socket, arguments).await,
-        Command::Serve(arguments) => cmd::serve::run(&socket, &arguments).await,
+        Command::Serve(arguments) => cmd::serve::run(&socket, cli.settings, &arguments).await,
         Command::Generate(arguments) => cmd::generate::run(&arguments),
         Command::Stop(arguments) => cmd::stop::run(&socket, &arguments),
     }

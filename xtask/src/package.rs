@@ -30,7 +30,7 @@ pub(crate) struct Options {
 /// A file of the package: where it is in the checkout, where it goes, and its mode.
 const FILES: [(&str, &str, u32); 7] = [
     ("packaging/systemd/groundtruth.service", "lib/systemd/system/groundtruth.service", 0o644),
-    ("packaging/groundtruth.default", "etc/default/groundtruth", 0o644),
+    ("packaging/probe.toml", "etc/groundtruth/probe.toml", 0o644),
     (
         "packaging/prometheus/groundtruth.rules.yml",
         "usr/share/groundtruth/prometheus/groundtruth.rules.yml",
@@ -65,8 +65,7 @@ const SCRIPTS: [(&str, &str); 3] = [
     ),
     (
         "postrm",
-        "#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n\
-         if [ \"$1\" = purge ]; then rm -f /etc/default/groundtruth; fi\n",
+        "#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then systemctl daemon-reload; fi\n",
     ),
 ];
 
@@ -152,7 +151,7 @@ fn deb(root: &Path, output: &Path, options: &Options) -> Result<PathBuf> {
         ),
         0o644,
     )?;
-    write(&control.join("conffiles"), "/etc/default/groundtruth\n", 0o644)?;
+    write(&control.join("conffiles"), "/etc/groundtruth/probe.toml\n", 0o644)?;
     for (name, text) in SCRIPTS {
         write(&control.join(name), text, 0o755)?;
     }

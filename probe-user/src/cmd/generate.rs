@@ -2,14 +2,9 @@
 
 use std::{fs, path::Path};
 
-use clap::CommandFactory;
 use clap_complete::{Shell, generate_to};
 
-use crate::{
-    cli::{Cli, Generate},
-    error::Error,
-    exit::Exit,
-};
+use crate::{cli::Generate, config, error::Error, exit::Exit};
 
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
 
@@ -27,9 +22,9 @@ fn write(output: &Path) -> std::io::Result<()> {
     let (man, completions) = (output.join("man1"), output.join("completions"));
     fs::create_dir_all(&man)?;
     fs::create_dir_all(&completions)?;
-    clap_mangen::generate_to(Cli::command(), man)?;
+    clap_mangen::generate_to(config::command(), man)?;
     for shell in SHELLS {
-        generate_to(shell, &mut Cli::command(), "probe", &completions)?;
+        generate_to(shell, &mut config::command(), "probe", &completions)?;
     }
     Ok(())
 }

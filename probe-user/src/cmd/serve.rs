@@ -3,17 +3,22 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
 
 use crate::{
-    cli::Serve,
+    cli::{Command, Serve},
+    config::{self, Settings},
     error::Error,
     exit::Exit,
     export::{
         http::{self, Agent},
         lock::Lock,
     },
-    health::path::FieldPath,
+    health::{path::FieldPath, poller::Poller},
     identity::Identity,
     kernel,
     page::{Page, Subject},
@@ -26,7 +31,14 @@ const PROGRAMS: &str = "/run/groundtruth/programs";
 /// Between walks over all sockets, tens of milliseconds each.
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
-pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit> {
+/// Keys that take effect when the settings are read again; the others wait for a restart.
+const RELOADED: [&str; 5] = ["ca", "health", "health_timeout", "interval", "reported"];
+
+pub(crate) async fn run(
+    socket: &Path,
+    settings: Settings,
+    arguments: &Serve,
+) -> anyhow::Result<Exit> {
     let listen = arguments.listen;
     if !listen.ip().is_loopback() {
         return Err(Error::input(
@@ -35,8 +47,7 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
         )
         .into());
     }
-    // Nothing of what a balancer says of its shards is shown on the page.
-    let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
+    let hangups = signal(SignalKind::hangup())?;
     let mut signals = Signals::catch()?;
     let _socket = Lock::take(socket)?;
     let _programs = Lock::take(Path::new(PROGRAMS))?;
@@ -53,10 +64,11 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
     let unix = bind(socket)?;
     settle_now_and_then(Arc::clone(&source));
     let identity = Arc::new(Identity::new()?);
+    let (wish, health) = watch::channel(health(arguments)?);
     let page = Page::start(Subject {
         source: Arc::clone(&source),
         identity: Arc::clone(&identity),
-        health: arguments.health.poller(&shards).map(|poller| (poller, arguments.interval)),
+        health,
     });
     let agent = Agent::new(source, identity);
     eprintln!("probe: listening on http://{} and {}", tcp.local_addr()?, socket.display());
@@ -65,6 +77,7 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
     let private = axum::serve(unix, http::private(agent));
     let stop = tokio::select! {
         stop = signals.next() => stop,
+        result = reload_on(hangups, settings, &wish) => return result,
         result = async { tokio::try_join!(public, private) } => {
             result.context("the listener failed")?;
             anyhow::bail!("the listeners ended by themselves");
@@ -77,6 +90,48 @@ pub(crate) async fn run(socket: &Path, arguments: &Serve) -> anyhow::Result<Exit
         stop.name()
     );
     Ok(stop.exit())
+}
+
+/// The server whose report the page shows.
+fn health(arguments: &Serve) -> anyhow::Result<Option<(Poller, Duration)>> {
+    // Nothing of what a balancer says of its shards is shown on the page.
+    let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
+    Ok(arguments.health.poller(&shards).map(|poller| (poller, arguments.interval)))
+}
+
+/// Reads the settings again at every SIGHUP. What counts is not touched by it, so nothing is lost.
+async fn reload_on(
+    mut hangups: Signal,
+    mut settings: Settings,
+    wish: &watch::Sender<Option<(Poller, Duration)>>,
+) -> anyhow::Result<Exit> {
+    while hangups.recv().await.is_some() {
+        let cli = match config::load("serve") {
+            Ok(cli) => cli,
+            Err(failure) => {
+                eprintln!("probe: the settings stay as they were: {failure}");
+                continue;
+            }
+        };
+        let changed = config::changed(&settings, &cli.settings);
+        let (now, later): (Vec<_>, Vec<_>) =
+            changed.into_iter().partition(|key| RELOADED.contains(&key.as_str()));
+        if !now.is_empty()
+            && let Some(Command::Serve(arguments)) = &cli.command
+        {
+            wish.send_replace(health(arguments)?);
+        }
+        let named = |keys: &[String]| match keys {
+            [] => "nothing".to_owned(),
+            keys => keys.join(", "),
+        };
+        eprintln!("probe: read the settings again: {} changed", named(&now));
+        if !later.is_empty() {
+            eprintln!("probe: for {} restart the agent; no count is lost by it", named(&later));
+        }
+        settings = cli.settings;
+    }
+    anyhow::bail!("SIGHUP can no longer be waited for")
 }
 
 /// Walks all sockets now and then, as [`Source::settle`] asks of an agent.
@@ -102,4 +157,18 @@ fn bind(socket: &Path) -> anyhow::Result<UnixListener> {
     fs::set_permissions(socket, fs::Permissions::from_mode(0o660))
         .with_context(|| format!("cannot set the mode of {}", socket.display()))?;
     Ok(listener)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::flags;
+
+    #[test]
+    fn what_is_reloaded_can_be_set() {
+        let flags = flags::of_command(&config::command(), "serve").unwrap();
+        for key in RELOADED {
+            assert!(flags.iter().any(|flag| flag.key() == key), "{key}");
+        }
+    }
 }

@@ -56,13 +56,13 @@ pub(crate) struct Page {
 pub(crate) struct Subject {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) identity: Arc<Identity>,
-    /// The server that is asked what it holds, and how often.
-    pub(crate) health: Option<(Poller, Duration)>,
+    /// The server that is asked what it holds, and how often; another one from one moment to the next.
+    pub(crate) health: watch::Receiver<Option<(Poller, Duration)>>,
 }
 
 impl Page {
     /// Starts gathering, which waits for the first browser.
-    pub(crate) fn start(subject: Subject) -> Arc<Self> {
+    pub(crate) fn start(mut subject: Subject) -> Arc<Self> {
         let (pictures, _) = watch::channel(Bytes::new());
         let page = Arc::new(Self { pictures, viewers: Arc::new(Semaphore::new(VIEWERS)) });
         tokio::spawn({
@@ -71,7 +71,7 @@ impl Page {
                 loop {
                     tokio::time::sleep(IDLE).await;
                     if page.pictures.receiver_count() > 0
-                        && let Err(error) = page.gather(&subject).await
+                        && let Err(error) = page.gather(&mut subject).await
                     {
                         eprintln!("probe: the page has no numbers: {error:#}");
                         tokio::time::sleep(INTERVAL * 10).await;
@@ -82,18 +82,19 @@ impl Page {
         page
     }
 
-    /// Gathers until nobody looks any more.
-    async fn gather(&self, subject: &Subject) -> anyhow::Result<()> {
+    /// Gathers until nobody looks any more, or another server is to be asked.
+    async fn gather(&self, subject: &mut Subject) -> anyhow::Result<()> {
         let (sender, mut updates) = mpsc::channel(BACKLOG);
         let (_wish, wished) = watch::channel(None);
-        if let Some((poller, interval)) = &subject.health {
+        let health = subject.health.borrow_and_update().clone();
+        if let Some((poller, interval)) = health {
             let population = Population::new(
                 Arc::clone(&subject.source),
                 Arc::clone(&subject.identity),
                 Filter::default(),
                 Some(poller.target.url.port),
             )?;
-            tokio::spawn(live::ask(poller.clone(), population, *interval, sender.clone()));
+            tokio::spawn(live::ask(poller, population, interval, sender.clone()));
         }
         let live = Live {
             source: Arc::clone(&subject.source),
@@ -103,7 +104,8 @@ impl Page {
         };
         tokio::spawn(live.run(sender, wished));
         let mut board = Board::default();
-        while self.pictures.receiver_count() > 0 {
+        let is_asked_for = || self.pictures.receiver_count() > 0;
+        while is_asked_for() && !subject.health.has_changed().unwrap_or(false) {
             let Some(update) = updates.recv().await else {
                 anyhow::bail!("the feed ended by itself");
             };

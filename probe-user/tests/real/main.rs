@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod common;
+mod config;
 mod count;
 mod record;
 mod watch;
