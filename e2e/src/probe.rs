@@ -113,7 +113,9 @@ impl Agent {
         self.process().wait_stderr(needle)
     }
 
-    fn command(&self, subcommand: &str) -> Command {
+    /// A command that asks this agent.
+    #[must_use]
+    pub fn command(&self, subcommand: &str) -> Command {
         let mut command = command();
         command.arg(subcommand).arg("--agent-socket").arg(&self.socket);
         command

@@ -92,6 +92,7 @@ pub(crate) struct Doctor {
   sudo probe count
   sudo probe count --container web --port 3005
   sudo probe count --role passive --json
+  probe count --remote https://vm:9464 --token-file token
 
 ACCEPTED counts since the programs were attached. Without root or BPF the counts come from sock_diag
 and are not exact; --require-exact makes that an error (exit 96).")]
@@ -106,6 +107,12 @@ pub(crate) struct Count {
     /// Exit 96 rather than count by polling sock_diag
     #[arg(long)]
     pub(crate) require_exact: bool,
+
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 #[derive(Args, Debug)]
@@ -113,6 +120,7 @@ pub(crate) struct Count {
   sudo probe connections --port 3005
   sudo probe connections --state close_wait --older-than 5m
   sudo probe connections --pid 4711 --json
+  probe connections --remote https://vm:9464 --token-file token --state close_wait
 
 An established connection is \"silent\" if its peer has left two keepalive probes or retransmissions
 unanswered.")]
@@ -132,13 +140,40 @@ pub(crate) struct Connections {
     /// Print one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// The agent of another host.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Remote")]
+pub(crate) struct Remote {
+    /// Ask the agent of another host, which needs neither root nor BPF here
+    #[arg(long, value_name = "URL")]
+    pub(crate) remote: Option<HealthUrl>,
+
+    /// The token that the other agent wants to see
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Who is trusted over https.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Trust {
+    /// Trust these certificates too, for https (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// How a server is asked what it holds.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Health")]
 pub(crate) struct Health {
-    /// Where the server reports its connections, http only
+    /// Where the server reports its connections
     #[arg(long, value_name = "URL")]
     pub(crate) health: Option<HealthUrl>,
 
@@ -150,14 +185,13 @@ pub(crate) struct Health {
     #[arg(long, value_name = "5s", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) health_timeout: Duration,
 
-    /// Trust these certificates too, for https (PEM)
-    #[arg(long, value_name = "FILE")]
-    pub(crate) ca: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 impl Health {
     pub(crate) fn target(&self, url: &HealthUrl) -> Target {
-        Target { url: url.clone(), timeout: self.health_timeout, ca: self.ca.clone() }
+        Target { url: url.clone(), timeout: self.health_timeout, ca: self.trust.ca.clone() }
     }
 
     /// `None` where no health is asked for.
@@ -342,13 +376,16 @@ pub(crate) struct Top {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sudo probe serve
-  sudo probe serve --listen 127.0.0.1:9464
   curl -s http://127.0.0.1:9464/metrics
-  curl -s 'http://127.0.0.1:9464/v1/counts?port=3005&role=passive'")]
+  curl -s 'http://127.0.0.1:9464/v1/counts?port=3005&role=passive'
+  sudo probe serve --listen 0.0.0.0:9464 --token-file token --tls-cert cert.pem --tls-key key.pem
+  curl -s --cacert cert.pem -H \"Authorization: Bearer $(cat token)\" https://vm:9464/metrics
+
+A browser asks for a name and a password: any name, and the token. A token has at least 16
+characters, for example from: openssl rand -hex 32 > token")]
 pub(crate) struct Serve {
-    /// Address of the metrics and the JSON; loopback only
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
-    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) listen: Listen,
 
     #[command(flatten)]
     pub(crate) health: Health,
@@ -356,6 +393,27 @@ pub(crate) struct Serve {
     /// Time between health requests, which are made while somebody looks at the page
     #[arg(long, value_name = "2s", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Duration,
+}
+
+/// Where the agent's HTTP side is, and for whom.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP")]
+pub(crate) struct Listen {
+    /// Address of the metrics, the JSON and the page; without a token on loopback only
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
+    pub(crate) listen: SocketAddr,
+
+    /// Answer only who shows the token in this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Speak TLS with this certificate and those that vouch for it (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]

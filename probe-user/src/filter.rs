@@ -90,6 +90,22 @@ impl Filter {
         Ok(filter)
     }
 
+    /// What [`Filter::from_query`] reads back.
+    pub(crate) fn to_query(&self) -> Vec<(&'static str, String)> {
+        let roles: Vec<&str> = self.roles.iter().map(|role| role.name()).collect();
+        let states: Vec<&str> =
+            self.states.iter().map(|state| state::state_name(state.0)).collect();
+        [
+            ("container", self.containers.join(",")),
+            ("port", self.ports.to_string()),
+            ("role", roles.join(",")),
+            ("state", states.join(",")),
+        ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .collect()
+    }
+
     pub(crate) fn keeps(&self, key: &CountKey, container: &Container) -> bool {
         self.keeps_key(key) && self.keeps_container(container)
     }
@@ -264,6 +280,21 @@ mod tests {
             assert_eq!(text.parse::<State>().unwrap(), State(number), "{text}");
         }
         assert!("open".parse::<State>().unwrap_err().contains("expected one of established,"));
+    }
+
+    #[test]
+    fn a_filter_travels_as_a_query() {
+        let filter = Filter {
+            containers: vec!["web".into(), "db".into()],
+            ports: "3005,3002-3004".parse().unwrap(),
+            roles: vec![Role::Passive, Role::Active],
+            states: vec![State(1), State(8)],
+        };
+        let query = filter.to_query().into_iter().map(|(name, value)| (name.to_owned(), value));
+        let read = Filter::from_query(&query.collect(), &[]).unwrap();
+        assert_eq!(read.to_query(), filter.to_query());
+        assert_eq!(read.containers, filter.containers);
+        assert_eq!(Filter::default().to_query(), []);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod identity;
 mod kernel;
 mod page;
 mod record;
+mod remote;
 mod signal;
 mod truth;
 mod tui;

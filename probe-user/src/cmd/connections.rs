@@ -18,6 +18,7 @@ use crate::{
     filter::Filter,
     handshake::follow::Observed,
     identity::{Identity, process},
+    remote::client::Client,
     truth::{
         choose::{self, Need},
         polled::{Polled, dump_all},
@@ -34,19 +35,11 @@ pub(crate) struct Wanted {
 }
 
 pub(crate) async fn run(socket: &Path, arguments: &Connections) -> anyhow::Result<Exit> {
-    let source = choose::open(socket, Need::Any)?;
-    if arguments.older_than.is_some() && source.backend() == Backend::SockDiag {
-        return Err(Error::Unsupported {
-            what: "tell how old connections are".into(),
-            why: "sock_diag does not know when a connection began".into(),
-            cure: "leave out --older-than, or make eBPF work: see `probe doctor`".into(),
-        }
-        .into());
-    }
-    let identity = Identity::new()?;
     let wanted = Wanted { pid: arguments.pid, older_than: arguments.older_than };
-    let found = find(source.as_ref(), &identity, &arguments.filter, wanted).await?;
-    arguments.filter.check_containers(&identity)?;
+    let found = match Client::of(&arguments.remote, &arguments.trust)? {
+        Some(agent) => agent.connections(&arguments.filter, wanted).await?,
+        None => local(socket, &arguments.filter, wanted).await?,
+    };
     if arguments.json {
         for connection in &found {
             print_json(connection)?;
@@ -55,6 +48,26 @@ pub(crate) async fn run(socket: &Path, arguments: &Connections) -> anyhow::Resul
         print(&text(&found))?;
     }
     Ok(Exit::Done)
+}
+
+async fn local(
+    socket: &Path,
+    filter: &Filter,
+    wanted: Wanted,
+) -> anyhow::Result<Vec<ConnectionJson>> {
+    let source = choose::open(socket, Need::Any)?;
+    if wanted.older_than.is_some() && source.backend() == Backend::SockDiag {
+        return Err(Error::Unsupported {
+            what: "tell how old connections are".into(),
+            why: "sock_diag does not know when a connection began".into(),
+            cure: "leave out --older-than, or make eBPF work: see `probe doctor`".into(),
+        }
+        .into());
+    }
+    let identity = Identity::new()?;
+    let found = find(source.as_ref(), &identity, filter, wanted).await?;
+    filter.check_containers(&identity)?;
+    Ok(found)
 }
 
 /// The connections that match, with what only a dump of sock_diag knows of them.
@@ -149,11 +162,11 @@ fn text(found: &[ConnectionJson]) -> String {
         table.add_row([
             match connection.peer {
                 Some(Peer::Silent) => format!("{}, silent", connection.state).into(),
-                _ => connection.state.into(),
+                _ => connection.state.as_ref().into(),
             },
             end(connection.local_address, connection.local_port).into(),
             end(connection.remote_address, connection.remote_port).into(),
-            connection.role.into(),
+            connection.role.as_ref().into(),
             connection
                 .age_ms
                 .map_or("-".into(), |age| clock::short(Duration::from_millis(age)).into()),

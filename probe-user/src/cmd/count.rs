@@ -12,12 +12,14 @@ use crate::{
     cmd::{print, print_json, table},
     exit::Exit,
     export::json::{CountRow, Counts},
+    filter::Filter,
     identity::{Identity, cgroup::Runtime},
+    remote::client::Client,
     truth::{
         choose::{self, Need},
         polled::{dump_all, keyed},
         sock_diag::Detail,
-        source::Backend,
+        source::{Backend, Source},
     },
 };
 
@@ -26,24 +28,38 @@ use crate::{
 const MINI_STATES: [u8; 3] = [state::SYN_RECV, state::FIN_WAIT_2, state::TIME_WAIT];
 
 pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit> {
-    let need = if arguments.require_exact { Need::Exact } else { Need::Any };
-    let source = choose::open(socket, need)?;
-    source.settle()?;
-    let mut slots = source.slots()?;
-    if source.backend() == Backend::Ebpf {
-        add_mini_sockets(&mut slots)?;
-    }
-    let identity = Identity::new()?;
-    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
-    arguments.filter.check_containers(&identity)?;
-    let counts =
-        Counts::new(&slots, source.backend(), source.exactness()?, &identity, &arguments.filter);
+    let counts = match Client::of(&arguments.remote, &arguments.trust)? {
+        Some(agent) => agent.counts(&arguments.filter).await?,
+        None => {
+            let need = if arguments.require_exact { Need::Exact } else { Need::Any };
+            let source = choose::open(socket, need)?;
+            let identity = Identity::new()?;
+            let counts = now(source.as_ref(), &identity, &arguments.filter).await?;
+            arguments.filter.check_containers(&identity)?;
+            counts
+        }
+    };
     if arguments.json {
         print_json(&counts)?;
     } else {
         print(&text(&counts))?;
     }
     Ok(Exit::Done)
+}
+
+/// The counts with all that only a look at every socket tells.
+pub(crate) async fn now(
+    source: &dyn Source,
+    identity: &Identity,
+    filter: &Filter,
+) -> anyhow::Result<Counts> {
+    source.settle()?;
+    let mut slots = source.slots()?;
+    if source.backend() == Backend::Ebpf {
+        add_mini_sockets(&mut slots)?;
+    }
+    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    Ok(Counts::new(&slots, source.backend(), source.exactness()?, identity, filter))
 }
 
 fn add_mini_sockets(slots: &mut Vec<CountSlot>) -> anyhow::Result<()> {
@@ -73,7 +89,8 @@ fn add_mini_sockets(slots: &mut Vec<CountSlot>) -> anyhow::Result<()> {
 
 /// What is left of connections whose socket is gone, and with it the cgroup and the role.
 fn is_left_over(row: &CountRow) -> bool {
-    row.states.keys().all(|name| ["time_wait", "fin_wait_2", "syn_recv"].contains(name))
+    let left_over = ["time_wait", "fin_wait_2", "syn_recv"];
+    row.states.keys().all(|name| left_over.contains(&name.as_ref()))
 }
 
 fn text(counts: &Counts) -> String {
@@ -94,7 +111,7 @@ fn text(counts: &Counts) -> String {
         table.add_row([
             table::text(&row.container.name),
             row.port.into(),
-            row.role.into(),
+            row.role.as_ref().into(),
             row.established.into(),
             row.accepted.map_or("-".into(), Into::into),
             others.join(", ").into(),

@@ -1,6 +1,9 @@
 //! `probe serve`: the agent.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    fs, future::IntoFuture, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use tokio::{
@@ -8,15 +11,18 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
+use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    cli::{Command, Serve},
+    cli::{Command, Listen, Serve},
     config::{self, Settings},
     error::Error,
     exit::Exit,
     export::{
         http::{self, Agent},
+        listener,
         lock::Lock,
+        token::Token,
     },
     health::{path::FieldPath, poller::Poller},
     identity::Identity,
@@ -39,14 +45,8 @@ pub(crate) async fn run(
     settings: Settings,
     arguments: &Serve,
 ) -> anyhow::Result<Exit> {
-    let listen = arguments.listen;
-    if !listen.ip().is_loopback() {
-        return Err(Error::input(
-            format!("{listen} is reachable from other hosts, and there is no token or TLS yet"),
-            "listen on loopback, for example --listen 127.0.0.1:9464",
-        )
-        .into());
-    }
+    let (token, tls) = guard(&arguments.listen)?;
+    let listen = arguments.listen.listen;
     let hangups = signal(SignalKind::hangup())?;
     let mut signals = Signals::catch()?;
     let _socket = Lock::take(socket)?;
@@ -71,16 +71,18 @@ pub(crate) async fn run(
         health,
     });
     let agent = Agent::new(source, identity);
-    eprintln!("probe: listening on http://{} and {}", tcp.local_addr()?, socket.display());
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    eprintln!("probe: listening on {scheme}://{} and {}", tcp.local_addr()?, socket.display());
 
-    let public = axum::serve(tcp, http::public(agent.clone(), &page));
+    let public = listener::serve(tcp, tls, http::public(agent.clone(), &page, token));
     let private = axum::serve(unix, http::private(agent));
     let stop = tokio::select! {
         stop = signals.next() => stop,
         result = reload_on(hangups, settings, &wish) => return result,
-        result = async { tokio::try_join!(public, private) } => {
+        never = public => match never {},
+        result = private.into_future() => {
             result.context("the listener failed")?;
-            anyhow::bail!("the listeners ended by themselves");
+            anyhow::bail!("the listener ended by itself");
         }
     };
     // Streams that are open end with the process; nobody waits for them.
@@ -132,6 +134,29 @@ async fn reload_on(
         settings = cli.settings;
     }
     anyhow::bail!("SIGHUP can no longer be waited for")
+}
+
+/// What the HTTP side asks of who comes, and speaks with them.
+fn guard(arguments: &Listen) -> anyhow::Result<(Option<Arc<Token>>, Option<TlsAcceptor>)> {
+    let listen = arguments.listen;
+    let token = arguments.token_file.as_deref().map(Token::read).transpose()?.map(Arc::new);
+    if token.is_none() && !listen.ip().is_loopback() {
+        return Err(Error::input(
+            format!("{listen} is reachable from other hosts, and would answer everybody there"),
+            "ask for a token with --token-file FILE, or listen on --listen 127.0.0.1:9464",
+        )
+        .into());
+    }
+    let tls = match (&arguments.tls_cert, &arguments.tls_key) {
+        (Some(certificate), Some(key)) => Some(listener::tls(certificate, key)?),
+        _ => None,
+    };
+    if tls.is_none() && !listen.ip().is_loopback() {
+        eprintln!(
+            "probe: warning: the token crosses the network in the clear; encrypt it with --tls-cert and --tls-key"
+        );
+    }
+    Ok((token, tls))
 }
 
 /// Walks all sockets now and then, as [`Source::settle`] asks of an agent.

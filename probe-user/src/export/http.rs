@@ -23,15 +23,23 @@ use axum::{
 };
 use hyper::body::{Bytes, Frame};
 use probe_common::{key::CountSlot, state::role};
-use tokio::sync::{Semaphore, mpsc::Receiver};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, mpsc::Receiver},
+};
 
 use super::{
     classic,
-    json::{Counts, SCHEMA_VERSION},
+    json::{ConnectionList, Counts, SCHEMA_VERSION},
     prometheus,
+    token::{self, Token},
 };
 use crate::{
-    cmd::connections::{self, Wanted},
+    cmd::{
+        connections::{self, Wanted},
+        count,
+    },
+    error::Error,
     filter::Filter,
     handshake::follow::Observed,
     identity::Identity,
@@ -43,9 +51,9 @@ use crate::{
     },
 };
 
-/// Answers that are made at the same time; more are turned away.
+/// Answers that are made at the same time; more wait for their turn.
 const CONCURRENT: usize = 32;
-/// An answer that takes longer is given up.
+/// An answer that takes longer is given up, the wait for its turn included.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -74,9 +82,12 @@ impl Agent {
     }
 }
 
-/// For the TCP listener: nothing raw.
-pub(crate) fn public(agent: Arc<Agent>, page: &Arc<Page>) -> Router {
-    routes(&agent).merge(page.routes()).with_state(agent)
+/// For the TCP listener: nothing raw, and only for who may ask.
+pub(crate) fn public(agent: Arc<Agent>, page: &Arc<Page>, token: Option<Arc<Token>>) -> Router {
+    routes(&agent)
+        .merge(page.routes())
+        .layer(middleware::from_fn_with_state(token, token::check))
+        .with_state(agent)
 }
 
 /// For the Unix socket, whose file mode says who may ask.
@@ -101,10 +112,12 @@ fn routes(agent: &Arc<Agent>) -> Router<Arc<Agent>> {
 
 /// Keeps a flood of requests from becoming a flood of dumps.
 async fn bound(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
-    let Ok(_permit) = agent.slots.try_acquire() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "too many requests at once\n").into_response();
+    let answer = async {
+        // The semaphore is never closed.
+        let _permit = agent.slots.acquire().await;
+        next.run(request).await
     };
-    match tokio::time::timeout(TIMEOUT, next.run(request)).await {
+    match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(response) => response,
         Err(_) => (StatusCode::GATEWAY_TIMEOUT, "gave up after 10 s\n").into_response(),
     }
@@ -113,6 +126,8 @@ async fn bound(State(agent): State<Arc<Agent>>, request: Request, next: Next) ->
 /// A failure to ask the kernel, or a filter that is none.
 enum Refused {
     Query(String),
+    /// What it is about, and what to do next.
+    Input(String, String),
     Failed(anyhow::Error),
 }
 
@@ -122,13 +137,24 @@ impl From<anyhow::Error> for Refused {
     }
 }
 
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Input { what, next } => Self::Input(what, next),
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let (status, error) = match self {
-            Self::Query(error) => (StatusCode::BAD_REQUEST, error),
-            Self::Failed(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+        let (status, error, next) = match self {
+            Self::Query(error) => (StatusCode::BAD_REQUEST, error, None),
+            Self::Input(error, next) => (StatusCode::BAD_REQUEST, error, Some(next)),
+            Self::Failed(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"), None),
         };
-        let body = serde_json::json!({ "schema_version": SCHEMA_VERSION, "error": error });
+        let body =
+            serde_json::json!({ "schema_version": SCHEMA_VERSION, "error": error, "next": next });
         (status, Json(body)).into_response()
     }
 }
@@ -166,7 +192,14 @@ async fn counts(
     Query(parameters): Parameters,
 ) -> Result<Json<Counts>, Refused> {
     let filter = Filter::from_query(&parameters, &[]).map_err(Refused::Query)?;
-    Ok(Json(agent.counts(&filter).await?.1))
+    // A look at every socket takes a while: not on the thread that answers others.
+    let counts = tokio::task::spawn_blocking(move || {
+        let (source, identity) = (agent.source.as_ref(), &agent.identity);
+        let counts = Handle::current().block_on(count::now(source, identity, &filter))?;
+        filter.check_containers(identity)?;
+        Ok::<_, Refused>(counts)
+    });
+    Ok(Json(counts.await.map_err(|error| Refused::Failed(error.into()))??))
 }
 
 async fn connections_json(
@@ -187,18 +220,15 @@ async fn connections_json(
         .transpose()?;
     // Dumps and the look at every process take a while: not on the thread that answers others.
     let found = tokio::task::spawn_blocking(move || {
+        let (source, identity) = (agent.source.as_ref(), &agent.identity);
         let wanted = Wanted { pid, older_than };
-        tokio::runtime::Handle::current().block_on(connections::find(
-            agent.source.as_ref(),
-            &agent.identity,
-            &filter,
-            wanted,
-        ))
-    })
-    .await
-    .map_err(|error| Refused::Failed(error.into()))??;
-    let body = serde_json::json!({ "schema_version": SCHEMA_VERSION, "connections": found });
-    Ok(Json(body).into_response())
+        let found = connections::find(source, identity, &filter, wanted);
+        let found = Handle::current().block_on(found)?;
+        filter.check_containers(identity)?;
+        Ok::<_, Refused>(found)
+    });
+    let connections = found.await.map_err(|error| Refused::Failed(error.into()))??;
+    Ok(Json(ConnectionList { schema_version: SCHEMA_VERSION.into(), connections }).into_response())
 }
 
 async fn healthz(State(agent): State<Arc<Agent>>) -> Result<Response, Refused> {

@@ -1,6 +1,7 @@
 //! The JSON of `probe count`, `probe connections`, `/v1/counts` and `/v1/connections`.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::{IpAddr, Ipv6Addr},
 };
@@ -10,7 +11,7 @@ use probe_common::{
     key::{CountKey, CountSlot},
     state::{self, role},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::{self, Pair},
@@ -26,9 +27,9 @@ use crate::{
 pub(crate) const SCHEMA_VERSION: &str = "1.0";
 
 /// Counts of one moment.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    pub(crate) schema_version: &'static str,
+    pub(crate) schema_version: Cow<'static, str>,
     pub(crate) at_unix_ns: i64,
     pub(crate) backend: Backend,
     pub(crate) exact: bool,
@@ -37,19 +38,19 @@ pub(crate) struct Counts {
 }
 
 /// One population.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct CountRow {
     pub(crate) cgroup_id: u64,
     pub(crate) container: Container,
     pub(crate) netns: u32,
     pub(crate) port: u16,
-    pub(crate) role: &'static str,
+    pub(crate) role: Cow<'static, str>,
     pub(crate) established: i64,
     /// Since the programs were attached; null where sock_diag is polled, and for active sockets.
     pub(crate) accepted: Option<u64>,
-    pub(crate) states: BTreeMap<&'static str, i64>,
+    pub(crate) states: BTreeMap<Cow<'static, str>, i64>,
     /// Established ones by what their first bytes said.
-    pub(crate) classes: BTreeMap<&'static str, i64>,
+    pub(crate) classes: BTreeMap<Cow<'static, str>, i64>,
 }
 
 impl Counts {
@@ -65,16 +66,16 @@ impl Counts {
             .filter_map(|slot| CountRow::new(slot, backend, identity, filter))
             .collect();
         counts.sort_by(|a, b| {
-            (&a.container.name, a.port, a.role, a.cgroup_id, a.netns).cmp(&(
+            (&a.container.name, a.port, &a.role, a.cgroup_id, a.netns).cmp(&(
                 &b.container.name,
                 b.port,
-                b.role,
+                &b.role,
                 b.cgroup_id,
                 b.netns,
             ))
         });
         Self {
-            schema_version: SCHEMA_VERSION,
+            schema_version: SCHEMA_VERSION.into(),
             at_unix_ns: clock::unix_ns(),
             backend,
             exact: exactness.exact,
@@ -97,10 +98,10 @@ impl CountRow {
         if !filter.keeps(key, &container) {
             return None;
         }
-        let states: BTreeMap<&'static str, i64> = (1u8..)
+        let states: BTreeMap<Cow<'static, str>, i64> = (1u8..)
             .zip(slot.states)
             .filter(|&(state, count)| count != 0 && filter.keeps_state(state))
-            .map(|(state, count)| (state::state_name(state), count))
+            .map(|(state, count)| (state::state_name(state).into(), count))
             .collect();
         let ever = filter.states.is_empty() && slot.established_total > 0;
         (ever || !states.is_empty()).then(|| Self {
@@ -108,7 +109,7 @@ impl CountRow {
             container,
             netns: key.netns,
             port: key.port,
-            role: role::name(key.role),
+            role: role::name(key.role).into(),
             established: slot.states[usize::from(state::ESTABLISHED) - 1],
             accepted: (backend == Backend::Ebpf && key.role != role::ACTIVE)
                 .then_some(slot.accepted_total),
@@ -117,27 +118,28 @@ impl CountRow {
                 .into_iter()
                 .zip(slot.classes)
                 .filter(|&(_, count)| count != 0)
+                .map(|(class, count)| (class.into(), count))
                 .collect(),
         })
     }
 }
 
 /// One connection, with what a dump of sock_diag adds.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct ConnectionJson {
     pub(crate) cookie: u64,
     pub(crate) generation: u32,
     pub(crate) netns: u32,
     pub(crate) cgroup_id: u64,
     pub(crate) container: Container,
-    pub(crate) role: &'static str,
+    pub(crate) role: Cow<'static, str>,
     pub(crate) port: u16,
-    pub(crate) state: &'static str,
+    pub(crate) state: Cow<'static, str>,
     pub(crate) local_address: IpAddr,
     pub(crate) local_port: u16,
     pub(crate) remote_address: IpAddr,
     pub(crate) remote_port: u16,
-    pub(crate) class: &'static str,
+    pub(crate) class: Cow<'static, str>,
     /// Since it was established; null if that was before the programs were attached.
     pub(crate) age_ms: Option<u64>,
     pub(crate) established_unix_ns: Option<i64>,
@@ -156,6 +158,13 @@ pub(crate) struct ConnectionJson {
     pub(crate) last_heard_ms: Option<u32>,
     /// `live`, `idle`, or `silent` after two unanswered probes; null unless established.
     pub(crate) peer: Option<Peer>,
+}
+
+/// The document of `/v1/connections`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ConnectionList {
+    pub(crate) schema_version: Cow<'static, str>,
+    pub(crate) connections: Vec<ConnectionJson>,
 }
 
 /// Where a key's port lies in a connection: local of a passive, remote of an active one.
@@ -196,14 +205,18 @@ impl ConnectionJson {
             netns: connection.netns,
             cgroup_id: connection.cgroup_id,
             container,
-            role: role::name(connection.role),
+            role: role::name(connection.role).into(),
             port: service_port(connection),
-            state: state::state_name(connection.state),
+            state: state::state_name(connection.state).into(),
             local_address: address(connection.local_address),
             local_port: connection.local_port,
             remote_address: address(connection.remote_address),
             remote_port: connection.remote_port,
-            class: class::NAMES.get(usize::from(connection.class)).copied().unwrap_or("unknown"),
+            class: class::NAMES
+                .get(usize::from(connection.class))
+                .copied()
+                .unwrap_or("unknown")
+                .into(),
             age_ms: established.map(|at| ((now.mono_ns - at).max(0) / 1_000_000) as u64),
             established_unix_ns: established.map(|at| now.unix_of(at)),
             accepted: connection.flags & flag::ACCEPTED != 0

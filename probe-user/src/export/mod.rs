@@ -1,8 +1,11 @@
 //! Counts and connections for others: JSON, Prometheus, and the agent's HTTP side.
 
 pub(crate) mod classic;
+pub(crate) mod guests;
 pub(crate) mod http;
 pub(crate) mod json;
+pub(crate) mod listener;
 pub(crate) mod lock;
 pub(crate) mod prometheus;
 pub(crate) mod stream;
+pub(crate) mod token;

@@ -28,6 +28,9 @@ const BUILD: &str = "build";
 /// [`Source::vitals`]: crate::truth::source::Source::vitals
 const VITAL_GAUGES: [&str; 2] = ["drift", "audited_sockets"];
 
+/// Characters of a container's name in a label: whoever starts containers chooses their names.
+const LONGEST_NAME: usize = 128;
+
 type Labels = Vec<(&'static str, String)>;
 
 /// Sums over cgroups and namespaces: a label's values are services of this host, not sockets.
@@ -43,15 +46,15 @@ pub(crate) fn text(
     let established = Family::<Labels, Counter>::default();
     let accepted = Family::<Labels, Counter>::default();
     for row in &counts.counts {
-        let labels = labels(&row.container.name, row.container.runtime.name(), row.port, row.role);
+        let labels = labels(&row.container.name, row.container.runtime.name(), row.port, &row.role);
         for (state, count) in &row.states {
             let mut labels = labels.clone();
-            labels.push(("state", (*state).to_owned()));
+            labels.push(("state", state.to_string()));
             connections.get_or_create(&labels).inc_by(*count);
         }
         for (class, count) in &row.classes {
             let mut labels = labels.clone();
-            labels.push(("class", (*class).to_owned()));
+            labels.push(("class", class.to_string()));
             by_class.get_or_create(&labels).inc_by(*count);
         }
         if let Some(total) = row.accepted {
@@ -106,7 +109,7 @@ pub(crate) fn text(
 
 fn labels(container: &str, runtime: &str, port: u16, role: &str) -> Labels {
     vec![
-        ("container", container.to_owned()),
+        ("container", container.chars().take(LONGEST_NAME).collect()),
         ("runtime", runtime.to_owned()),
         ("port", port.to_string()),
         ("role", role.to_owned()),
@@ -129,14 +132,14 @@ mod tests {
             container: Container { id: None, name: "we\"b\n\\".into(), runtime: Runtime::Docker },
             netns: 1,
             port: 3005,
-            role: "passive",
+            role: "passive".into(),
             established,
             accepted: Some(7),
-            states: BTreeMap::from([("established", established)]),
-            classes: BTreeMap::from([("upgraded", established)]),
+            states: BTreeMap::from([("established".into(), established)]),
+            classes: BTreeMap::from([("upgraded".into(), established)]),
         };
         let counts = Counts {
-            schema_version: "1.0",
+            schema_version: "1.0".into(),
             at_unix_ns: 0,
             backend: Backend::Ebpf,
             exact: true,

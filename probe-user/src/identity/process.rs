@@ -6,10 +6,10 @@ use std::{
     fs,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A process that holds a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
     pub pid: u32,
     /// `/proc/PID/comm`, at most 15 bytes.

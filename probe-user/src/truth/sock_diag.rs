@@ -73,7 +73,7 @@ pub struct TcpInfo {
 }
 
 /// What is known of the peer of an established connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Peer {
     /// Heard of within the last minute.

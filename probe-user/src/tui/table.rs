@@ -24,8 +24,8 @@ impl Connection {
         let owners: Vec<String> =
             json.processes.iter().map(|owner| format!("{}/{}", owner.comm, owner.pid)).collect();
         Self {
-            state: json.state.into(),
-            class: json.class.into(),
+            state: json.state.to_string(),
+            class: json.class.to_string(),
             local: SocketAddr::new(json.local_address, json.local_port),
             peer: SocketAddr::new(json.remote_address, json.remote_port),
             age_ms: json.age_ms,

@@ -1,0 +1,172 @@
+//! The agent's HTTP side as others see it: from another host with a token, over TLS, and from those
+//! who mean no good.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use e2e::machine::{Need, require, tool};
+use e2e::net::{Cable, Place};
+use e2e::nobody;
+use e2e::peer::Peer;
+use e2e::probe::{self, Agent, Of};
+use e2e::process::{Finished, finish};
+use e2e::scratch::Scratch;
+use e2e::truth::wait_equal;
+use serde_json::Value;
+
+/// An agent with a certificate and a token, and the files that others need to ask it.
+struct Guarded {
+    agent: Agent,
+    scratch: Scratch,
+}
+
+impl Guarded {
+    fn start() -> Self {
+        let scratch = Scratch::new("guarded");
+        let [token, key, cert] = ["token", "key.pem", "cert.pem"].map(|name| scratch.join(name));
+        fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let request =
+            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+        let subject = ["-subj", "/CN=vm", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"];
+        // OpenSSL makes an authority otherwise, which is not a server.
+        let server_only = ["-addext", "basicConstraints=critical,CA:FALSE"];
+        let files = ["-keyout", &key, "-out", &cert];
+        tool("openssl", &[&request[..], &subject, &server_only, &files].concat());
+        let agent =
+            Agent::start_with(&["--token-file", &token, "--tls-cert", &cert, "--tls-key", &key]);
+        Self { agent, scratch }
+    }
+
+    /// A command of somebody who has nothing but the token and the certificate.
+    fn laptop(&self, arguments: &[&str]) -> Finished {
+        let mut command = nobody::command(&self.scratch, "probe");
+        command.args(arguments).args(["--remote", &format!("https://{}", Agent::LISTEN)]);
+        finish(command.args(["--token-file", "token", "--ca", "cert.pem"]))
+    }
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON: {error}\n{text}"))
+}
+
+#[test]
+fn another_host_gets_the_same_answers() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("openssl")]) else { return };
+    let cable = Cable::new();
+    let mut server = Peer::start(&cable.server.place());
+    let mut client = Peer::start(&cable.client.place());
+    server.listen("0.0.0.0:8080");
+    let vm = Guarded::start();
+    client.connect("10.77.0.1:8080", 23);
+    server.wait_held(23);
+    let of = Of::port(8080).netns(cable.server.place().inode());
+    wait_equal("counts", &23, || vm.agent.counts().established(&of));
+
+    // Time apart, the very document that the local command prints.
+    let same = |arguments: &[&str]| {
+        let here = vm.agent.command(arguments[0]).args(&arguments[1..]).output().unwrap();
+        let here = String::from_utf8(here.stdout).unwrap();
+        let there = vm.laptop(arguments).success("remote");
+        assert!(!there.is_empty());
+        let timeless = |text: &str| -> Vec<Value> {
+            let mut lines: Vec<Value> = text.lines().map(json).collect();
+            for line in &mut lines {
+                for passing in ["at_unix_ns", "age_ms", "last_heard_ms", "established_unix_ns"] {
+                    line.as_object_mut().unwrap().remove(passing);
+                }
+            }
+            lines
+        };
+        assert_eq!(timeless(&there), timeless(&here));
+        there
+    };
+    same(&["count", "--json", "--port", "8080"]);
+    let sockets = same(&["connections", "--json", "--port", "8080", "--role", "passive"]);
+    assert_eq!(sockets.lines().count(), 23);
+    let older = ["connections", "--json", "--port", "8080", "--older-than", "1h 5m"];
+    assert_eq!(vm.laptop(&older).success("connections"), "");
+    let table = vm.laptop(&["count", "--port", "8080"]).success("count");
+    assert!(table.contains("8080  passive           23"), "{table}");
+
+    let unknown = vm.laptop(&["count", "--container", "nope"]);
+    assert_eq!(unknown.code, Some(2), "{unknown}");
+    assert!(unknown.stderr.starts_with("probe: no such container: \"nope\"\n"), "{unknown}");
+}
+
+#[test]
+fn only_who_shows_the_token_is_answered() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("openssl")]) else { return };
+    let vm = Guarded::start();
+    let url = format!("https://{}", Agent::LISTEN);
+    let (cert, token) = (vm.scratch.join("cert.pem"), vm.scratch.join("wrong"));
+    fs::write(&token, "0123456789abcdef0123456789abcdeF").unwrap();
+    for (more, message) in [
+        (&["--ca", &cert][..], "the agent wants to see a token"),
+        (&["--ca", &cert, "--token-file", &token], "the token is not the agent's"),
+        (&["--token-file", &token], "no TLS: invalid peer certificate"),
+    ] {
+        let refused = probe::run(&[&["count", "--remote", &url], more].concat());
+        assert_eq!(refused.code, Some(2), "{refused}");
+        assert!(refused.stderr.contains(message), "{refused}");
+    }
+    let open = probe::run(&["serve", "--listen", "0.0.0.0:0"]);
+    assert_eq!(open.code, Some(2), "{open}");
+    assert!(open.stderr.contains("ask for a token with --token-file FILE"), "{open}");
+}
+
+/// What is answered to these bytes, up to the end of the connection.
+fn answer_to(bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(Agent::LISTEN).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    // Whoever is refused halfway may see a reset.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[test]
+fn a_flood_keeps_nobody_out() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let cable = Cable::new();
+    let mut server = Peer::start(&cable.server.place());
+    let mut client = Peer::start(&cable.client.place());
+    let mut flood = Peer::start(&Place::host());
+    server.listen("0.0.0.0:8080");
+    let agent = Agent::start();
+    client.connect("10.77.0.1:8080", 23);
+    server.wait_held(23);
+
+    // A thousand that never ask, some that ask what nobody can understand, and some who send half.
+    flood.connect(Agent::LISTEN, 1000);
+    let _halves: Vec<TcpStream> = (0..20)
+        .map(|_| {
+            let mut stream = TcpStream::connect(Agent::LISTEN).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x").unwrap();
+            stream
+        })
+        .collect();
+    for malformed in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n"[..],
+        b"GET /metrics\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+    ] {
+        let answer = answer_to(malformed);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    }
+    let long = [b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ", &[b'x'; 100_000][..]].concat();
+    let answer = answer_to(&long);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let rebound = answer_to(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
+    assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
+
+    let of = Of::port(8080).netns(cable.server.place().inode());
+    assert_eq!(agent.get("/v1/counts?port=8080").established(&of), 23);
+    let own = Of::port(19464);
+    wait_equal("more connections than it takes", &false, || agent.counts().established(&own) > 512);
+    agent.counts().assert_exact();
+    assert!(agent.text("/metrics").contains("groundtruth_exact 1"));
+}

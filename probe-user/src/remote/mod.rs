@@ -1,0 +1,3 @@
+//! The agent of another host, asked from one that needs neither root nor BPF.
+
+pub(crate) mod client;
