@@ -18,7 +18,7 @@ use e2e::truth::wait_equal;
 fn wait_page(needle: &str) {
     let mut stream = TcpStream::connect(Agent::LISTEN).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    stream.write_all(b"GET /v1/live HTTP/1.1\r\nhost: agent\r\n\r\n").unwrap();
+    stream.write_all(b"GET /v1/live HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut last = String::new();
     for line in BufReader::new(stream).lines() {

@@ -33,7 +33,7 @@ use crate::{
 fn main() -> ExitCode {
     let bare = if cmd::top::is_on_terminal() { "top" } else { "count" };
     let result = match config::load(bare) {
-        Ok(cli) => run(cli),
+        Ok(cli) => drop_capabilities(&cli).and_then(|()| run(cli)),
         Err(config::Failure::Usage(error)) => error.exit(),
         Err(config::Failure::Settings(error)) => Err(error.into()),
     };
@@ -53,6 +53,13 @@ fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// The agent stays, so it keeps no right that it does not use.
+fn drop_capabilities(cli: &Cli) -> anyhow::Result<()> {
+    let Some(Command::Serve(serve)) = &cli.command else { return Ok(()) };
+    kernel::capabilities::keep_needed(serve.listen.listen.port())
+        .context("cannot drop capabilities")
 }
 
 #[tokio::main]

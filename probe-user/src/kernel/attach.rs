@@ -18,7 +18,7 @@ use aya::{
 use aya_obj::generated::bpf_prog_info;
 
 use super::{
-    Unavailable,
+    Unavailable, capabilities,
     hooks::{HOOKS, Hook, Kind},
     offsets::{self, Resolved},
     pin::Pins,
@@ -113,7 +113,8 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    let ebpf = loader.load(OBJECT).map_err(|error| load_error(&error))?;
+    let ebpf =
+        loader.load(OBJECT).map_err(|error| refused("load the kernel programs".into(), &error))?;
     let mut attached =
         Attached { ebpf, hooks: Vec::new(), missing, absent: Vec::new(), taken_over };
     for hook in &HOOKS {
@@ -129,11 +130,7 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
                 attached.absent.push(Absent { hook, why: root_cause(error.as_ref()) });
             }
             Err(error) => {
-                return Err(Unavailable {
-                    what: format!("attach {}", hook.name()),
-                    why: root_cause(error.as_ref()),
-                    cure: "run `probe doctor` for what this host lacks".into(),
-                });
+                return Err(refused(format!("attach {}", hook.name()), error.as_ref()));
             }
         }
     }
@@ -211,14 +208,17 @@ fn cgroup_root() -> anyhow::Result<File> {
     File::open(path).with_context(|| format!("cannot open {}", path.display()))
 }
 
-fn load_error(error: &aya::EbpfError) -> Unavailable {
+/// Names the capabilities that are missing, where they are the reason.
+fn refused(what: String, error: &(dyn std::error::Error + 'static)) -> Unavailable {
     let why = root_cause(error);
-    let cure = if why.contains("Operation not permitted") || why.contains("Permission denied") {
-        "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+    let lacking = capabilities::lacking_to_load();
+    let denied = why.contains("Operation not permitted") || why.contains("Permission denied");
+    let cure = if denied && !lacking.is_empty() {
+        format!("run as root, or give it what it lacks: {}", lacking.join(", "))
     } else {
-        "run `probe doctor` for what this host lacks"
+        "run `probe doctor` for what this host lacks".into()
     };
-    Unavailable { what: "load the kernel programs".into(), why, cure: cure.into() }
+    Unavailable { what, why, cure }
 }
 
 /// The innermost error: aya's outer ones say only which call failed.

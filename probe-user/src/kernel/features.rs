@@ -5,6 +5,7 @@ use std::{fs, path::Path};
 use super::{
     Unavailable,
     attach::{self, Options},
+    capabilities::{self, NEEDED},
     hooks::{HOOKS, Hook},
     offsets, walk,
 };
@@ -57,7 +58,7 @@ impl Feature {
 /// Tries everything that counting and recording need; loads the programs and unloads them again.
 #[must_use]
 pub fn probe() -> Vec<Feature> {
-    let mut features = vec![kernel(), btf(), cgroups()];
+    let mut features = vec![kernel(), btf(), cgroups(), capabilities()];
     features.extend(hooks());
     features.push(docker());
     features
@@ -121,6 +122,21 @@ fn cgroups() -> Feature {
         ),
         Err(error) => Feature::degraded("cgroup", format!("/proc/self/mountinfo: {error}"), ""),
     }
+}
+
+fn capabilities() -> Feature {
+    let lacking = capabilities::lacking();
+    if lacking.is_empty() {
+        let names: Vec<&str> = NEEDED.iter().map(|capability| capability.name).collect();
+        return Feature::ok("capabilities", names.join(", "));
+    }
+    let without: Vec<String> = lacking
+        .iter()
+        .map(|capability| format!("no {}: {}", capability.name, capability.without))
+        .collect();
+    let names: Vec<&str> = lacking.iter().map(|capability| capability.name).collect();
+    let cure = format!("run as root, or add {}", names.join(", "));
+    Feature::degraded("capabilities", without.join("; "), &cure)
 }
 
 /// Attaches as a recording would, and says of each hook what came of it.

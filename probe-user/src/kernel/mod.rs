@@ -1,6 +1,7 @@
 //! From this kernel's BTF to attached programs.
 
 pub mod attach;
+pub mod capabilities;
 pub mod features;
 pub mod hooks;
 pub mod log;

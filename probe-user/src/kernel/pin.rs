@@ -103,7 +103,10 @@ pub fn purge() -> io::Result<()> {
         Err(error) => return Err(error),
     }
     if Path::new(MOUNTED_BY_US).exists() {
-        sys::unmount(Path::new(BPF_FS))?;
+        // Another mount namespace, such as a container's, took its mount with it.
+        if sys::is_bpf_fs(Path::new(BPF_FS)) {
+            sys::unmount(Path::new(BPF_FS))?;
+        }
         fs::remove_file(MOUNTED_BY_US)?;
     }
     Ok(())

@@ -103,6 +103,8 @@ pub struct EbpfSource {
     attached: Mutex<Attached>,
     hooks: Vec<String>,
     degraded: Vec<String>,
+    /// What was there before the start is counted, in every namespace that was found.
+    seeded: bool,
     kept: Mutex<Kept>,
     /// What the kernel programs have to say.
     log: Mutex<Option<EbpfLogger<ToStderr>>>,
@@ -119,11 +121,14 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
         .map_err(anyhow::Error::from)
         .and_then(|btf| walk::load(&mut attached.ebpf, &btf))
         .map_err(|error| inside("load iter/tcp", &error))?;
+    let mut seeded = true;
     if !attached.taken_over {
-        degraded
-            .extend(walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?);
+        let unseen = walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?;
+        seeded = unseen.namespaces.is_empty();
+        degraded.extend(unseen.words());
     }
-    let source = build(attached, degraded).map_err(|error| inside("open the maps", &error))?;
+    let source =
+        build(attached, degraded, seeded).map_err(|error| inside("open the maps", &error))?;
     if let Some(pins) = pins {
         // Only now is the set worth taking over, and the programs of another build are not needed.
         let replaced = pins
@@ -172,7 +177,11 @@ fn inside(what: &str, error: &anyhow::Error) -> Unavailable {
     }
 }
 
-fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<EbpfSource>> {
+fn build(
+    mut attached: Attached,
+    degraded: Vec<String>,
+    seeded: bool,
+) -> anyhow::Result<Arc<EbpfSource>> {
     let log = log::open(&mut attached.ebpf);
     let mut take = |name: &str| {
         attached.ebpf.take_map(name).with_context(|| format!("the object file has no map {name}"))
@@ -193,27 +202,42 @@ fn build(mut attached: Attached, degraded: Vec<String>) -> anyhow::Result<Arc<Eb
         attached: Mutex::new(attached),
         hooks,
         degraded,
+        seeded,
         kept: Mutex::default(),
         log: Mutex::new(log),
     }))
 }
 
-/// Walks every network namespace; returns what could not be walked.
-fn walk_all(attached: &mut Attached) -> anyhow::Result<Vec<String>> {
+/// What the seed pass could not look at.
+struct Unseen {
+    /// Why, for each namespace.
+    namespaces: Vec<anyhow::Error>,
+    processes: usize,
+}
+
+impl Unseen {
+    fn words(&self) -> Vec<String> {
+        let namespaces = self
+            .namespaces
+            .iter()
+            .map(|error| format!("connections from before the start are missing: {error:#}"));
+        let processes = (self.processes > 0).then(|| {
+            format!("processes whose network namespace could not be looked at: {}", self.processes)
+        });
+        namespaces.chain(processes).collect()
+    }
+}
+
+/// Walks every network namespace.
+fn walk_all(attached: &mut Attached) -> anyhow::Result<Unseen> {
     let found = netns::find().context("cannot list network namespaces")?;
-    let mut failed = Vec::new();
+    let mut unseen = Unseen { namespaces: Vec::new(), processes: found.unreadable };
     for namespace in &found.namespaces {
         if let Err(error) = walk::walk(&mut attached.ebpf, namespace) {
-            failed.push(format!("connections from before the start are missing: {error:#}"));
+            unseen.namespaces.push(error);
         }
     }
-    if found.unreadable > 0 {
-        failed.push(format!(
-            "processes whose network namespace could not be looked at: {}",
-            found.unreadable
-        ));
-    }
-    Ok(failed)
+    Ok(unseen)
 }
 
 impl EbpfSource {
@@ -270,10 +294,10 @@ impl EbpfSource {
 
     /// Program runs that the kernel skipped because the program was running already, as far as it
     /// counts them.
-    fn skipped_runs(&self) -> u64 {
+    fn skipped_runs(&self) -> Option<u64> {
         let attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        let infos = attached.hooks.iter().filter_map(|running| running.info().ok());
-        infos.map(|info| info.recursion_misses).sum()
+        // To ask takes CAP_SYS_ADMIN: what is not known is left out.
+        attached.hooks.iter().map(|hook| Some(hook.info().ok()?.recursion_misses)).sum()
     }
 }
 
@@ -315,7 +339,7 @@ impl Source for EbpfSource {
 
     fn exactness(&self) -> anyhow::Result<Exactness> {
         let mut degraded = self.degraded.clone();
-        let mut exact = true;
+        let mut exact = self.seeded;
         for (stat, words) in COUNT_LOSSES {
             let lost = self.counters.statistic(stat);
             if lost > 0 {
@@ -354,10 +378,12 @@ impl Source for EbpfSource {
     fn vitals(&self) -> Vec<(String, i64)> {
         let (undelivered, delivered) = self.records.totals();
         let mut vitals = vec![
-            ("skipped_runs", self.skipped_runs().cast_signed()),
             ("records_delivered", delivered.cast_signed()),
             ("records_undelivered", undelivered.cast_signed()),
         ];
+        if let Some(skipped) = self.skipped_runs() {
+            vitals.push(("skipped_runs", skipped.cast_signed()));
+        }
         for (name, stat) in VITALS {
             vitals.push((name, self.counters.statistic(stat).cast_signed()));
         }

@@ -1,7 +1,7 @@
 //! Passive handshakes that have no connection yet. The kernel side takes out those that get one; the
 //! others are given up here, and become rows of their own.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::Context;
 use aya::maps::{HashMap, Map, MapData};
@@ -25,7 +25,7 @@ const GIVE_UP_NS: u64 = 70_000_000_000;
 /// The map of handshakes.
 pub struct Pending {
     map: HashMap<MapData, Pair, Handshake>,
-    fd: MapData,
+    fd: OwnedFd,
 }
 
 impl Pending {
@@ -33,7 +33,7 @@ impl Pending {
     /// Where it is no such map.
     pub fn new(map: Map) -> anyhow::Result<Self> {
         let Map::HashMap(data) = map else { anyhow::bail!("HANDSHAKES is not a hash map") };
-        let fd = MapData::from_id(data.info()?.id()).context("cannot open the handshakes again")?;
+        let fd = data.fd().as_fd().try_clone_to_owned()?;
         Ok(Self { map: HashMap::try_from(Map::HashMap(data))?, fd })
     }
 
@@ -66,7 +66,7 @@ impl Pending {
 
     fn entries(&self) -> anyhow::Result<Vec<(Pair, Handshake)>> {
         let (pairs, handshakes) =
-            sys::hash_entries(self.fd.fd().as_fd(), CHUNK).context("cannot read the handshakes")?;
+            sys::hash_entries(self.fd.as_fd(), CHUNK).context("cannot read the handshakes")?;
         Ok(pairs.into_iter().zip(handshakes).collect())
     }
 }
