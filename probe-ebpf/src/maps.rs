@@ -55,7 +55,7 @@ pub static LISTENERS: HashMap<ListenerKey, u8> =
 pub static HANDSHAKES: HashMap<Pair, Handshake> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
-/// Turns socket pointers into plain numbers, one at a time per CPU (`Sock::of_pointer`).
+/// Turns socket pointers into plain numbers, one at a time per CPU (`Sock::of_packet`).
 #[map]
 pub static ADDRESSES: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 

@@ -75,13 +75,8 @@ impl Sock {
         if full.is_null() || unsafe { (*full).protocol } != u32::from(IPPROTO_TCP) {
             return None;
         }
-        Self::of_pointer(socket)
-    }
-
-    /// The verifier forbids arithmetic on the pointer that a cgroup program is given. Through a map it
-    /// becomes a plain number, which is what reading kernel memory needs.
-    #[inline(always)]
-    pub fn of_pointer(socket: *mut bpf_sock) -> Option<Self> {
+        // The verifier forbids arithmetic on the pointer that a cgroup program is given. Through a map it
+        // becomes a plain number, which is what reading kernel memory needs.
         let key = socket as u64;
         let _ = ADDRESSES.insert(key, key, 0);
         // SAFETY: a copied u64.

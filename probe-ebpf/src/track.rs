@@ -156,7 +156,7 @@ pub fn room() -> Connection {
 
 /// Follows a socket that no event has shown: it was there before the programs (the seed pass), or
 /// its birth was missed. `sk` is seen under its lock, by the walk, or at a packet that proves that its
-/// birth was missed. `connection` is room to build its entry in.
+/// birth was missed. `connection` is zeroed room to build its entry in.
 #[inline(always)]
 pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
     let seen = sk.state();
@@ -165,8 +165,6 @@ pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
         return;
     }
     let now = now();
-    // SAFETY: all-zero is a valid Connection.
-    *connection = unsafe { core::mem::zeroed() };
     connection.cookie = cookie;
     connection.state = seen;
     connection.class = class::UNKNOWN;

@@ -57,7 +57,9 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         // SAFETY: the context that this helper asks for.
         let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
         // SAFETY: this CPU's, and packets are not received while one is being received.
-        track::found(sk, cookie, count::walk() > 0, unsafe { &mut *scratch });
+        let scratch = unsafe { &mut *scratch };
+        *scratch = track::room();
+        track::found(sk, cookie, count::walk() > 0, scratch);
     }
     PASS
 }
