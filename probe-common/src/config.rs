@@ -55,6 +55,8 @@ pub struct Offsets {
     pub cookie_helper: u32,
     /// 1 if `sk_cgrp_data` is the tagged union of 5.14 and older.
     pub cgroup_tagged: u32,
+    /// 1 if nothing but counts is wanted: no stages, first bytes or records.
+    pub counts_only: u32,
 }
 
 #[cfg(feature = "user")]
@@ -99,5 +101,6 @@ impl Offsets {
         accept_result_arg: ABSENT,
         cookie_helper: 0,
         cgroup_tagged: 0,
+        counts_only: 0,
     };
 }

@@ -31,6 +31,12 @@ pub const AF_INET: u8 = 2;
 pub const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u16 = 6;
 
+/// Whether stages, first bytes and records are left out.
+#[inline(always)]
+pub fn counts_only() -> bool {
+    offset!(counts_only) == 1
+}
+
 /// A `struct sock *` of the kernel, valid while the hook runs.
 #[derive(Clone, Copy)]
 pub struct Sock(*const u8);

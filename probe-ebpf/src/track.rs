@@ -19,7 +19,7 @@ use crate::{
     count::{self, Place},
     listener,
     maps::{CONNECTIONS, LISTENERS, RECORDS},
-    sock::Sock,
+    sock::{Sock, counts_only},
 };
 
 const E2BIG: i32 = -7;
@@ -359,6 +359,9 @@ fn end(connection: &mut Connection) {
         accept(connection);
     }
     count::closed(connection);
+    if counts_only() {
+        return;
+    }
     match RECORDS.output::<Connection>(connection, BPF_RB_NO_WAKEUP) {
         Ok(()) => count::note(Stat::RecordsSubmitted),
         Err(_) => count::note(Stat::RecordsLost),
@@ -393,6 +396,8 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
     if connection.walk == 0 {
         // The packet hooks may not be attached yet: its first bytes may have passed unseen.
         connection.flags |= flag::SEEDED;
+    }
+    if connection.walk == 0 || counts_only() {
         connection.class = class::UNKNOWN;
         connection.seen_class = class::UNKNOWN;
     }
@@ -417,7 +422,7 @@ fn follow(sk: Sock, connection: &mut Connection) -> bool {
     connection.sk = sk.address();
     sk.read_addresses(connection);
     connection.netns = sk.netns();
-    if connection.role == role::PASSIVE && connection.flags & flag::SEEDED == 0 {
+    if connection.role == role::PASSIVE && connection.flags & flag::SEEDED == 0 && !counts_only() {
         listener::take_over(connection);
     }
     connection.cgroup_id = sk.cgroup_id();

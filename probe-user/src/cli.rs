@@ -79,9 +79,23 @@ pub(crate) enum Command {
 #[command(after_help = "Examples:
   probe doctor
   sudo probe doctor --json
+  sudo probe doctor --cost                           what the programs cost here
 
+--cost makes connections on loopback for a few seconds, and reads the kernel's own statistics.
 Exits 96 if exact counts cannot be had on this host.")]
 pub(crate) struct Doctor {
+    /// Measure what the kernel programs cost on this host
+    #[arg(long)]
+    pub(crate) cost: bool,
+
+    /// With --cost: of the programs that `probe serve --counts-only` loads
+    #[arg(long, requires = "cost")]
+    pub(crate) counts_only: bool,
+
+    /// With --cost: for how long
+    #[arg(long, value_name = "3s", default_value = "3s", requires = "cost", value_parser = interval)]
+    pub(crate) duration: Duration,
+
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -376,6 +390,7 @@ pub(crate) struct Top {
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sudo probe serve
+  sudo probe serve --counts-only                     half the work on a host that opens many
   curl -s http://127.0.0.1:9464/metrics
   curl -s 'http://127.0.0.1:9464/v1/counts?port=3005&role=passive'
   sudo probe serve --listen 0.0.0.0:9464 --token-file token --tls-cert cert.pem --tls-key key.pem
@@ -386,6 +401,10 @@ characters, for example from: openssl rand -hex 32 > token")]
 pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) listen: Listen,
+
+    /// Count, and follow no handshakes: no classes, and nothing for `probe record` to record
+    #[arg(long)]
+    pub(crate) counts_only: bool,
 
     #[command(flatten)]
     pub(crate) health: Health,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
@@ -23,6 +24,7 @@ mod vm;
     after_help = "Examples:\n  \
         cargo xtask demo          1,000 clients, 45 of them leaked by the server, found again\n  \
         cargo xtask test          every test; a summary of what was skipped and why\n  \
+        cargo xtask bench         what the probe costs, to docs/performance.md\n  \
         cargo xtask package       a .deb and a tarball of one static binary, in <target dir>/package\n  \
         cargo xtask build-ebpf    the kernel programs alone"
 )]
@@ -41,6 +43,11 @@ enum Task {
     Demo(demo::Options),
     /// Set up, build, and run all unit, integration and end-to-end tests
     Test(test::Options),
+    /// Measure what the probe costs, and write docs/performance.md
+    Bench(bench::Options),
+    /// A server process of a benchmark
+    #[command(hide = true)]
+    BenchServe(bench::Serve),
     /// Build probe as one static binary, and pack it as a .deb and a tarball
     Package(package::Options),
     /// Run probe on Debian's kernels, in virtual machines, and write docs/compatibility.md
@@ -53,6 +60,8 @@ fn main() -> ExitCode {
         Task::BuildEbpf => build_ebpf::run(),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::BenchServe(options) => bench::serve(&options),
         Task::Package(options) => package::run(&options),
         Task::Vm(options) => vm::run(&options),
     };

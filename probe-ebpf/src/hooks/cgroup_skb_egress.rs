@@ -12,7 +12,12 @@ use aya_ebpf::{
 };
 use probe_common::{connection::flag, state};
 
-use crate::{count, listener, maps::CONNECTIONS, sock::Sock, stage, track};
+use crate::{
+    count, listener,
+    maps::CONNECTIONS,
+    sock::{Sock, counts_only},
+    stage, track,
+};
 
 /// Let the packet pass. Anything else would drop it.
 const PASS: i32 = 1;
@@ -33,7 +38,9 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
         let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
         if connection.remote_port == remote_port {
             if connection.flags & flag::LISTENER != 0 {
-                listener::on_packet(skb, connection, false);
+                if !counts_only() {
+                    listener::on_packet(skb, connection, false);
+                }
                 return PASS;
             }
             let sk = Sock::new(connection.sk as *const _);
@@ -41,8 +48,10 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             if connection.flags & flag::ACCEPTED == 0 {
                 track::note_accept(sk, connection);
             }
-            stage::on_connection(skb, connection, false);
-            track::count_class(connection);
+            if !counts_only() {
+                stage::on_connection(skb, connection, false);
+                track::count_class(connection);
+            }
             return PASS;
         }
         track::replaced(socket as u64, connection);
@@ -56,7 +65,9 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) {
     let Some(sk) = Sock::of_packet(socket) else { return };
     if sk.state() == state::SYN_RECV {
-        listener::on_fast_open(skb, sk.netns());
+        if !counts_only() {
+            listener::on_fast_open(skb, sk.netns());
+        }
         return;
     }
     // SAFETY: the context that this helper asks for.

@@ -3,6 +3,7 @@
 mod cgroup_skb_egress;
 mod cgroup_skb_ingress;
 mod cgroup_sock_release;
+mod empty;
 mod forget;
 mod inet_csk_accept;
 mod inet_sock_set_state;

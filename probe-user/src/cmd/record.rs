@@ -34,7 +34,12 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
     let mut signals = Signals::catch()?;
     let source = choose::open(socket, Need::Exact)?;
     // From here on nothing that ends is missed; what is open is asked for at the end.
-    let mut ended = source.ended().context("the backend has no stream of ended connections")?;
+    let mut ended = source.ended().ok_or_else(|| {
+        Error::input(
+            "the running agent only counts: there is nothing to record",
+            "start it again without --counts-only",
+        )
+    })?;
     let identity = Arc::new(Identity::new()?);
     let slots = source.slots()?;
     identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;

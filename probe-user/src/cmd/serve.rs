@@ -58,9 +58,13 @@ pub(crate) async fn run(
             "choose another address with --listen",
         )
     })?;
-    let source: Arc<dyn Source> =
-        kernel::open(&kernel::Options { pin: Some(kernel::PIN_ROOT.into()), ..Default::default() })
-            .map_err(unsupported)?;
+    let source: Arc<dyn Source> = kernel::open(&kernel::Options {
+        pin: Some(kernel::PIN_ROOT.into()),
+        counts_only: arguments.counts_only,
+        ..kernel::Options::default()
+    })
+    .map_err(unsupported)?;
+    kernel::cost::sample_now_and_then();
     let unix = bind(socket)?;
     settle_now_and_then(Arc::clone(&source));
     let identity = Arc::new(Identity::new()?);

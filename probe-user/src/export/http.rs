@@ -176,7 +176,8 @@ async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<
     }
     let exactness = agent.source.exactness()?;
     let vitals = agent.source.vitals();
-    let text = prometheus::text(&counts, &established, &exactness, &vitals)
+    let costs = agent.source.costs();
+    let text = prometheus::text(&counts, &established, &exactness, &vitals, &costs)
         .map_err(|error| Refused::Failed(error.into()))?;
     let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (kind, text) = if accepted.contains("application/openmetrics-text") {
@@ -285,7 +286,8 @@ async fn raw_events(State(agent): State<Arc<Agent>>) -> Response {
             batches,
         })
         .into_response(),
-        None => (StatusCode::NOT_FOUND, "this backend sees no connection end\n").into_response(),
+        None => (StatusCode::NOT_FOUND, "connections' ends are not seen, or not asked for\n")
+            .into_response(),
     }
 }
 

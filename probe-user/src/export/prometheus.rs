@@ -1,6 +1,6 @@
 //! The metrics of `/metrics`, in the Prometheus text format.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::text::encode,
@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use super::json::Counts;
-use crate::truth::source::Exactness;
+use crate::{kernel::cost::HookCost, truth::source::Exactness};
 
 /// Gauge, labels `container`, `runtime`, `port`, `role`, `state`.
 const CONNECTIONS: &str = "connections";
@@ -19,6 +19,9 @@ const BY_CLASS: &str = "connections_by_class";
 const ESTABLISHED: &str = "connections_established";
 /// Counter, labels as above, passive sockets only.
 const ACCEPTED: &str = "connections_accepted";
+/// Counters, label `hook`; they grow only while the kernel keeps its statistics.
+const HOOK_RUNS: &str = "hook_runs";
+const HOOK_RUN_SECONDS: &str = "hook_run_seconds";
 /// Gauges, 1 or 0.
 const EXACT: &str = "exact";
 const DETAIL_COMPLETE: &str = "detail_complete";
@@ -39,6 +42,7 @@ pub(crate) fn text(
     established_total: &BTreeMap<(String, String, u16, &'static str), u64>,
     exactness: &Exactness,
     vitals: &[(String, i64)],
+    costs: &[HookCost],
 ) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("groundtruth");
     let connections = Family::<Labels, Gauge>::default();
@@ -100,6 +104,20 @@ pub(crate) fn text(
             registry.register(name, help, counter);
         }
     }
+    let hook_runs = Family::<Labels, Counter>::default();
+    let hook_run_seconds = Family::<Labels, Counter<f64, AtomicU64>>::default();
+    for cost in costs {
+        let labels = vec![("hook", cost.hook.clone())];
+        hook_runs.get_or_create(&labels).inc_by(cost.runs);
+        let seconds = Duration::from_nanos(cost.run_time_ns).as_secs_f64();
+        hook_run_seconds.get_or_create(&labels).inc_by(seconds);
+    }
+    registry.register(HOOK_RUNS, "Runs of the kernel programs, while measured", hook_runs);
+    registry.register(
+        HOOK_RUN_SECONDS,
+        "Time that those runs of the kernel programs took",
+        hook_run_seconds,
+    );
     let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION").to_owned())]);
     registry.register(BUILD, "The agent's version", build);
     let mut text = String::new();
@@ -148,7 +166,9 @@ mod tests {
         };
         let exactness = Exactness { exact: true, detail_complete: false, degraded: vec![] };
         let vitals = [("drift".to_owned(), -1), ("skipped_runs".to_owned(), 3)];
-        let text = text(&counts, &BTreeMap::new(), &exactness, &vitals).unwrap();
+        let costs =
+            [HookCost { hook: "cgroup_skb/egress".into(), runs: 1000, run_time_ns: 250_000 }];
+        let text = text(&counts, &BTreeMap::new(), &exactness, &vitals, &costs).unwrap();
         let labels = r#"container="we\"b\n\\",runtime="docker",port="3005",role="passive""#;
         for line in [
             format!("groundtruth_connections{{{labels},state=\"established\"}} 23"),
@@ -158,6 +178,8 @@ mod tests {
             "groundtruth_detail_complete 0".into(),
             "groundtruth_drift -1".into(),
             "groundtruth_skipped_runs_total 3".into(),
+            "groundtruth_hook_runs_total{hook=\"cgroup_skb/egress\"} 1000".into(),
+            "groundtruth_hook_run_seconds_total{hook=\"cgroup_skb/egress\"} 0.00025".into(),
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }

@@ -48,13 +48,13 @@ pub struct Options {
     pub connections: u32,
     /// Directory on a BPF file system where maps and links are pinned; `None`: unloaded at exit.
     pub pin: Option<PathBuf>,
-    /// Hooks to leave out, by [`Hook::name`].
-    pub skip: Vec<String>,
+    /// No stages, first bytes or records of connections.
+    pub counts_only: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 262_144, pin: None, skip: Vec::new() }
+        Self { connections: 262_144, pin: None, counts_only: false }
     }
 }
 
@@ -97,13 +97,18 @@ impl Running {
 /// # Errors
 /// [`Unavailable`] where the kernel lacks BTF, refuses the programs, or grants no state changes.
 pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable> {
-    let Resolved { offsets, missing } = offsets::resolve()?;
+    let Resolved { mut offsets, missing } = offsets::resolve()?;
+    offsets.counts_only = u32::from(options.counts_only);
     let btf = Btf::from_sys_fs().map_err(|error| Unavailable {
         what: "read the kernel's type information (BTF)".into(),
         why: error.to_string(),
         cure: "use a kernel built with CONFIG_DEBUG_INFO_BTF=y".into(),
     })?;
-    let pins = options.pin.as_deref().map(|root| Pins::prepare(root, OBJECT)).transpose()?;
+    let pins = options
+        .pin
+        .as_deref()
+        .map(|root| Pins::prepare(root, OBJECT, options.counts_only))
+        .transpose()?;
     let taken_over = pins.as_ref().is_some_and(Pins::are_complete);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).override_global("OFFSETS", &offsets, true);
@@ -117,14 +122,9 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
         loader.load(OBJECT).map_err(|error| refused("load the kernel programs".into(), &error))?;
     let mut attached =
         Attached { ebpf, hooks: Vec::new(), missing, absent: Vec::new(), taken_over };
-    for hook in &HOOKS {
+    for hook in HOOKS.iter().filter(|hook| !options.counts_only || hook.is_for_counts()) {
         let pin = pins.as_ref().map(|pins| pins.link(hook.program));
-        let result = if options.skip.contains(&hook.name()) {
-            Err(anyhow::anyhow!("switched off"))
-        } else {
-            attached.add(hook, &btf, pin.as_deref())
-        };
-        match result {
+        match attached.add(hook, &btf, pin.as_deref()) {
             Ok(running) => attached.hooks.push(running),
             Err(error) if hook.without.is_some() => {
                 attached.absent.push(Absent { hook, why: root_cause(error.as_ref()) });

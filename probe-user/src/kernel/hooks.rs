@@ -26,6 +26,12 @@ pub struct Hook {
 }
 
 impl Hook {
+    /// Its events change counts, or make them good; the others only tell more of connections.
+    #[must_use]
+    pub fn is_for_counts(&self) -> bool {
+        !matches!(self.kind, Kind::CgroupIngress) && self.without != RESETS
+    }
+
     /// As `bpftool` and libbpf call it, e.g. `tp_btf/inet_sock_set_state`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -80,6 +86,12 @@ pub const HOOKS: [Hook; 10] = [
         without: Some("`accepted` times are upper bounds, and the accepting task is not told"),
     },
 ];
+
+/// [`Hook::name`] of the state changes.
+pub const STATE_CHANGES: &str = "tp_btf/inet_sock_set_state";
+
+/// Attached only to be measured: does nothing on each state change.
+pub const EMPTY: &str = "empty";
 
 /// The iterator that walks a namespace's sockets.
 pub const WALK: &str = "walk";

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod capabilities;
+pub mod cost;
 pub mod features;
 pub mod hooks;
 pub mod log;

@@ -99,6 +99,7 @@ pub fn resolve() -> Result<Resolved, Unavailable> {
         // Tracing programs may ask for the cookie since 5.12, by a helper of its own.
         cookie_helper: u32::from(types.id_of("btf_bpf_get_socket_ptr_cookie").is_some()),
         cgroup_tagged: u32::from(offset(&types, "sock_cgroup_data", "val").is_some()),
+        counts_only: 0, // the caller's choice
     };
     if let Some((field, cost)) = missing.iter().find(|(_, cost)| *cost == REQUIRED) {
         return Err(Unavailable {

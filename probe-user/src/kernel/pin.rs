@@ -31,13 +31,14 @@ impl Pins {
     ///
     /// # Errors
     /// [`Unavailable`] where no BPF file system can be had.
-    pub fn prepare(root: &Path, object: &[u8]) -> Result<Self, Unavailable> {
+    pub fn prepare(root: &Path, object: &[u8], counts_only: bool) -> Result<Self, Unavailable> {
         mount_if_needed().map_err(|error| Unavailable {
             what: format!("mount a BPF file system on {BPF_FS}"),
             why: error.to_string(),
             cure: "run as root, or mount it: mount -t bpf bpf /sys/fs/bpf".into(),
         })?;
-        let pins = Self { root: root.into(), directory: root.join(generation(object)) };
+        let pins =
+            Self { root: root.into(), directory: root.join(generation(object, counts_only)) };
         if !pins.are_complete() {
             // A start that was cut off left this half done.
             remove(&pins.directory);
@@ -112,13 +113,14 @@ pub fn purge() -> io::Result<()> {
     Ok(())
 }
 
-/// Names the programs and layouts of a build.
-fn generation(object: &[u8]) -> String {
+/// Names the programs and layouts of a build, and what they were loaded for.
+fn generation(object: &[u8], counts_only: bool) -> String {
     // FNV-1a: it only has to tell builds apart.
     let hash = object.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
-    format!("{ABI_VERSION}-{hash:016x}")
+    let purpose = if counts_only { "-counts" } else { "" };
+    format!("{ABI_VERSION}-{hash:016x}{purpose}")
 }
 
 /// Removes one set. Links go first: no program is to run on while its maps vanish from sight.

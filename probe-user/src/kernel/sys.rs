@@ -12,7 +12,7 @@ use std::{
 };
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_prog_info, bpf_stats_type};
 
 const ETHERNET_HEADER: usize = 14;
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -93,6 +93,19 @@ pub fn program_info(program: BorrowedFd<'_>) -> io::Result<bpf_prog_info> {
     attributes.info.info = (&raw mut info) as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attributes)?;
     Ok(info)
+}
+
+/// Has the kernel take the time of every program's runs, until the descriptor is closed.
+///
+/// # Errors
+/// As bpf(2) `BPF_ENABLE_STATS` (Linux 5.8 and later).
+pub fn enable_statistics() -> io::Result<OwnedFd> {
+    // SAFETY: all-zero is a valid bpf_attr, and asks for the run times.
+    let mut attributes: bpf_attr = unsafe { mem::zeroed() };
+    attributes.enable_stats.type_ = bpf_stats_type::BPF_STATS_RUN_TIME as u32;
+    let fd = bpf(bpf_cmd::BPF_ENABLE_STATS, &mut attributes)?;
+    // SAFETY: the call returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Runs a `cgroup_skb` program once, on this CPU, with `words` as its packet.

@@ -32,6 +32,7 @@ use crate::{
     kernel::{
         Unavailable,
         attach::{self, Attached, Options},
+        cost::{self, HookCost},
         log::{self, ToStderr},
         sys, walk,
     },
@@ -105,6 +106,7 @@ pub struct EbpfSource {
     degraded: Vec<String>,
     /// What was there before the start is counted, in every namespace that was found.
     seeded: bool,
+    counts_only: bool,
     kept: Mutex<Kept>,
     /// What the kernel programs have to say.
     log: Mutex<Option<EbpfLogger<ToStderr>>>,
@@ -117,6 +119,9 @@ pub struct EbpfSource {
 pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     let (mut attached, pins) = attach::attach(options)?;
     let mut degraded = attached.degraded();
+    if options.counts_only {
+        degraded.push("counts only, as asked: no stages, classes or records of connections".into());
+    }
     Btf::from_sys_fs()
         .map_err(anyhow::Error::from)
         .and_then(|btf| walk::load(&mut attached.ebpf, &btf))
@@ -127,8 +132,8 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
         seeded = unseen.namespaces.is_empty();
         degraded.extend(unseen.words());
     }
-    let source =
-        build(attached, degraded, seeded).map_err(|error| inside("open the maps", &error))?;
+    let source = build(attached, degraded, seeded, options.counts_only)
+        .map_err(|error| inside("open the maps", &error))?;
     if let Some(pins) = pins {
         // Only now is the set worth taking over, and the programs of another build are not needed.
         let replaced = pins
@@ -181,6 +186,7 @@ fn build(
     mut attached: Attached,
     degraded: Vec<String>,
     seeded: bool,
+    counts_only: bool,
 ) -> anyhow::Result<Arc<EbpfSource>> {
     let log = log::open(&mut attached.ebpf);
     let mut take = |name: &str| {
@@ -203,6 +209,7 @@ fn build(
         hooks,
         degraded,
         seeded,
+        counts_only,
         kept: Mutex::default(),
         log: Mutex::new(log),
     }))
@@ -360,7 +367,7 @@ impl Source for EbpfSource {
         }
         let (undelivered, _) = self.records.totals();
         let lost = self.counters.statistic(Stat::RecordsLost) + undelivered;
-        let mut detail_complete = lost == 0;
+        let mut detail_complete = lost == 0 && !self.counts_only;
         if lost > 0 {
             degraded
                 .push(format!("{lost} connection records were lost: the consumer was too slow"));
@@ -394,7 +401,11 @@ impl Source for EbpfSource {
         vitals.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    fn costs(&self) -> Vec<HookCost> {
+        cost::of(&self.attached.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn ended(&self) -> Option<Receiver<Ended>> {
-        Some(self.records.listen())
+        (!self.counts_only).then(|| self.records.listen())
     }
 }

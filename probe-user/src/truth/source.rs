@@ -5,7 +5,7 @@ use probe_common::key::CountSlot;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Receiver;
 
-use crate::handshake::follow::Observed;
+use crate::{handshake::follow::Observed, kernel::cost::HookCost};
 
 /// How counts are obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +78,11 @@ pub trait Source: Send + Sync {
         Vec::new()
     }
 
-    /// The stream of ended connections from now on; `None` where there is none (sock_diag).
+    /// What the programs cost; empty where there are none, or another process has them.
+    fn costs(&self) -> Vec<HookCost> {
+        Vec::new()
+    }
+
+    /// The stream of ended connections from now on; `None` where there is none (sock_diag, or counts only).
     fn ended(&self) -> Option<Receiver<Ended>>;
 }
