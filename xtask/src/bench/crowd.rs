@@ -77,11 +77,31 @@ fn cgroup_root() -> Result<PathBuf> {
         .context("no cgroup2 file system is mounted")
 }
 
+/// A server process and its ports.
+struct Server {
+    running: Running,
+    ports: Vec<String>,
+    /// Descriptors that it had before any connection.
+    descriptors: usize,
+}
+
+impl Server {
+    fn accepted(&self) -> Result<usize> {
+        Ok(descriptors(self.running.pid())?.saturating_sub(self.descriptors))
+    }
+}
+
+fn descriptors(pid: u32) -> Result<usize> {
+    let path = format!("/proc/{pid}/fd");
+    Ok(fs::read_dir(&path).with_context(|| format!("cannot read {path}"))?.count())
+}
+
 /// Servers in cgroups, and the connections to them. Removed on drop.
 pub(crate) struct Crowd {
     /// Clients first: servers that die first would reset them.
     clients: Vec<Running>,
-    servers: Vec<(Running, Vec<String>)>,
+    servers: Vec<Server>,
+    opened: usize,
     cgroups: Cgroups,
 }
 
@@ -95,38 +115,44 @@ impl Crowd {
             let log = context.file(&format!("crowd-server-{index}.log"));
             let mut server = Running::start(&mut command, log)?;
             let ports = server.line()?.split_whitespace().map(str::to_owned).collect();
-            servers.push((server, ports));
+            let descriptors = descriptors(server.pid())?;
+            servers.push(Server { running: server, ports, descriptors });
         }
-        Ok(Self { clients: Vec::new(), servers, cgroups })
+        Ok(Self { clients: Vec::new(), servers, opened: 0, cgroups })
     }
 
     /// Ports of the servers, one for each cgroup.
     pub(crate) fn ports(&self) -> impl Iterator<Item = &str> {
-        self.servers.iter().flat_map(|(_, ports)| ports).map(String::as_str)
+        self.servers.iter().flat_map(|server| &server.ports).map(String::as_str)
     }
 
-    /// Opens so many more, evenly; returns once both ends of all are there.
+    /// Opens so many more, evenly; returns once the servers have accepted all.
     pub(crate) fn open(&mut self, context: &Context, connections: usize) -> Result<()> {
-        let there = tcp_in_use()?;
         let each = connections / self.servers.len();
-        for (index, (_, ports)) in self.servers.iter().enumerate() {
+        for (index, server) in self.servers.iter().enumerate() {
             let rest = if index == 0 { connections % self.servers.len() } else { 0 };
             let mut command = Command::new(context.binary("lab"));
             command.args(["churn", "--hold", "1h", "--count", &(each + rest).to_string()]);
-            for port in ports {
+            for port in &server.ports {
                 command.args(["--to", &format!("127.0.0.1:{port}")]);
             }
             let log = context.file(&format!("crowd-client-{}.log", self.clients.len()));
             self.clients.push(Running::start(command.stdout(Stdio::null()), log)?);
         }
+        self.opened += connections;
         let deadline = Instant::now() + PATIENCE;
-        while tcp_in_use()? < there + 2 * connections {
-            if Instant::now() > deadline {
-                bail!("{} of {connections} connections are there", (tcp_in_use()? - there) / 2);
+        loop {
+            let accepted: Vec<usize> =
+                self.servers.iter().map(Server::accepted).collect::<Result<_>>()?;
+            let accepted: usize = accepted.iter().sum();
+            if accepted == self.opened {
+                return Ok(());
             }
-            thread::sleep(Duration::from_millis(20));
+            if Instant::now() > deadline {
+                bail!("{accepted} of {} connections were accepted", self.opened);
+            }
+            thread::sleep(Duration::from_millis(50));
         }
-        Ok(())
     }
 }
 
@@ -136,16 +162,6 @@ impl Drop for Crowd {
         self.servers.clear();
         self.cgroups.remove();
     }
-}
-
-/// TCP sockets of this network namespace that are bound or connected.
-fn tcp_in_use() -> Result<usize> {
-    let text =
-        fs::read_to_string("/proc/net/sockstat").context("cannot read /proc/net/sockstat")?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("TCP: inuse "))
-        .and_then(|rest| rest.split(' ').next()?.parse().ok())
-        .context("/proc/net/sockstat tells nothing of TCP")
 }
 
 struct Cgroups(Vec<PathBuf>);
