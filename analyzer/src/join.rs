@@ -75,33 +75,31 @@ pub(crate) struct Agreement {
 
 /// One server's reports beside the kernel's counts.
 #[derive(Debug)]
-pub(crate) struct Joined {
+pub(crate) struct Joined<'a> {
     pub(crate) population: Population,
     pub(crate) basis: Basis,
     pub(crate) agreement: Agreement,
-    pub(crate) lives: Lives,
+    pub(crate) lives: Lives<'a>,
     pub(crate) samples: Vec<Sample>,
     /// Kernel state of the population once a second: ended, but the process has not closed.
     pub(crate) held_counts: Timeline,
     pub(crate) settle_ns: i64,
-    /// Rows of the population: the table that `lives` point into.
-    pub(crate) connections: DataFrame,
     pub(crate) count_rows: usize,
 }
 
-impl Joined {
+impl<'a> Joined<'a> {
     pub(crate) fn new(
-        recording: &Recording,
+        recording: &'a Recording,
         population: Population,
         url: &str,
         settle_ns: i64,
     ) -> anyhow::Result<Self> {
-        let connections =
-            recording.connections.filter(&population.mask(&recording.connections)?)?;
+        let connections = &recording.connections;
         let counts = recording.counts.filter(&population.mask(&recording.counts)?)?;
-        let lives = Lives::new(&connections, &pollers(&recording.health)?)?;
+        let pollers = pollers(&recording.health)?;
+        let lives = Lives::new(connections, &population.members(connections), &pollers);
         let ticks = count_timeline(&counts, &["established"])?;
-        let agreement = agreement(&lives.established(false), &ticks);
+        let agreement = agreement(&lives.established_all(), &ticks);
         let polled = poll_extremes(recording, url)?;
         // One second in a hundred may have been read late; more than that, and rows are missing: the
         // recorder was cut off, or the ring was full.
@@ -114,7 +112,7 @@ impl Joined {
         };
         let kernel = KernelSide {
             basis,
-            established: lives.established(true),
+            established: lives.established(),
             with_held: lives.established_or_held(),
             ticks: if lives.classes_known {
                 count_timeline(&counts, &["established", "-class_http"])?
@@ -123,7 +121,7 @@ impl Joined {
             },
             held_ticks: count_timeline(&counts, &["close", "close_wait"])?,
         };
-        let recorded = connections.height() + counts.height() > 0;
+        let recorded = lives.rows + counts.height() > 0;
         let samples = samples(recording, url, recorded.then_some(&kernel), &polled, settle_ns)?;
         Ok(Self {
             population,
@@ -133,7 +131,6 @@ impl Joined {
             held_counts: kernel.held_ticks,
             settle_ns,
             count_rows: counts.height(),
-            connections,
             lives,
         })
     }

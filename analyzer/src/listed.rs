@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use crate::input::connections::{Address, Number};
 use crate::input::recording::Recording;
 use crate::join::Joined;
 
@@ -10,18 +11,18 @@ use crate::join::Joined;
 /// list. `None` where no list was recorded, or it names connections that the capture does not know.
 pub(crate) fn left_behind(
     recording: &Recording,
-    joined: &Joined,
+    joined: &Joined<'_>,
 ) -> anyhow::Result<Option<Vec<u32>>> {
     let listed = &recording.listed;
     if listed.height() == 0 {
         return Ok(None);
     }
-    let address = joined.connections.column("remote_address")?.str()?;
-    let port = joined.connections.column("remote_port")?.u32()?;
+    let connections = &recording.connections;
     let mut lives = HashMap::new();
-    for life in &joined.lives.lives {
+    for life in joined.lives.iter() {
         let row = life.row as usize;
-        let key = (address.get(row), port.get(row));
+        let address = connections.address_key(Address::Remote, row);
+        let key = (address, connections.small(Number::RemotePort, row));
         // An address pair is used again after a while: the latest is the one.
         let latest = lives.entry(key).or_insert(life);
         if life.established_from_ns >= latest.established_from_ns {
@@ -34,9 +35,10 @@ pub(crate) fn left_behind(
     let gone = listed.column("gone_mono_ns")?.i64()?;
     let mut rows = Vec::new();
     for row in (0..listed.height()).filter(|row| gone.get(*row).is_none()) {
-        let Some(life) = lives.get(&(on_list.get(row), on_list_port.get(row))) else {
-            return Ok(None);
-        };
+        let address = on_list.get(row).and_then(|text| text.parse().ok());
+        let key = address.and_then(|address| connections.key_of(address));
+        let life = key.and_then(|key| lives.get(&(Some(key), on_list_port.get(row))));
+        let Some(life) = life else { return Ok(None) };
         let asked_ns = last_start.get(row).unwrap_or(i64::MIN);
         if life.established_to_ns < asked_ns - joined.settle_ns {
             rows.push(life.row);

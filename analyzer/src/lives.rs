@@ -1,9 +1,10 @@
 //! The connections of one population as intervals of time.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use polars::prelude::DataFrame;
-
+use crate::input::connections::{Address, Connections, Flag, Number, Time, Word};
+use crate::population::Members;
 use crate::timeline::Timeline;
 
 /// Who ended a connection, and how, as the capture has it.
@@ -42,7 +43,7 @@ pub(crate) struct Life {
     /// Whether it counts as a connection of the server: not the health poller's own, not a plain
     /// HTTP request.
     pub(crate) counted: bool,
-    /// Row in the table that it was made from.
+    /// Row in the table of connections.
     pub(crate) row: u32,
 }
 
@@ -63,109 +64,160 @@ pub(crate) struct Poll {
     pub(crate) end_ns: i64,
 }
 
-/// Every connection that was ever established, in the order of the table.
+/// What is kept of a life beside its row.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    row: u32,
+    ending: u16,
+    counted: bool,
+}
+
+/// Every connection of a population that was ever established, in the order of the table.
 #[derive(Debug)]
-pub(crate) struct Lives {
-    pub(crate) lives: Vec<Life>,
+pub(crate) struct Lives<'a> {
+    connections: &'a Connections,
+    words: LifeWords,
+    all: Vec<Kept>,
     endings: Vec<Ending>,
+    /// Rows of the population, those that were never established included.
+    pub(crate) rows: usize,
     /// Whether any row knows what its first bytes were.
     pub(crate) classes_known: bool,
     pub(crate) left_out_pollers: usize,
     pub(crate) left_out_http: usize,
-    /// Ends of counted connections, by time: time and index into `lives`.
-    ended: Vec<(i64, u32)>,
+    /// When counted connections became established, by time.
+    opened_ns: Arc<[i64]>,
+    /// Counted connections that are over, by when they ended: indices into `all`.
+    ended: Vec<u32>,
 }
 
-impl Lives {
-    /// From rows of `connections`.
-    pub(crate) fn new(table: &DataFrame, pollers: &Pollers) -> anyhow::Result<Self> {
-        let text = |name: &str| -> anyhow::Result<_> { Ok(table.column(name)?.str()?.iter()) };
-        let time = |name: &str| -> anyhow::Result<_> { Ok(table.column(name)?.i64()?.iter()) };
-        let classes_known = text("class")?
-            .any(|class| class.is_some_and(|class| class != "unknown" && class != "silent"));
+/// Places of the words that a life is told by.
+#[derive(Debug)]
+struct LifeWords {
+    established: Option<usize>,
+    close_wait: Option<usize>,
+    remote: Option<usize>,
+    fin: Option<usize>,
+}
+
+impl LifeWords {
+    fn new(connections: &Connections) -> Self {
+        let place = |column, wanted: &str| {
+            connections.words(column).iter().position(|word| **word == *wanted)
+        };
+        Self {
+            established: place(Word::State, "established"),
+            close_wait: place(Word::State, "close_wait"),
+            remote: place(Word::ClosedBy, "remote"),
+            fin: place(Word::ClosedHow, "fin"),
+        }
+    }
+}
+
+/// From when to when one was established, and held.
+struct Span {
+    from_ns: i64,
+    to_ns: i64,
+    held_to_ns: i64,
+}
+
+impl Span {
+    /// `None` for one that was never established.
+    fn of(connections: &Connections, words: &LifeWords, row: usize) -> Option<Self> {
+        let time = |time| connections.time(time, row);
+        let is = |column, wanted: Option<usize>| {
+            wanted.is_some() && connections.word_place(column, row) == wanted
+        };
+        let left = time(Time::LeftEstablished);
+        let closed = time(Time::Closed);
+        // What existed before the recording was established if it left that state later, or is in it
+        // still.
+        let from_ns = match time(Time::Established) {
+            Some(at) => at,
+            None if connections.flag(Flag::Seeded, row)
+                && (left.is_some() || is(Word::State, words.established)) =>
+            {
+                i64::MIN
+            }
+            None => return None,
+        };
+        let to_ns = left.or(closed).unwrap_or(i64::MAX);
+        let over_ns = closed.unwrap_or(i64::MAX);
+        let held_to_ns = if connections.flag(Flag::DescriptorHeld, row) {
+            time(Time::Released).unwrap_or(i64::MAX)
+        } else if is(Word::State, words.close_wait)
+            || (is(Word::ClosedBy, words.remote) && is(Word::ClosedHow, words.fin))
+        {
+            over_ns
+        } else {
+            to_ns
+        };
+        Some(Self { from_ns, to_ns, held_to_ns })
+    }
+}
+
+impl<'a> Lives<'a> {
+    pub(crate) fn new(
+        connections: &'a Connections,
+        members: &Members<'_>,
+        pollers: &Pollers,
+    ) -> Self {
+        let classes: Vec<bool> = connections
+            .words(Word::Class)
+            .iter()
+            .map(|class| !matches!(&**class, "unknown" | "silent"))
+            .collect();
+        let known = |row| connections.word_place(Word::Class, row).is_some_and(|c| classes[c]);
+        let http = connections.words(Word::Class).iter().position(|class| **class == *"http");
         let mut lives = Lives {
-            lives: Vec::with_capacity(table.height()),
+            connections,
+            words: LifeWords::new(connections),
+            all: Vec::new(),
             endings: Vec::new(),
-            classes_known,
+            rows: 0,
+            classes_known: members.rows().any(known),
             left_out_pollers: 0,
             left_out_http: 0,
+            opened_ns: Arc::default(),
             ended: Vec::new(),
         };
-        let (mut state, mut class) = (text("state")?, text("class")?);
-        let (mut closed_by, mut closed_how) = (text("closed_by")?, text("closed_how")?);
-        let mut remote = text("remote_address")?;
-        let mut remote_port = table.column("remote_port")?.u32()?.iter();
-        let mut seeded = table.column("seeded")?.bool()?.iter();
-        let mut held = table.column("fd_held_at_close")?.bool()?.iter();
-        let (mut first, mut established) = (time("first_seen_ns")?, time("established_ns")?);
-        let (mut left, mut closed) = (time("left_established_ns")?, time("closed_ns")?);
-        let mut released = time("released_ns")?;
-        for row in 0..table.height() as u32 {
-            // Every iterator steps once per row, also for rows that are passed over.
-            let state = state.next().flatten().unwrap_or("unknown");
-            let class = class.next().flatten().unwrap_or("unknown");
-            let by = closed_by.next().flatten();
-            let how = closed_how.next().flatten();
-            let remote = (remote.next().flatten(), remote_port.next().flatten());
-            let seeded = seeded.next().flatten() == Some(true);
-            let held = held.next().flatten() == Some(true);
-            let first = first.next().flatten().unwrap_or(i64::MIN);
-            let established = established.next().flatten();
-            let left = left.next().flatten();
-            let closed = closed.next().flatten();
-            let released = released.next().flatten();
-
-            // What existed before the recording was established if it left that state later, or is
-            // in it still.
-            let from = match established {
-                Some(at) => at,
-                None if seeded && (left.is_some() || state == "established") => i64::MIN,
-                None => continue,
-            };
-            let to = left.or(closed).unwrap_or(i64::MAX);
-            let over = closed.unwrap_or(i64::MAX);
-            let held_to = if held {
-                released.unwrap_or(i64::MAX)
-            } else if state == "close_wait" || (by == Some("remote") && how == Some("fin")) {
-                over
-            } else {
-                to
-            };
-            let polls = remote.1.and_then(|port| pollers.get(&port));
-            let poller = polls.is_some_and(|polls| {
-                polls.iter().any(|poll| {
-                    remote.0 == Some(poll.address.as_str())
-                        && first <= poll.end_ns
-                        && poll.start_ns <= over
-                })
-            });
-            let http = !poller && classes_known && class == "http";
+        let mut endings = HashMap::new();
+        let mut opened_ns = Vec::new();
+        let mut ended = Vec::new();
+        for row in members.rows() {
+            lives.rows += 1;
+            let Some(span) = Span::of(connections, &lives.words, row) else { continue };
+            let poller = polled(connections, pollers, row);
+            let plain = !poller
+                && lives.classes_known
+                && http.is_some()
+                && connections.word_place(Word::Class, row) == http;
+            let counted = !poller && !plain;
             lives.left_out_pollers += usize::from(poller);
-            lives.left_out_http += usize::from(http);
-            let ending = lives.ending_index(by, how);
-            lives.lives.push(Life {
-                established_from_ns: from,
-                established_to_ns: to,
-                held_to_ns: held_to,
-                ending,
-                counted: !poller && !http,
-                row,
-            });
+            lives.left_out_http += usize::from(plain);
+            if counted {
+                opened_ns.extend((span.from_ns != i64::MIN).then_some(span.from_ns));
+                ended.extend((span.to_ns != i64::MAX).then_some(lives.all.len() as u32));
+            }
+            let ways =
+                [Word::ClosedBy, Word::ClosedHow].map(|column| connections.word_place(column, row));
+            let ending = *endings.entry(ways).or_insert_with(|| lives.new_ending(row));
+            lives.all.push(Kept { row: row as u32, ending, counted });
         }
-        lives.ended = (0u32..)
-            .zip(&lives.lives)
-            .filter(|(_, life)| life.counted && !life.is_open())
-            .map(|(index, life)| (life.established_to_ns, index))
-            .collect();
-        lives.ended.sort_unstable();
-        Ok(lives)
+        opened_ns.sort_unstable();
+        lives.opened_ns = opened_ns.into();
+        // Rows are written as connections end, so that they are nearly in order.
+        ended.sort_by_key(|index| lives.ended_ns(*index));
+        lives.ended = ended;
+        lives
     }
 
-    fn ending_index(&mut self, by: Option<&str>, how: Option<&str>) -> u16 {
-        let (by, how) = (by.unwrap_or("unknown"), how.unwrap_or("unknown"));
-        let known = self.endings.iter().position(|ending| ending.by == by && ending.how == how);
+    fn new_ending(&mut self, row: usize) -> u16 {
+        let word = |column| self.connections.word(column, row).unwrap_or("unknown").to_owned();
+        let ending = Ending { by: word(Word::ClosedBy), how: word(Word::ClosedHow) };
+        let known = self.endings.iter().position(|known| *known == ending);
         let index = known.unwrap_or_else(|| {
-            self.endings.push(Ending { by: by.to_owned(), how: how.to_owned() });
+            self.endings.push(ending);
             self.endings.len() - 1
         });
         // By and how are words from a fixed list; a damaged file may hold more, which share the last.
@@ -176,33 +228,68 @@ impl Lives {
         &self.endings[usize::from(life.ending)]
     }
 
-    /// Established connections over time: all of them, or the counted ones.
-    pub(crate) fn established(&self, counted_only: bool) -> Timeline {
-        self.timeline(counted_only, |life| (life.established_from_ns, life.established_to_ns))
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Life> + '_ {
+        self.all.iter().filter_map(|kept| self.life(kept))
+    }
+
+    fn life(&self, kept: &Kept) -> Option<Life> {
+        let span = Span::of(self.connections, &self.words, kept.row as usize)?;
+        Some(Life {
+            established_from_ns: span.from_ns,
+            established_to_ns: span.to_ns,
+            held_to_ns: span.held_to_ns,
+            ending: kept.ending,
+            counted: kept.counted,
+            row: kept.row,
+        })
+    }
+
+    fn ended_ns(&self, index: u32) -> i64 {
+        let row = self.all[index as usize].row as usize;
+        let left = self.connections.time(Time::LeftEstablished, row);
+        left.or_else(|| self.connections.time(Time::Closed, row)).unwrap_or(i64::MAX)
+    }
+
+    /// All that were ever established over time, the health poller's and plain requests as well.
+    pub(crate) fn established_all(&self) -> Timeline {
+        let mut before = 0;
+        let (mut added, mut gone) = (Vec::new(), Vec::new());
+        for life in self.iter() {
+            match life.established_from_ns {
+                i64::MIN => before += 1,
+                from_ns => added.push(from_ns),
+            }
+            gone.extend((!life.is_open()).then_some(life.established_to_ns));
+        }
+        added.sort_unstable();
+        gone.sort_unstable();
+        Timeline::from_ends(before, added.into(), gone.into())
+    }
+
+    /// Counted connections over time.
+    pub(crate) fn established(&self) -> Timeline {
+        let gone = self.ended.iter().map(|index| self.ended_ns(*index)).collect();
+        Timeline::from_ends(self.there_before(), Arc::clone(&self.opened_ns), gone)
     }
 
     /// Counted connections over time, those that are over but held by their process included.
     pub(crate) fn established_or_held(&self) -> Timeline {
-        self.timeline(true, |life| {
-            (life.established_from_ns, life.established_to_ns.max(life.held_to_ns))
-        })
+        let held_to = |life: &Life| life.established_to_ns.max(life.held_to_ns);
+        let counted = self.iter().filter(|life| life.counted);
+        let mut gone: Vec<i64> =
+            counted.map(|life| held_to(&life)).filter(|to| *to != i64::MAX).collect();
+        gone.sort_unstable();
+        Timeline::from_ends(self.there_before(), Arc::clone(&self.opened_ns), gone.into())
     }
 
-    fn timeline(&self, counted_only: bool, span: impl Fn(&Life) -> (i64, i64)) -> Timeline {
-        let mut before = 0;
-        let mut changes = Vec::with_capacity(self.lives.len() * 2);
-        for life in self.lives.iter().filter(|life| life.counted || !counted_only) {
-            let (from, to) = span(life);
-            if from == i64::MIN {
-                before += 1;
-            } else {
-                changes.push((from, 1));
-            }
-            if to != i64::MAX {
-                changes.push((to, -1));
-            }
-        }
-        Timeline::from_changes(before, changes)
+    /// Counted ones that were established when the recording began.
+    fn there_before(&self) -> i64 {
+        let counted = self.all.iter().filter(|kept| kept.counted).count();
+        (counted - self.opened_ns.len()) as i64
     }
 
     /// Counted connections whose established time ended from `from_ns` to `to_ns`, both included.
@@ -210,19 +297,30 @@ impl Lives {
         &self,
         from_ns: i64,
         to_ns: i64,
-    ) -> impl Iterator<Item = &Life> + '_ {
-        let first = self.ended.partition_point(|(at, _)| *at < from_ns);
+    ) -> impl Iterator<Item = Life> + '_ {
+        let first = self.ended.partition_point(|index| self.ended_ns(*index) < from_ns);
         self.ended[first..]
             .iter()
-            .take_while(move |(at, _)| *at <= to_ns)
-            .map(|(_, index)| &self.lives[*index as usize])
+            .take_while(move |index| self.ended_ns(**index) <= to_ns)
+            .filter_map(|index| self.life(&self.all[*index as usize]))
     }
 
     /// Counted connections that became established from `from_ns` to `to_ns`, both included.
     pub(crate) fn opened_between(&self, from_ns: i64, to_ns: i64) -> usize {
-        self.lives
-            .iter()
-            .filter(|life| life.counted && (from_ns..=to_ns).contains(&life.established_from_ns))
-            .count()
+        let until = |end: i64| self.opened_ns.partition_point(|at| *at <= end);
+        let first = self.opened_ns.partition_point(|at| *at < from_ns);
+        until(to_ns).saturating_sub(first)
     }
+}
+
+/// Whether it was one of the health poller's.
+fn polled(connections: &Connections, pollers: &Pollers, row: usize) -> bool {
+    let port = connections.small(Number::RemotePort, row);
+    let Some(polls) = port.and_then(|port| pollers.get(&port)) else { return false };
+    let first = connections.time(Time::FirstSeen, row).unwrap_or(i64::MIN);
+    let over = connections.time(Time::Closed, row).unwrap_or(i64::MAX);
+    let mut meanwhile = polls.iter().filter(|poll| first <= poll.end_ns && poll.start_ns <= over);
+    meanwhile.any(|poll| {
+        connections.address(Address::Remote, row).is_some_and(|found| *found == *poll.address)
+    })
 }

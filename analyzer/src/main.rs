@@ -1,5 +1,6 @@
 //! `analyzer`: holds what a server reports against what the kernel counted, and names the phantoms.
 
+mod both;
 mod cli;
 mod client;
 mod clock;

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::cli::Filter;
 use crate::error::InputError;
+use crate::input::connections::{Connections, Number, Word};
 use crate::input::recording::Recording;
 
 /// A selection of connections. Empty lists mean "all".
@@ -71,7 +72,14 @@ impl Population {
         Ok(Self { ports, roles, containers: containers.to_vec(), cgroups })
     }
 
-    /// The rows of `connections` or `counts` that belong to it.
+    pub(crate) fn members<'a>(&'a self, connections: &'a Connections) -> Members<'a> {
+        let roles = connections.words(Word::Role).iter();
+        let roles =
+            roles.map(|role| self.roles.is_empty() || self.roles.iter().any(|r| **r == **role));
+        Members { population: self, connections, roles: roles.collect() }
+    }
+
+    /// The rows of a table as it was recorded that belong to it.
     pub(crate) fn mask(&self, table: &DataFrame) -> anyhow::Result<BooleanChunked> {
         let ports = table.column("port")?.u32()?;
         let roles = table.column("role")?.str()?;
@@ -105,6 +113,35 @@ impl Population {
             names => format!(" of {}", names.join(", ")),
         };
         format!("{role}connections{ports}{containers}")
+    }
+}
+
+/// Which connections belong to a population.
+#[derive(Debug)]
+pub(crate) struct Members<'a> {
+    population: &'a Population,
+    connections: &'a Connections,
+    /// Whether each of the words for roles is wanted.
+    roles: Vec<bool>,
+}
+
+impl Members<'_> {
+    pub(crate) fn has(&self, row: usize) -> bool {
+        let Population { ports, roles, cgroups, .. } = self.population;
+        let number = |number| self.connections.number(number, row);
+        let in_ports =
+            || number(Number::Port).is_some_and(|port| ports.iter().any(|p| u64::from(*p) == port));
+        let in_roles =
+            || self.connections.word_place(Word::Role, row).is_some_and(|place| self.roles[place]);
+        let in_cgroups = || number(Number::Cgroup).is_some_and(|cgroup| cgroups.contains(&cgroup));
+        (ports.is_empty() || in_ports())
+            && (roles.is_empty() || in_roles())
+            && (cgroups.is_empty() || in_cgroups())
+    }
+
+    /// Rows, in their order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.connections.len()).filter(|row| self.has(*row))
     }
 }
 

@@ -4,13 +4,12 @@ use arrow_array::{RecordBatch, new_null_array};
 use arrow_schema::{ArrowError, Field, Schema};
 use std::sync::Arc;
 
-use crate::schema::Table;
+use crate::schema::Column;
 
-/// Puts a batch's columns in this version's order; what the file lacks becomes null, what this
+/// Puts a batch's columns in this order; what the file lacks becomes null, what this
 /// version does not know is left out. A column that was added later is nullable here whatever the
 /// current schema says, since older rows have no value for it.
-pub(crate) fn conform(batch: &RecordBatch, table: Table) -> Result<RecordBatch, ArrowError> {
-    let columns = table.columns();
+pub(crate) fn conform(batch: &RecordBatch, columns: &[Column]) -> Result<RecordBatch, ArrowError> {
     let mut fields = Vec::with_capacity(columns.len());
     let mut arrays = Vec::with_capacity(columns.len());
     for column in columns {

@@ -104,15 +104,7 @@ impl Capture {
         &self,
         table: Table,
     ) -> Result<impl Iterator<Item = Result<RecordBatch, ReadError>> + use<>, ReadError> {
-        let file = self.table(table)?;
-        let path = file.path.clone();
-        let reader = StreamReader::try_new(BufReader::new(file.stream()?), None)
-            .map_err(|error| ReadError::Batch { path: path.clone(), error })?;
-        Ok(reader.map(move |batch| {
-            batch
-                .and_then(|batch| compat::conform(&batch, table))
-                .map_err(|error| ReadError::Batch { path: path.clone(), error })
-        }))
+        self.table(table)?.batches(table.columns().to_vec())
     }
 }
 
@@ -178,6 +170,25 @@ impl TableFile {
         let Some(schema) = &self.schema else { return Vec::new() };
         let missing = |column: &&Column| schema.column_with_name(column.name).is_none();
         self.table.columns().iter().filter(missing).copied().collect()
+    }
+
+    /// Every row, in these columns and their order: missing ones null. Others are not decoded.
+    pub fn batches(
+        &self,
+        columns: Vec<Column>,
+    ) -> Result<impl Iterator<Item = Result<RecordBatch, ReadError>> + use<>, ReadError> {
+        let path = self.path.clone();
+        let failed = move |error| ReadError::Batch { path: path.clone(), error };
+        let chosen = self.schema.as_ref().map(|schema| {
+            let is_wanted = |name: &str| columns.iter().any(|column| column.name == name);
+            let fields = schema.fields().iter().enumerate();
+            fields.filter(|(_, field)| is_wanted(field.name())).map(|(index, _)| index).collect()
+        });
+        let input = BufReader::with_capacity(1 << 20, self.stream()?);
+        let reader = StreamReader::try_new(input, chosen).map_err(&failed)?;
+        Ok(reader.map(move |batch| {
+            batch.and_then(|batch| compat::conform(&batch, &columns)).map_err(&failed)
+        }))
     }
 
     /// An Arrow IPC stream of the whole messages; without rows where not even the schema was whole.

@@ -1,25 +1,24 @@
 //! Clients joined with what the kernel saw of the very same connections, by address pair.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
-use polars::prelude::DataFrame;
 use serde::Serialize;
 
 use crate::client::stage::{Stage, Stages, Steps};
 use crate::clock::{ClockOffset, ClockSighting, client_offset};
 use crate::handshake::outcome::is_failure;
 use crate::input::client::ClientConnection;
+use crate::input::connections::{Address, Number, Time, Word};
 use crate::input::recording::Recording;
 
 /// The server's end of a connection that may be a client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
-    /// When it was established, by Unix time; when the kernel first saw it, if it never was.
-    seen_unix_ns: i64,
-    established: bool,
-    /// The handshake's outcome if it failed, else how the connection ended.
-    ending: String,
-    open: bool,
-    steps: Steps,
+    /// Index into the addresses of [`Ends`].
+    address: u32,
+    recording: u32,
+    row: u32,
 }
 
 /// Clients found in captures, or not.
@@ -45,25 +44,99 @@ pub(crate) struct ClientView {
     pub(crate) count: usize,
 }
 
-/// Rows by the client's address and port.
-type Index<'a> = HashMap<(u32, &'a str), Vec<Candidate>>;
+/// The clients' own addresses, and the rows of the captures that have them.
+struct Ends<'a> {
+    recordings: &'a [Recording],
+    /// For each client its place among the different addresses.
+    addresses: Vec<Option<u32>>,
+    /// How many clients had each.
+    uses: Vec<u32>,
+    /// By address.
+    candidates: Vec<Candidate>,
+}
 
-pub(crate) fn join(
-    clients: &[ClientConnection],
-    recordings: &[Recording],
-) -> anyhow::Result<Matches> {
-    let wanted: HashSet<u32> =
-        clients.iter().filter_map(|client| client.local_port.map(u32::from)).collect();
-    let mut index = Index::new();
-    for recording in recordings {
-        add_candidates(&mut index, recording, &wanted)?;
+impl<'a> Ends<'a> {
+    fn new(clients: &[ClientConnection], recordings: &'a [Recording]) -> Self {
+        let mut places: HashMap<(IpAddr, u16), u32> = HashMap::new();
+        let mut uses = Vec::new();
+        let mut place = |client: &ClientConnection| {
+            let address = (client.local_address?.to_canonical(), client.local_port?);
+            let place = *places.entry(address).or_insert_with(|| {
+                uses.push(0);
+                uses.len() as u32 - 1
+            });
+            uses[place as usize] += 1;
+            Some(place)
+        };
+        let addresses = clients.iter().map(&mut place).collect();
+        let mut candidates = Vec::new();
+        for (index, recording) in recordings.iter().enumerate() {
+            add_candidates(&mut candidates, index as u32, recording, &places);
+        }
+        candidates.sort_unstable();
+        Self { recordings, addresses, uses, candidates }
     }
-    let clock = offset(&index, clients);
+
+    /// The rows that may be this client's.
+    fn of(&self, client: usize) -> &[Candidate] {
+        let Some(address) = self.addresses[client] else { return &[] };
+        let first = self.candidates.partition_point(|found| found.address < address);
+        let here = &self.candidates[first..];
+        &here[..here.partition_point(|found| found.address == address)]
+    }
+
+    fn unix_ns(&self, found: &Candidate, time: Time) -> Option<i64> {
+        let recording = &self.recordings[found.recording as usize];
+        let at = recording.connections.time(time, found.row as usize)?;
+        Some(recording.clock.unix_ns(at))
+    }
+
+    /// When it was established, by Unix time; when the kernel first saw it, if it never was.
+    fn seen_unix_ns(&self, found: &Candidate) -> i64 {
+        let established = self.unix_ns(found, Time::Established);
+        established.or_else(|| self.unix_ns(found, Time::FirstSeen)).unwrap_or(0)
+    }
+
+    /// The handshake's outcome if it failed, else how the connection ended.
+    fn ending(&self, found: &Candidate) -> String {
+        let connections = &self.recordings[found.recording as usize].connections;
+        let word = |word| connections.word(word, found.row as usize);
+        let is_open = self.unix_ns(found, Time::Closed).is_none();
+        if is_open && self.unix_ns(found, Time::Established).is_some() {
+            return "still open".to_owned();
+        }
+        match word(Word::Outcome).filter(|outcome| is_failure(outcome)) {
+            Some(failure) => failure.to_owned(),
+            None => {
+                let [how, by] = [Word::ClosedHow, Word::ClosedBy].map(word);
+                format!("{} from {}", how.unwrap_or("unknown"), by.unwrap_or("unknown"))
+            }
+        }
+    }
+
+    fn steps(&self, found: &Candidate) -> Steps {
+        Steps {
+            syn: self.unix_ns(found, Time::SynReceived),
+            established: self.unix_ns(found, Time::Established),
+            accepted: self.unix_ns(found, Time::Accepted),
+            request: self.unix_ns(found, Time::Request),
+            response: self.unix_ns(found, Time::Response),
+        }
+    }
+}
+
+pub(crate) fn join(clients: &[ClientConnection], recordings: &[Recording]) -> Matches {
+    let ends = Ends::new(clients, recordings);
+    let clock = offset(&ends, clients);
     let mut matches = Matches { clock, ..Matches::default() };
     let mut views: BTreeMap<(String, String), usize> = BTreeMap::new();
     let mut stages = Stages::default();
-    for client in clients {
-        let Some(candidates) = candidates(&index, client) else {
+    for (index, client) in clients.iter().enumerate() {
+        let on_host = |client_ns: i64| clock.map_or(client_ns, |clock| clock.to_host(client_ns));
+        let started = on_host(client.started_unix_ns);
+        // A port is used again after a while: the nearest in time is the one.
+        let distance = |found: &&Candidate| (ends.seen_unix_ns(found) - started).abs();
+        let Some(found) = ends.of(index).iter().min_by_key(distance) else {
             match client.local_port {
                 Some(_) => matches.unmatched += 1,
                 None => matches.without_address += 1,
@@ -71,19 +144,9 @@ pub(crate) fn join(
             continue;
         };
         matches.matched += 1;
-        let on_host = |client_ns: i64| clock.map_or(client_ns, |clock| clock.to_host(client_ns));
-        let started = on_host(client.started_unix_ns);
-        // A port is used again after a while: the nearest in time is the one.
-        let nearest = candidates.iter().min_by_key(|found| (found.seen_unix_ns - started).abs());
-        let Some(found) = nearest else { continue };
-        let kernel = if found.open && found.established {
-            "still open".to_owned()
-        } else {
-            found.ending.clone()
-        };
-        *views.entry((client_end(client), kernel)).or_default() += 1;
+        *views.entry((client_end(client), ends.ending(found))).or_default() += 1;
         if let Some(upgraded) = client.upgraded_unix_ns {
-            stages.add(started, &found.steps, on_host(upgraded));
+            stages.add(started, &ends.steps(found), on_host(upgraded));
         }
     }
     matches.views = views
@@ -92,41 +155,29 @@ pub(crate) fn join(
         .collect();
     matches.views.sort_by_key(|view| std::cmp::Reverse(view.count));
     matches.stages = stages.finish();
-    Ok(matches)
+    matches
 }
 
 fn client_end(client: &ClientConnection) -> String {
     if client.closed_unix_ns.is_none() {
-        return client.outcome.clone();
+        return client.outcome.to_string();
     }
     let end = client.end.as_deref().unwrap_or("unknown");
     match client.ended_by.as_deref() {
         Some(by) => format!("{}, ended by {by}: {end}", client.outcome),
-        None => client.outcome.clone(),
+        None => client.outcome.to_string(),
     }
-}
-
-fn candidates<'i>(
-    index: &'i Index<'i>,
-    client: &'i ClientConnection,
-) -> Option<&'i Vec<Candidate>> {
-    index.get(&(u32::from(client.local_port?), client.local_address.as_deref()?))
 }
 
 /// Told from clients whose address pair was used once, so that no guess is in it.
-fn offset(index: &Index<'_>, clients: &[ClientConnection]) -> Option<ClockOffset> {
-    let mut uses: HashMap<(u16, &str), usize> = HashMap::new();
-    for client in clients {
-        if let (Some(port), Some(address)) = (client.local_port, client.local_address.as_deref()) {
-            *uses.entry((port, address)).or_default() += 1;
-        }
-    }
+fn offset(ends: &Ends<'_>, clients: &[ClientConnection]) -> Option<ClockOffset> {
     let sightings: Vec<ClockSighting> = clients
         .iter()
-        .filter_map(|client| {
-            let key = (client.local_port?, client.local_address.as_deref()?);
-            let [only] = candidates(index, client)?.as_slice() else { return None };
-            if uses.get(&key) != Some(&1) || !only.established {
+        .enumerate()
+        .filter_map(|(index, client)| {
+            let [only] = ends.of(index) else { return None };
+            let host_ns = ends.unix_ns(only, Time::Established)?;
+            if ends.uses[only.address as usize] != 1 {
                 return None;
             }
             // The 101 can only be read once the server's end is established, whereas `connect`
@@ -134,7 +185,7 @@ fn offset(index: &Index<'_>, clients: &[ClientConnection]) -> Option<ClockOffset
             let client_after_ns = client.upgraded_unix_ns.or(client.connected_unix_ns)?;
             Some(ClockSighting {
                 client_before_ns: client.started_unix_ns,
-                host_ns: only.seen_unix_ns,
+                host_ns,
                 client_after_ns,
             })
         })
@@ -142,55 +193,31 @@ fn offset(index: &Index<'_>, clients: &[ClientConnection]) -> Option<ClockOffset
     client_offset(&sightings)
 }
 
-fn add_candidates<'a>(
-    index: &mut Index<'a>,
-    recording: &'a Recording,
-    wanted: &HashSet<u32>,
-) -> anyhow::Result<()> {
-    let table: &DataFrame = &recording.connections;
-    let role = table.column("role")?.str()?;
-    let address = table.column("remote_address")?.str()?;
-    let port = table.column("remote_port")?.u32()?;
-    let established = table.column("established_ns")?.i64()?;
-    let closed = table.column("closed_ns")?.i64()?;
-    let outcome = table.column("outcome")?.str()?;
-    let first_seen = table.column("first_seen_ns")?.i64()?;
-    let by = table.column("closed_by")?.str()?;
-    let how = table.column("closed_how")?.str()?;
-    let syn = table.column("syn_received_ns")?.i64()?;
-    let accepted = table.column("accepted_ns")?.i64()?;
-    let request = table.column("request_ns")?.i64()?;
-    let response = table.column("response_ns")?.i64()?;
-    let unix = |at: Option<i64>| at.map(|at| recording.clock.unix_ns(at));
-    for (row, remote_port) in port.iter().enumerate() {
-        let Some(remote_port) = remote_port.filter(|port| wanted.contains(port)) else { continue };
-        // A handshake that failed in the kernel was never established, and is the client's all the same.
-        let seen = established.get(row).or(first_seen.get(row));
-        let (Some(address), Some(seen)) = (address.get(row), seen) else { continue };
-        if role.get(row) != Some("passive") {
-            continue;
-        }
-        let ending = format!(
-            "{} from {}",
-            how.get(row).unwrap_or("unknown"),
-            by.get(row).unwrap_or("unknown")
-        );
-        index.entry((remote_port, address)).or_default().push(Candidate {
-            seen_unix_ns: recording.clock.unix_ns(seen),
-            established: established.get(row).is_some(),
-            ending: match outcome.get(row).filter(|word| is_failure(word)) {
-                Some(failure) => failure.to_owned(),
-                None => ending,
-            },
-            open: closed.get(row).is_none(),
-            steps: Steps {
-                syn: unix(syn.get(row)),
-                established: unix(established.get(row)),
-                accepted: unix(accepted.get(row)),
-                request: unix(request.get(row)),
-                response: unix(response.get(row)),
-            },
-        });
+fn add_candidates(
+    candidates: &mut Vec<Candidate>,
+    index: u32,
+    recording: &Recording,
+    places: &HashMap<(IpAddr, u16), u32>,
+) {
+    let connections = &recording.connections;
+    let wanted: HashMap<(i64, u32), u32> = places
+        .iter()
+        .filter_map(|((address, port), place)| {
+            Some(((connections.key_of(*address)?, u32::from(*port)), *place))
+        })
+        .collect();
+    if wanted.is_empty() {
+        return;
     }
-    Ok(())
+    let passive = connections.words(Word::Role).iter().position(|role| **role == *"passive");
+    for row in 0..connections.len() {
+        // A handshake that failed in the kernel was never established, and is the client's all the same.
+        let key = connections
+            .address_key(Address::Remote, row)
+            .zip(connections.small(Number::RemotePort, row));
+        let Some(address) = key.and_then(|key| wanted.get(&key)) else { continue };
+        if passive.is_some() && connections.word_place(Word::Role, row) == passive {
+            candidates.push(Candidate { address: *address, recording: index, row: row as u32 });
+        }
+    }
 }

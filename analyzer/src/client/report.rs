@@ -7,7 +7,7 @@ use crate::client::kernel::{self, KernelView, per_second};
 use crate::client::spread::Latency;
 use crate::input::client::{ClientConnection, ClientFile, ClientResults};
 use crate::input::recording::Recording;
-use crate::population::Population;
+use crate::report::handshake::HandshakeReport;
 use crate::report::model::{UnreadableLine, shown_lines};
 
 /// A round trip longer than this is worth a line, on any network that a load test should have.
@@ -50,19 +50,22 @@ pub(crate) struct ErrorCount {
     pub(crate) count: u64,
 }
 
+/// `handshakes` are those of the recordings, in the same order, and `population` what they are of.
 pub(crate) fn of(
     results: ClientResults,
     recordings: &[Recording],
-    populations: &[Population],
-) -> anyhow::Result<ClientReport> {
-    let matches = join::join(&results.connections, recordings)?;
+    handshakes: &[HandshakeReport],
+    population: &str,
+) -> ClientReport {
+    let matches = join::join(&results.connections, recordings);
     let kernel =
-        if recordings.is_empty() { None } else { Some(kernel::view(recordings, populations)?) };
+        if recordings.is_empty() { None } else { Some(kernel::view(handshakes, population)) };
     let seconds = results.span_unix_ns.map(|(first, last)| (last - first) as f64 / 1e9);
     let rate = |count: Option<u64>| {
         seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Some(count? as f64 / seconds))
     };
-    let starts: Vec<i64> = results.connections.iter().map(|found| found.started_unix_ns).collect();
+    let starts = || results.connections.iter().map(|found| found.started_unix_ns);
+    let started = starts().min().zip(starts().max());
     let messages =
         results.messages_sent.map(|sent| sent + results.messages_received.unwrap_or_default());
     let mut errors: Vec<ErrorCount> = results
@@ -89,7 +92,7 @@ pub(crate) fn of(
             kernel.attempted
         ));
     }
-    Ok(ClientReport {
+    ClientReport {
         attempts_are: results.attempts_are.into_iter().collect(),
         attempted: results.attempted,
         successful: results.successful,
@@ -102,7 +105,9 @@ pub(crate) fn of(
         messages_received: results.messages_received,
         connect: results.connect.latency(),
         round_trip,
-        attempts_per_second: per_second(&starts).or_else(|| rate(results.attempted)),
+        attempts_per_second: started
+            .and_then(|span| per_second(span, results.connections.len() as u64))
+            .or_else(|| rate(results.attempted)),
         messages_per_second: rate(messages),
         errors,
         matches,
@@ -112,7 +117,7 @@ pub(crate) fn of(
         unreadable: results.unreadable.len(),
         unreadable_lines: shown_lines(results.unreadable.iter()),
         files: results.files,
-    })
+    }
 }
 
 /// Clients that wait for an answer before they send again measure a stall once, where clients that

@@ -97,6 +97,25 @@ impl Spread {
         measured.max_ms = measured.max_ms.max(max_ms);
     }
 
+    /// Takes in the measured times of another.
+    pub(crate) fn merge(&mut self, other: &Spread) {
+        let Some(more) = &other.histogram else { return };
+        let merged = match &mut self.histogram {
+            Some(histogram) => histogram.add(more).is_ok(),
+            None => {
+                self.histogram = Some(more.clone());
+                true
+            }
+        };
+        if merged {
+            let (measured, more) = (&mut self.measured, other.measured);
+            measured.count += more.count;
+            measured.sum_ms += more.sum_ms;
+            measured.min_ms = measured.min_ms.min(more.min_ms);
+            measured.max_ms = measured.max_ms.max(more.max_ms);
+        }
+    }
+
     pub(crate) fn add_given(&mut self, mut given: Given) {
         if given.contradiction().is_some() {
             given.mean_ms = None;

@@ -4,13 +4,14 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::cli::{self, ClientFiles, Filter};
+use crate::cli::{self, ClientFiles};
 use crate::client;
 use crate::client::report::ClientReport;
 use crate::error::{InputError, Outcome};
 use crate::input::client::{ClientResults, read as read_file};
 use crate::input::recording::Recording;
 use crate::population::Population;
+use crate::report::handshake;
 use crate::report::model::{SCHEMA_VERSION, Threshold};
 use crate::report::{client_text, text};
 use crate::threshold::judge;
@@ -23,8 +24,14 @@ pub(crate) fn run(args: &cli::Clients) -> anyhow::Result<Outcome> {
         .iter()
         .map(|dir| Recording::open(dir))
         .collect::<anyhow::Result<Vec<Recording>>>()?;
-    let populations = populations(&recordings, &args.filter)?;
-    let report = client::report::of(results, &recordings, &populations)?;
+    let mut handshakes = Vec::new();
+    let mut label = String::new();
+    for recording in &recordings {
+        let population = Population::of_filter(recording, &args.filter)?;
+        handshakes.push(handshake::of(recording, &population));
+        label = population.label();
+    }
+    let report = client::report::of(results, &recordings, &handshakes, &label);
     let subject = Subject { clients: Some(&report), ..Subject::default() };
     let thresholds = judge(&args.chosen.rules()?, &subject);
 
@@ -59,11 +66,4 @@ pub(crate) fn read(files: &ClientFiles) -> Result<Option<ClientResults>, InputEr
         read_file(path, files.map.as_ref(), &mut results)?;
     }
     Ok(Some(results))
-}
-
-pub(crate) fn populations(
-    recordings: &[Recording],
-    filter: &Filter,
-) -> Result<Vec<Population>, InputError> {
-    recordings.iter().map(|recording| Population::of_filter(recording, filter)).collect()
 }

@@ -7,7 +7,7 @@ use polars::prelude::{AnyValue, BooleanChunked, DataFrame};
 
 use crate::cli;
 use crate::error::{InputError, Outcome};
-use crate::input::recording::Recording;
+use crate::input::recording::{Recording, connection_rows};
 use crate::population::Population;
 use crate::report::text::printable;
 
@@ -45,7 +45,8 @@ pub(crate) fn run(args: &cli::Connections) -> anyhow::Result<Outcome> {
     let mut tables = Vec::new();
     for dir in &args.captures {
         let recording = Recording::open(dir)?;
-        let rows = select(&recording, args)?.select(columns.iter().copied())?;
+        let rows =
+            select(&recording, &connection_rows(dir)?, args)?.select(columns.iter().copied())?;
         if args.json {
             write_json(&mut out, &rows, &columns)?;
         } else if args.csv {
@@ -61,8 +62,11 @@ pub(crate) fn run(args: &cli::Connections) -> anyhow::Result<Outcome> {
     Ok(Outcome::Held)
 }
 
-fn select(recording: &Recording, args: &cli::Connections) -> anyhow::Result<DataFrame> {
-    let table = &recording.connections;
+fn select(
+    recording: &Recording,
+    table: &DataFrame,
+    args: &cli::Connections,
+) -> anyhow::Result<DataFrame> {
     let rows = table.filter(&Population::of_filter(recording, &args.filter)?.mask(table)?)?;
     if args.state.is_empty() {
         return Ok(rows);

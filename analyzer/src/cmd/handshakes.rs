@@ -13,20 +13,22 @@ use crate::report::handshake_text;
 use crate::report::model::{Magnitude, SCHEMA_VERSION};
 
 pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
+    let mut out = io::stdout().lock();
     let mut reports = Vec::new();
     for dir in &args.captures {
         let recording = Recording::open(dir)?;
         let population = Population::of_filter(&recording, &args.filter)?;
-        reports.push(handshake::of(&recording, &population)?);
-    }
-    let mut out = io::stdout().lock();
-    for (index, report) in reports.iter().enumerate() {
         if args.attempts {
-            for attempt in &report.named {
-                serde_json::to_writer(&mut out, attempt)?;
+            for attempt in handshake::named(&recording, &population) {
+                serde_json::to_writer(&mut out, &attempt)?;
                 out.write_all(b"\n")?;
             }
-        } else if args.json {
+        }
+        reports.push(handshake::of(&recording, &population));
+    }
+    let shown = if args.attempts { &[] } else { reports.as_slice() };
+    for (index, report) in shown.iter().enumerate() {
+        if args.json {
             #[derive(Serialize)]
             struct Line<'a> {
                 schema_version: &'static str,

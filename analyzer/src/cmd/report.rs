@@ -3,30 +3,23 @@
 use std::fs;
 use std::io::{self, Write};
 
+use crate::both::both;
+use crate::cli;
 use crate::cmd::{clients, leaks};
 use crate::error::{InputError, Outcome};
 use crate::input::recording::Recording;
 use crate::report::build::{self, Request};
 use crate::report::{html, json, markdown, text};
-use crate::{cli, client};
 
 pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
-    let recordings = args
-        .captures
-        .iter()
-        .map(|dir| Recording::open(dir))
-        .collect::<anyhow::Result<Vec<Recording>>>()?;
-    let clients = match clients::read(&args.clients)? {
-        None => None,
-        Some(results) => {
-            let populations = clients::populations(&recordings, &args.judging.filter)?;
-            Some(client::report::of(results, &recordings, &populations)?)
-        }
-    };
+    let open = || args.captures.iter().map(|dir| Recording::open(dir));
+    let (recordings, clients) =
+        both(|| open().collect::<anyhow::Result<Vec<_>>>(), || clients::read(&args.clients));
+    let recordings = recordings?;
     let request = Request {
         max_failed: args.max_failed,
         rules: args.chosen.rules()?,
-        clients,
+        clients: clients?,
         plan: (&args.over_time).into(),
         logs: leaks::logs(&args.over_time)?,
     };

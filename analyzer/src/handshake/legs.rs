@@ -8,9 +8,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use polars::prelude::DataFrame;
-
 use crate::handshake::attempt::{Attempt, Attempts, ESTABLISHED, RESPONSE, UPGRADE};
+use crate::input::connections::{Address, Connections, Number};
 
 /// What is known of the other side of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +27,8 @@ pub(crate) enum Upstream {
 pub(crate) struct Legs {
     /// Indices into the attempts: the counted ones that a client made.
     pub(crate) front: Vec<usize>,
-    /// For every attempt.
-    upstream: Vec<Upstream>,
+    /// For every attempt of a proxy's clients; the others have none.
+    upstream: HashMap<usize, Upstream>,
     pub(crate) linked: usize,
     pub(crate) certain: usize,
 }
@@ -38,31 +37,30 @@ pub(crate) struct Legs {
 const PROXY_SHARE: f64 = 0.5;
 
 impl Legs {
-    pub(crate) fn new(attempts: &Attempts, connections: &DataFrame) -> anyhow::Result<Self> {
-        let all = &attempts.all;
-        let far_ends = far_ends(attempts, connections)?;
-        let candidates = candidates(attempts);
-        let proxies = proxies(all, &candidates);
-        let mut upstream = vec![Upstream::None; all.len()];
+    pub(crate) fn new(attempts: &Attempts<'_>, connections: &Connections) -> Self {
+        let any_active = attempts.iter().any(|attempt| !attempt.passive());
+        let candidates = if any_active { candidates(attempts) } else { Vec::new() };
+        let far_ends = if any_active { far_ends(attempts, connections) } else { HashMap::new() };
+        let proxies = proxies(attempts, &candidates);
+        let mut upstream = HashMap::new();
         let mut behind = BTreeSet::new();
         let (mut linked, mut certain) = (BTreeSet::new(), BTreeSet::new());
-        for (active, clients) in in_order(all, &candidates) {
+        for (active, clients) in in_order(attempts, &candidates) {
             let mut clients: Vec<usize> = clients
                 .iter()
                 .copied()
-                .filter(|client| proxies.contains(&service(&all[*client])))
+                .filter(|client| proxies.contains(&service(attempts.get(*client))))
                 .collect();
             // A proxy that tries a second shard is rare; a client without any upstream is more likely.
             // So is one that turns a client away after its shard has upgraded.
             prefer(&mut clients, |client| !linked.contains(&client));
-            prefer(&mut clients, |client| {
-                all[client].at(UPGRADE).is_some() == all[active].at(UPGRADE).is_some()
-            });
-            let slack = |client: &usize| slack_ns(&all[*client], &all[active]);
+            let is_upgraded = |index| attempts.get(index).at(UPGRADE).is_some();
+            prefer(&mut clients, |client| is_upgraded(client) == is_upgraded(active));
+            let slack = |client: &usize| slack_ns(attempts.get(*client), attempts.get(active));
             let Some(client) = clients.iter().copied().min_by_key(slack) else { continue };
             let far = far_ends.get(&active).copied();
             behind.extend(far);
-            upstream[client] = Upstream::Leg(far.unwrap_or(active));
+            upstream.insert(client, Upstream::Leg(far.unwrap_or(active)));
             linked.insert(client);
             if clients.len() == 1 {
                 certain.insert(client);
@@ -70,30 +68,35 @@ impl Legs {
         }
         // An active attempt that is not linked is a client's own on this host; it counts only where no
         // passive end was recorded, or each would be there twice.
-        let any_passive =
-            all.iter().any(|attempt| attempt.counted && attempt.asks && attempt.passive);
-        let front: Vec<usize> = (0..all.len())
-            .filter(|index| all[*index].counted && all[*index].asks && !behind.contains(index))
-            .filter(|index| all[*index].passive || !any_passive)
+        let of_a_client = |attempt: &Attempt<'_>| attempt.counted() && attempt.asks();
+        let any_passive = attempts.iter().any(|attempt| of_a_client(&attempt) && attempt.passive());
+        let front: Vec<usize> = attempts
+            .iter()
+            .enumerate()
+            .filter(|(index, attempt)| of_a_client(attempt) && !behind.contains(index))
+            .filter(|(_, attempt)| attempt.passive() || !any_passive)
+            .map(|(index, _)| index)
             .collect();
-        for index in &front {
-            let proxy = proxies.contains(&service(&all[*index]));
-            if proxy && upstream[*index] == Upstream::None {
-                upstream[*index] = Upstream::NeverTried;
+        if !proxies.is_empty() {
+            for index in &front {
+                if proxies.contains(&service(attempts.get(*index))) {
+                    upstream.entry(*index).or_insert(Upstream::NeverTried);
+                }
             }
         }
-        let counted = |found: &BTreeSet<usize>| found.iter().filter(|i| all[**i].counted).count();
-        Ok(Self { linked: counted(&linked), certain: counted(&certain), front, upstream })
+        let counted =
+            |found: &BTreeSet<usize>| found.iter().filter(|i| attempts.get(**i).counted()).count();
+        Self { linked: counted(&linked), certain: counted(&certain), front, upstream }
     }
 
     pub(crate) fn upstream(&self, index: usize) -> Upstream {
-        self.upstream[index]
+        self.upstream.get(&index).copied().unwrap_or(Upstream::None)
     }
 
     /// The counted attempts and their upstream legs.
     pub(crate) fn on_path(&self) -> impl Iterator<Item = usize> + '_ {
         self.front.iter().flat_map(|index| {
-            let upstream = match self.upstream[*index] {
+            let upstream = match self.upstream(*index) {
                 Upstream::Leg(upstream) => Some(upstream),
                 Upstream::None | Upstream::NeverTried => None,
             };
@@ -102,40 +105,44 @@ impl Legs {
     }
 }
 
-fn service(attempt: &Attempt) -> (u64, u32) {
-    (attempt.cgroup_id, attempt.port)
+fn service(attempt: Attempt<'_>) -> (u64, u32) {
+    (attempt.cgroup_id(), attempt.port())
 }
 
 /// For every active attempt, in order of start, the clients' that it may have been made for.
-fn candidates(attempts: &Attempts) -> Vec<(usize, Vec<usize>)> {
-    let all = &attempts.all;
+fn candidates(attempts: &Attempts<'_>) -> Vec<(usize, Vec<usize>)> {
     // Nothing is passed on for a client whose connection never came about.
-    let mut clients: Vec<(i64, usize)> = (0..all.len())
-        .filter(|index| all[*index].passive && all[*index].asks)
-        .filter_map(|index| Some((all[index].at(ESTABLISHED)?, index)))
+    let mut clients: Vec<(i64, usize)> = attempts
+        .iter()
+        .enumerate()
+        .filter(|(_, attempt)| attempt.passive() && attempt.asks())
+        .filter_map(|(index, attempt)| Some((attempt.at(ESTABLISHED)?, index)))
         .collect();
     clients.sort_unstable();
-    let mut active: Vec<usize> = (0..all.len()).filter(|index| !all[*index].passive).collect();
-    active.sort_by_key(|index| all[*index].start_ns);
+    let mut active: Vec<usize> =
+        (0..attempts.len()).filter(|index| !attempts.get(*index).passive()).collect();
+    active.sort_by_key(|index| attempts.get(*index).start_ns());
     let mut waiting: Vec<usize> = Vec::new();
     let mut next = clients.into_iter().peekable();
     active
         .into_iter()
         .map(|index| {
-            let start_ns = all[index].start_ns;
+            let upstream = attempts.get(index);
+            let start_ns = upstream.start_ns();
             while let Some((_, client)) = next.next_if(|(since, _)| *since <= start_ns) {
                 waiting.push(client);
             }
             waiting.retain(|client| {
-                let attempt = &all[*client];
-                attempt.at(RESPONSE).or(attempt.closed_ns).is_none_or(|end| end >= start_ns)
+                let attempt = attempts.get(*client);
+                attempt.at(RESPONSE).or(attempt.closed_ns()).is_none_or(|end| end >= start_ns)
             });
             // Of a refusal the client hears after the proxy has heard of it.
-            let refused = attempts.outcome(&all[index]) == "no_listener";
-            let heard_ns = all[index].closed_ns.filter(|_| refused).unwrap_or(start_ns);
+            let refused = upstream.outcome() == "no_listener";
+            let heard_ns = upstream.closed_ns().filter(|_| refused).unwrap_or(start_ns);
             let fitting = waiting.iter().copied().filter(|client| {
-                let answered = all[*client].at(RESPONSE);
-                fits(&all[*client], &all[index]) && answered.is_none_or(|at| at >= heard_ns)
+                let client = attempts.get(*client);
+                let answered = client.at(RESPONSE);
+                fits(client, upstream) && answered.is_none_or(|at| at >= heard_ns)
             });
             (index, fitting.collect())
         })
@@ -143,7 +150,7 @@ fn candidates(attempts: &Attempts) -> Vec<(usize, Vec<usize>)> {
 }
 
 /// Whether an upstream leg may have been made for a client's, but for when it began.
-fn fits(client: &Attempt, upstream: &Attempt) -> bool {
+fn fits(client: Attempt<'_>, upstream: Attempt<'_>) -> bool {
     let in_order = match (upstream.at(UPGRADE), client.at(UPGRADE)) {
         (Some(shard), Some(proxy)) => shard <= proxy,
         // A client is only upgraded by way of an upgraded shard.
@@ -152,14 +159,14 @@ fn fits(client: &Attempt, upstream: &Attempt) -> bool {
     };
     // A request without upgrade headers may be what is left of one with them, or a proxy's own poll
     // of the shard's health; only of the former is the answer passed on.
-    let passed_on = upstream.asks || client.status == upstream.status;
-    client.cgroup_id == upstream.cgroup_id
+    let passed_on = upstream.asks() || client.status() == upstream.status();
+    client.cgroup_id() == upstream.cgroup_id()
         && passed_on
-        && client.port != upstream.port
+        && client.port() != upstream.port()
         && in_order
-        && (client.leg_id.is_none()
-            || upstream.leg_id.is_none()
-            || client.leg_id == upstream.leg_id)
+        && (client.leg_id().is_none()
+            || upstream.leg_id().is_none()
+            || client.leg_id() == upstream.leg_id())
 }
 
 /// Keeps only those that are preferred, if there are any.
@@ -172,39 +179,43 @@ fn prefer(clients: &mut Vec<usize>, preferred: impl Fn(usize) -> bool) {
 /// Upgraded upstream legs first, since their clients are known by being upgraded as well; in order of
 /// the answer, so that each finds the client that was answered next.
 fn in_order<'a>(
-    all: &[Attempt],
+    attempts: &Attempts<'_>,
     candidates: &'a [(usize, Vec<usize>)],
 ) -> Vec<(usize, &'a [usize])> {
     let mut ordered: Vec<(usize, &[usize])> =
         candidates.iter().map(|(active, clients)| (*active, clients.as_slice())).collect();
     ordered.sort_by_key(|(active, _)| {
-        let attempt = &all[*active];
-        let over_ns = attempt.at(RESPONSE).or(attempt.closed_ns).unwrap_or(i64::MAX);
-        (attempt.at(UPGRADE).is_none(), over_ns, attempt.start_ns)
+        let attempt = attempts.get(*active);
+        let over_ns = attempt.at(RESPONSE).or(attempt.closed_ns()).unwrap_or(i64::MAX);
+        (attempt.at(UPGRADE).is_none(), over_ns, attempt.start_ns())
     });
     ordered
 }
 
 /// How loosely an upstream leg lies within its client's: the less, the likelier. A proxy passes an
 /// answer on at once, and answers itself as soon as its own leg has failed.
-fn slack_ns(client: &Attempt, upstream: &Attempt) -> i64 {
+fn slack_ns(client: Attempt<'_>, upstream: Attempt<'_>) -> i64 {
     match (upstream.at(RESPONSE), client.at(RESPONSE)) {
         (Some(shard), Some(proxy)) if proxy >= shard => proxy - shard,
         (None, Some(proxy)) if upstream.at(ESTABLISHED).is_none() => {
-            (proxy - upstream.closed_ns.unwrap_or(upstream.start_ns)).abs()
+            (proxy - upstream.closed_ns().unwrap_or(upstream.start_ns())).abs()
         }
-        _ => upstream.start_ns - client.at(ESTABLISHED).unwrap_or(client.start_ns),
+        _ => upstream.start_ns() - client.at(ESTABLISHED).unwrap_or(client.start_ns()),
     }
 }
 
 /// Services of whose connections most have a possible upstream. Those of a server have one only by
 /// coincidence, while those of a proxy lack one only where it refused.
-fn proxies(all: &[Attempt], candidates: &[(usize, Vec<usize>)]) -> BTreeSet<(u64, u32)> {
+fn proxies(attempts: &Attempts<'_>, candidates: &[(usize, Vec<usize>)]) -> BTreeSet<(u64, u32)> {
+    if candidates.is_empty() {
+        return BTreeSet::new();
+    }
     let reached: BTreeSet<usize> =
         candidates.iter().flat_map(|(_, clients)| clients.iter().copied()).collect();
     let share = |upgraded_only: bool| -> BTreeMap<(u64, u32), f64> {
         let mut counts: BTreeMap<(u64, u32), (usize, usize)> = BTreeMap::new();
-        for (index, attempt) in all.iter().enumerate().filter(|(_, a)| a.passive && a.asks) {
+        for (index, attempt) in attempts.iter().enumerate().filter(|(_, a)| a.passive() && a.asks())
+        {
             if !upgraded_only || attempt.at(UPGRADE).is_some() {
                 let (all, with) = counts.entry(service(attempt)).or_default();
                 *all += 1;
@@ -220,29 +231,21 @@ fn proxies(all: &[Attempt], candidates: &[(usize, Vec<usize>)]) -> BTreeSet<(u64
 }
 
 /// Active attempts and the passive rows at the other end of the very same connection.
-fn far_ends(attempts: &Attempts, connections: &DataFrame) -> anyhow::Result<HashMap<usize, usize>> {
-    let local = connections.column("local_address")?.str()?;
-    let remote = connections.column("remote_address")?.str()?;
-    let local_port = connections.column("local_port")?.u32()?;
-    let remote_port = connections.column("remote_port")?.u32()?;
-    let near = |row: usize| (local.get(row), local_port.get(row));
-    let far = |row: usize| (remote.get(row), remote_port.get(row));
-    if attempts.all.iter().all(|attempt| attempt.passive) {
-        return Ok(HashMap::new());
-    }
+fn far_ends(attempts: &Attempts<'_>, connections: &Connections) -> HashMap<usize, usize> {
+    let end =
+        |address, port, row| (connections.address_key(address, row), connections.small(port, row));
+    let near = |row: usize| end(Address::Local, Number::LocalPort, row);
+    let far = |row: usize| end(Address::Remote, Number::RemotePort, row);
     let mut passive: HashMap<_, Vec<usize>> = HashMap::new();
-    for (index, attempt) in attempts.all.iter().enumerate().filter(|(_, a)| a.passive) {
-        let row = attempt.row as usize;
-        passive.entry((near(row), far(row))).or_default().push(index);
+    for (index, attempt) in attempts.iter().enumerate().filter(|(_, a)| a.passive()) {
+        passive.entry((near(attempt.row()), far(attempt.row()))).or_default().push(index);
     }
     let mut ends = HashMap::new();
-    for (index, attempt) in attempts.all.iter().enumerate().filter(|(_, a)| !a.passive) {
-        let row = attempt.row as usize;
-        let Some(found) = passive.get(&(far(row), near(row))) else { continue };
+    for (index, attempt) in attempts.iter().enumerate().filter(|(_, a)| !a.passive()) {
+        let Some(found) = passive.get(&(far(attempt.row()), near(attempt.row()))) else { continue };
         // An address pair is used again after a while.
-        let nearest =
-            found.iter().min_by_key(|end| (attempts.all[**end].start_ns - attempt.start_ns).abs());
-        ends.extend(nearest.map(|end| (index, *end)));
+        let distance = |end: &&usize| (attempts.get(**end).start_ns() - attempt.start_ns()).abs();
+        ends.extend(found.iter().min_by_key(distance).map(|end| (index, *end)));
     }
-    Ok(ends)
+    ends
 }

@@ -1,6 +1,6 @@
 //! The shape of failures over time and load. The same status with another shape has another cause.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::handshake::attempt::{Attempts, ESTABLISHED, RESPONSE, UPGRADE};
 use crate::handshake::stage::percentile;
@@ -25,17 +25,17 @@ const NEARLY: f64 = 0.95;
 const ENOUGH: usize = 5;
 
 /// `failures` and `all` are indices into the attempts, all of one kind of service.
-pub(crate) fn of(attempts: &Attempts, all: &[usize], failures: &[usize]) -> Option<Shape> {
+pub(crate) fn of(attempts: &Attempts<'_>, all: &[usize], failures: &[usize]) -> Option<Shape> {
     if failures.len() < ENOUGH {
         return None;
     }
-    let start = |index: &usize| attempts.all[*index].start_ns;
+    let start = |index: &usize| attempts.get(*index).start_ns();
     let upgraded = upgraded(attempts, all);
     // A limit first: a service at its limit also fails from some time on.
-    let peak = upgraded.steps().map(|(_, count)| count).max().unwrap_or(0);
+    let peak = upgraded.peak().unwrap_or(0);
     let count_at = |index: &usize| {
         let at_ns = decided_ns(attempts, *index);
-        upgraded.extremes(at_ns, at_ns).1
+        upgraded.at(at_ns)
     };
     let mut counts: Vec<i64> = failures.iter().map(count_at).collect();
     counts.sort_unstable();
@@ -69,44 +69,46 @@ pub(crate) fn of(attempts: &Attempts, all: &[usize], failures: &[usize]) -> Opti
 }
 
 /// Upgraded connections over time.
-fn upgraded(attempts: &Attempts, all: &[usize]) -> Timeline {
-    let changes = all.iter().flat_map(|index| {
-        let attempt = &attempts.all[*index];
-        let up = attempt.at(UPGRADE).map(|at| (at, 1));
-        let down = up.and(attempt.left_ns()).map(|at| (at, -1));
-        up.into_iter().chain(down)
+fn upgraded(attempts: &Attempts<'_>, all: &[usize]) -> Timeline {
+    let spans = all.iter().filter_map(|index| {
+        let attempt = attempts.get(*index);
+        Some((attempt.at(UPGRADE)?, attempt.left_ns()))
     });
-    Timeline::from_changes(0, changes.collect())
+    Timeline::from_spans(spans)
 }
 
 /// Whether it stayed at its peak rather than passed by it: a load that just ends is no limit.
 fn stays_at(upgraded: &Timeline, peak: i64, last_ns: i64) -> bool {
     let near = peak - (peak / 50).max(1);
-    let steps: Vec<(i64, i64)> = upgraded.steps().chain([(last_ns, 0)]).collect();
-    let at_peak: i64 = steps
-        .windows(2)
-        .filter(|pair| pair[0].1 >= near)
-        .map(|pair| (pair[1].0 - pair[0].0).max(0))
+    let next = upgraded.steps().skip(1).chain([(last_ns, 0)]);
+    let at_peak: i64 = upgraded
+        .steps()
+        .zip(next)
+        .filter(|((_, count), _)| *count >= near)
+        .map(|((from, _), (to, _))| (to - from).max(0))
         .sum();
-    let first = steps.iter().find(|(_, count)| *count >= near).map_or(0, |(at, _)| *at);
-    let climb = first - steps.first().map_or(0, |(at, _)| *at);
+    let first = upgraded.steps().find(|(_, count)| *count >= near).map_or(last_ns, |(at, _)| at);
+    let climb = first - upgraded.steps().next().map_or(last_ns, |(at, _)| at);
     // Climbing on at the same pace it would have spent 2 % of the climb there.
     at_peak > climb / 10
 }
 
 /// When the server had decided on an attempt: at its answer, else on its arrival.
-fn decided_ns(attempts: &Attempts, index: usize) -> i64 {
-    let attempt = &attempts.all[index];
-    attempt.at(RESPONSE).or(attempt.at(ESTABLISHED)).unwrap_or(attempt.start_ns)
+fn decided_ns(attempts: &Attempts<'_>, index: usize) -> i64 {
+    let attempt = attempts.get(index);
+    attempt.at(RESPONSE).or(attempt.at(ESTABLISHED)).unwrap_or(attempt.start_ns())
 }
 
 /// In most seconds with failures the same number is let in, and the failures come in runs: a share
 /// that fails by chance also lets about the same number in, but in no order.
-fn sawtooth(attempts: &Attempts, all: &[usize], failures: &[usize]) -> Option<Shape> {
+fn sawtooth(attempts: &Attempts<'_>, all: &[usize], failures: &[usize]) -> Option<Shape> {
     const SECOND: i64 = 1_000_000_000;
-    let failed: BTreeSet<usize> = failures.iter().copied().collect();
-    let mut in_order: Vec<(i64, bool)> =
-        all.iter().map(|i| (attempts.all[*i].start_ns, failed.contains(i))).collect();
+    let mut failed = failures.to_vec();
+    failed.sort_unstable();
+    let mut in_order: Vec<(i64, bool)> = all
+        .iter()
+        .map(|index| (attempts.get(*index).start_ns(), failed.binary_search(index).is_ok()))
+        .collect();
     in_order.sort_unstable();
     let mut seconds: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for (at, failed) in &in_order {

@@ -45,41 +45,44 @@ pub(crate) struct Step {
 }
 
 /// A stage counts as reached if it or a later one was seen: hooks may be off, or come late.
-pub(crate) fn reached<'a>(attempts: impl Iterator<Item = &'a Attempt>) -> Vec<Reached> {
+pub(crate) fn reached<'a>(attempts: impl Iterator<Item = Attempt<'a>>) -> Vec<Reached> {
     let mut counts = [0; STAGE_COUNT];
     for attempt in attempts {
-        if let Some(last) = attempt.stages.iter().rposition(Option::is_some) {
-            for count in &mut counts[..=last] {
-                *count += 1;
-            }
+        if let Some(last) = (0..STAGE_COUNT).rev().find(|stage| attempt.at(*stage).is_some()) {
+            counts[last] += 1;
         }
+    }
+    for stage in (1..STAGE_COUNT).rev() {
+        counts[stage - 1] += counts[stage];
     }
     STAGES.iter().zip(counts).map(|(stage, count)| Reached { stage, count }).collect()
 }
 
 /// Percentiles (nearest rank: a value that was measured) of every step that was seen.
-pub(crate) fn steps(attempts: &[&Attempt]) -> Vec<Step> {
+pub(crate) fn steps<'a>(attempts: &(impl Iterator<Item = Attempt<'a>> + Clone)) -> Vec<Step> {
     STEPS
         .iter()
         .filter_map(|&(from, to)| {
             let mut times: Vec<i64> = attempts
-                .iter()
+                .clone()
                 // With deferred accept or Fast Open a later stage may come first.
                 .filter_map(|attempt| Some((attempt.at(to)? - attempt.at(from)?).max(0)))
                 .collect();
-            times.sort_unstable();
-            let at = |share| percentile(&times, share).map(|ns| ns as f64 / 1e3);
+            let margin = median_margin(times.len());
+            let shares = [0.5 - margin, 0.5, 0.5 + margin, 0.9, 0.99, 0.999, 1.0];
+            let found = percentiles(&mut times, shares)?.map(|ns| ns as f64 / 1e3);
+            let [p50_low_us, p50_us, p50_high_us, p90_us, p99_us, p999_us, max_us] = found;
             Some(Step {
                 from: STAGES[from],
                 to: STAGES[to],
                 count: times.len(),
-                p50_us: at(0.5)?,
-                p50_low_us: at(0.5 - median_margin(times.len()))?,
-                p50_high_us: at(0.5 + median_margin(times.len()))?,
-                p90_us: at(0.9)?,
-                p99_us: at(0.99)?,
-                p999_us: at(0.999)?,
-                max_us: at(1.0)?,
+                p50_us,
+                p50_low_us,
+                p50_high_us,
+                p90_us,
+                p99_us,
+                p999_us,
+                max_us,
             })
         })
         .collect()
@@ -93,13 +96,36 @@ fn median_margin(count: usize) -> f64 {
 
 /// The smallest value that at least `share` of the sorted values do not exceed.
 pub(crate) fn percentile(sorted: &[i64], share: f64) -> Option<i64> {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.max(1) - 1).copied()
+    sorted.get(rank(sorted.len(), share)).copied()
+}
+
+/// Index of the value among so many sorted ones.
+fn rank(count: usize, share: f64) -> usize {
+    ((share * count as f64).ceil() as usize).max(1) - 1
+}
+
+/// Likewise of values in any order, which it rearranges; each share is at least the one before.
+/// Sorting millions of times just to read seven of them would take most of a report's time.
+fn percentiles<const N: usize>(values: &mut [i64], shares: [f64; N]) -> Option<[i64; N]> {
+    let count = values.len();
+    if count == 0 {
+        return None;
+    }
+    let mut found = [0; N];
+    // What lies below the last one found is not looked at again.
+    let mut done = 0;
+    for (found, share) in found.iter_mut().zip(shares) {
+        let rank = rank(count, share).min(count - 1);
+        *found = *values[done..].select_nth_unstable(rank - done).1;
+        done = rank;
+    }
+    Some(found)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::percentile;
+    use super::{percentile, percentiles};
+    use proptest::prelude::*;
 
     #[test]
     fn percentiles_are_measured_values() {
@@ -110,5 +136,16 @@ mod tests {
         }
         assert_eq!(percentile(&[7], 0.5), Some(7));
         assert_eq!(percentile(&[], 0.5), None);
+    }
+
+    proptest! {
+        #[test]
+        fn in_any_order_they_are_the_same(mut values in prop::collection::vec(0..200i64, 0..300)) {
+            let shares = [0.0, 0.3, 0.5, 0.5, 0.9, 0.999, 1.0];
+            let found = percentiles(&mut values.clone(), shares);
+            values.sort_unstable();
+            let sorted: Option<Vec<i64>> = shares.iter().map(|s| percentile(&values, *s)).collect();
+            prop_assert_eq!(found.map(Vec::from), sorted);
+        }
     }
 }

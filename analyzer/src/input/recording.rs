@@ -5,6 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use capture::meta::Meta;
+use capture::reader::TableFile;
 use capture::schema::{Kind, Table};
 use capture::{Capture, ReadError};
 use polars::io::SerReader;
@@ -13,6 +14,7 @@ use polars::prelude::{Column, DataFrame, DataType, PlSmallStr};
 
 use crate::clock::HostClock;
 use crate::error::InputError;
+use crate::input::connections::Connections;
 
 /// An interval in which the recorder lost something.
 #[derive(Clone, Debug)]
@@ -30,13 +32,13 @@ pub(crate) struct Container {
     pub(crate) name: String,
 }
 
-/// A capture in memory, its tables as they were written.
+/// A capture in memory.
 #[derive(Debug)]
 pub(crate) struct Recording {
     /// As the user named it.
     pub(crate) name: String,
     pub(crate) meta: Meta,
-    pub(crate) connections: DataFrame,
+    pub(crate) connections: Connections,
     pub(crate) counts: DataFrame,
     pub(crate) health: DataFrame,
     pub(crate) metrics: DataFrame,
@@ -58,8 +60,10 @@ impl Recording {
     pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         let capture = Capture::open(dir).map_err(InputError::from)?;
         let mut truncated = Vec::new();
+        let file = capture.table(Table::Connections).map_err(InputError::from)?;
+        truncated.extend(file.truncated_at().map(|at| (Table::Connections.name(), at)));
+        let connections = Connections::read(&file).map_err(InputError::from)?;
         let mut read = |table| read_table(&capture, table, &mut truncated);
-        let connections = read(Table::Connections)?;
         let counts = read(Table::Counts)?;
         let health = read(Table::Health)?;
         let metrics = read(Table::Metrics)?;
@@ -136,15 +140,24 @@ impl Recording {
     }
 }
 
+/// The rows of `connections` as they were recorded, every column of them.
+pub(crate) fn connection_rows(dir: &Path) -> anyhow::Result<DataFrame> {
+    let capture = Capture::open(dir).map_err(InputError::from)?;
+    let file = capture.table(Table::Connections).map_err(InputError::from)?;
+    frame(&file)
+}
+
 fn read_table(
     capture: &Capture,
     table: Table,
     truncated: &mut Vec<(&'static str, u64)>,
 ) -> anyhow::Result<DataFrame> {
     let file = capture.table(table).map_err(InputError::from)?;
-    if let Some(at) = file.truncated_at() {
-        truncated.push((table.name(), at));
-    }
+    truncated.extend(file.truncated_at().map(|at| (table.name(), at)));
+    frame(&file)
+}
+
+fn frame(file: &TableFile) -> anyhow::Result<DataFrame> {
     let stream = BufReader::with_capacity(1 << 20, file.stream().map_err(InputError::from)?);
     let mut frame = IpcStreamReader::new(stream).finish().map_err(|error| {
         // The framing was sound, so the body is not: damage inside a message.

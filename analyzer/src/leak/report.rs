@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::input::connections::Time;
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
@@ -304,8 +305,9 @@ fn related(
 
 /// How many connections had ended, over time.
 fn ended_connections(recording: &Recording) -> anyhow::Result<Vec<(i64, f64)>> {
-    let closed = recording.connections.column("closed_ns")?.i64()?;
-    let mut at: Vec<i64> = closed.iter().flatten().collect();
+    let connections = &recording.connections;
+    let closed = (0..connections.len()).filter_map(|row| connections.time(Time::Closed, row));
+    let mut at: Vec<i64> = closed.collect();
     at.sort_unstable();
     let mut points = vec![(recording.clock.unix_ns(recording.meta.started_mono_ns), 0.0)];
     points.extend(at.iter().zip(1..).map(|(at, n)| (recording.clock.unix_ns(*at), f64::from(n))));

@@ -1,22 +1,25 @@
 //! From captures to the report model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::both::both;
 use crate::cli::{Filter, Judging};
-use crate::client::kernel;
-use crate::client::report::ClientReport;
+use crate::client;
+use crate::input::client::ClientResults;
+use crate::input::connections::{Flag, Number, Time, Word};
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::join::{Basis, Comparison, Joined, Judged, health_urls};
 use crate::leak;
 use crate::leak::report::Plan;
 use crate::population::Population;
+use crate::report::handshake::{self, HandshakeReport};
 use crate::report::model::{
     CaptureReport, ConnectionSummary, Finding, Kind, LossReport, Magnitude, Point, Quality, Report,
     SCHEMA_VERSION, ServerReport, ServiceSummary, Tally, Threshold, Truncation, VerdictState,
 };
 use crate::report::shard::ShardReport;
-use crate::report::{handshake, shard, verdict};
+use crate::report::{shard, verdict};
 use crate::rule::episode::percent;
 use crate::rule::{Case, findings};
 use crate::threshold::judge;
@@ -29,7 +32,7 @@ use crate::threshold::rule::Rule;
 pub(crate) struct Request {
     pub(crate) max_failed: Option<Limit>,
     pub(crate) rules: Vec<Rule>,
-    pub(crate) clients: Option<ClientReport>,
+    pub(crate) clients: Option<ClientResults>,
     pub(crate) plan: Plan,
     /// Kept beside the first capture.
     pub(crate) logs: Vec<KeptLog>,
@@ -38,14 +41,31 @@ pub(crate) struct Request {
 pub(crate) fn report(
     recordings: &[Recording],
     judging: &Judging,
-    request: Request,
+    mut request: Request,
 ) -> anyhow::Result<Report> {
+    let mut handshakes = Vec::new();
+    let mut judged = Vec::new();
+    let mut population = String::new();
+    for recording in recordings {
+        let chosen = Population::of_filter(recording, &judging.filter)?;
+        let (found, servers) =
+            both(|| handshake::of(recording, &chosen), || servers(recording, judging));
+        handshakes.push(found);
+        population = chosen.label();
+        judged.push((chosen, servers?));
+    }
+    let clients = request
+        .clients
+        .take()
+        .map(|results| client::report::of(results, recordings, &handshakes, &population));
     let captures: Vec<CaptureReport> = recordings
         .iter()
+        .zip(handshakes)
+        .zip(judged)
         .enumerate()
-        .map(|(index, recording)| {
+        .map(|(index, ((recording, handshakes), (population, servers)))| {
             let logs = if index == 0 { request.logs.as_slice() } else { &[] };
-            capture(recording, judging, logs, &request.plan)
+            capture(recording, handshakes, servers, &population, logs, &request.plan)
         })
         .collect::<Result<_, _>>()?;
     let shards = if request.rules.iter().any(|rule| rule.figure.starts_with("shards.")) {
@@ -62,7 +82,7 @@ pub(crate) fn report(
         handshake_times: captures.iter().filter_map(|capture| capture.handshake_time).collect(),
         shards: shards.iter().collect(),
         leaks: captures.iter().filter_map(|capture| capture.leaks.as_ref()).collect(),
-        clients: request.clients.as_ref(),
+        clients: clients.as_ref(),
     };
     let mut thresholds = limits(&captures, judging, &request);
     thresholds.extend(judge(&request.rules, &subject));
@@ -73,7 +93,7 @@ pub(crate) fn report(
         verdict: verdict::of(&captures, &thresholds),
         thresholds,
         captures,
-        clients: request.clients,
+        clients,
     })
 }
 
@@ -110,15 +130,14 @@ fn limits(captures: &[CaptureReport], judging: &Judging, request: &Request) -> V
 
 fn capture(
     recording: &Recording,
-    judging: &Judging,
+    handshakes: HandshakeReport,
+    servers: Vec<ServerReport>,
+    population: &Population,
     logs: &[KeptLog],
     plan: &Plan,
 ) -> anyhow::Result<CaptureReport> {
     let ended_ns = recording.ended_ns()?;
-    let servers = servers(recording, judging)?;
-    let population = Population::of_filter(recording, &judging.filter)?;
-    let handshakes = handshake::of(recording, &population)?;
-    let followed = servers.first().map_or(&population, |server| &server.population);
+    let followed = servers.first().map_or(population, |server| &server.population);
     let leaks = leak::report::of(Some((recording, followed)), &servers, logs, plan)?;
     let meta = &recording.meta;
     let unix = |mono_ns| recording.clock.unix_ns(mono_ns);
@@ -131,12 +150,12 @@ fn capture(
         started_unix_ns: unix(meta.started_mono_ns),
         ended_unix_ns: unix(ended_ns),
         servers,
-        handshake_time: kernel::connect_times(recording, &handshakes)?,
+        handshake_time: handshakes.connect.latency(),
         handshakes: (handshakes.attempts > 0).then_some(handshakes),
         // Once or twice asked tells no course.
         leaks: leaks
             .filter(|found| found.followed.iter().any(|one| one.trend.per_minute.is_some())),
-        connections: connection_summary(recording)?,
+        connections: connection_summary(recording),
         quality: Quality {
             backend: meta.backend.clone(),
             hooks: meta.hooks.clone(),
@@ -230,7 +249,7 @@ fn server(
 }
 
 /// The largest sustained value and its share of the report at that time.
-fn magnitude(joined: &Joined, of: impl Fn(&Comparison) -> i64) -> Magnitude {
+fn magnitude(joined: &Joined<'_>, of: impl Fn(&Comparison) -> i64) -> Magnitude {
     let values = joined.sustained(of);
     let mut magnitude = Magnitude::default();
     for (value, sample) in values.iter().zip(&joined.samples) {
@@ -246,7 +265,7 @@ fn magnitude(joined: &Joined, of: impl Fn(&Comparison) -> i64) -> Magnitude {
 
 /// Reported and not there, or not answering: what exceeds the kernel's count, and at the end also
 /// the half-open ones among those that both count.
-fn phantoms(joined: &Joined, findings: &[Finding]) -> Magnitude {
+fn phantoms(joined: &Joined<'_>, findings: &[Finding]) -> Magnitude {
     let mut best = magnitude(joined, |sample| sample.phantoms);
     let half_open = findings.iter().find(|finding| finding.kind == Kind::HalfOpen);
     if let (Some(half_open), Some((_, last)), Some(at_end)) =
@@ -264,8 +283,8 @@ fn phantoms(joined: &Joined, findings: &[Finding]) -> Magnitude {
     best
 }
 
-fn unclosed(joined: &Joined, findings: &[Finding]) -> Magnitude {
-    if joined.lives.lives.is_empty() && joined.count_rows == 0 {
+fn unclosed(joined: &Joined<'_>, findings: &[Finding]) -> Magnitude {
+    if joined.lives.is_empty() && joined.count_rows == 0 {
         return Magnitude::default();
     }
     let found = findings.iter().find(|finding| finding.kind == Kind::DescriptorLeak);
@@ -279,10 +298,14 @@ fn unclosed(joined: &Joined, findings: &[Finding]) -> Magnitude {
 }
 
 /// What a reader of the figures should know.
-fn notes(recording: &Recording, joined: &Joined, filter: &Filter) -> anyhow::Result<Vec<String>> {
+fn notes(
+    recording: &Recording,
+    joined: &Joined<'_>,
+    filter: &Filter,
+) -> anyhow::Result<Vec<String>> {
     let mut notes = Vec::new();
-    if joined.connections.height() == 0 && joined.count_rows == 0 {
-        let mut ports = services(recording)?
+    if joined.lives.rows == 0 && joined.count_rows == 0 {
+        let mut ports = services(recording)
             .into_iter()
             .filter(|service| service.role == "passive")
             .map(|service| format!("{} ({})", service.port, service.connections))
@@ -296,7 +319,7 @@ fn notes(recording: &Recording, joined: &Joined, filter: &Filter) -> anyhow::Res
         ));
     }
     match joined.basis {
-        _ if joined.connections.height() + joined.count_rows == 0 => {}
+        _ if joined.lives.rows + joined.count_rows == 0 => {}
         Basis::Connections => {}
         Basis::Poll => notes.push(format!(
             "the connections' own times agree with the kernel's counters in only {} of {} seconds, so \
@@ -310,10 +333,10 @@ fn notes(recording: &Recording, joined: &Joined, filter: &Filter) -> anyhow::Res
         )),
     }
     if joined.population.containers.is_empty() && filter.container.is_empty() {
-        let cgroups = joined.connections.column("cgroup_id")?.u64()?;
-        let mut seen: Vec<u64> = cgroups.iter().flatten().collect();
-        seen.sort_unstable();
-        seen.dedup();
+        let connections = &recording.connections;
+        let members = joined.population.members(connections);
+        let cgroup = |row| connections.number(Number::Cgroup, row);
+        let seen: BTreeSet<u64> = members.rows().filter_map(cgroup).collect();
         if seen.len() > 1 {
             let mut names: Vec<String> =
                 seen.iter().map(|cgroup| recording.container_name(*cgroup)).collect();
@@ -330,34 +353,37 @@ fn notes(recording: &Recording, joined: &Joined, filter: &Filter) -> anyhow::Res
     Ok(notes)
 }
 
-fn connection_summary(recording: &Recording) -> anyhow::Result<ConnectionSummary> {
-    Ok(ConnectionSummary {
-        total: recording.connections.height(),
-        by_service: services(recording)?,
-    })
+fn connection_summary(recording: &Recording) -> ConnectionSummary {
+    ConnectionSummary { total: recording.connections.len(), by_service: services(recording) }
 }
 
 /// Connections per container, port and role, the most first.
-fn services(recording: &Recording) -> anyhow::Result<Vec<ServiceSummary>> {
+fn services(recording: &Recording) -> Vec<ServiceSummary> {
     let table = &recording.connections;
-    let cgroup = table.column("cgroup_id")?.u64()?.iter();
-    let port = table.column("port")?.u32()?.iter();
-    let role = table.column("role")?.str()?.iter();
-    let established = table.column("established_ns")?.i64()?.iter();
-    let seeded = table.column("seeded")?.bool()?.iter();
-    let closed = table.column("closed_ns")?.i64()?.iter();
-    let mut counts: BTreeMap<(u64, u32, &str), [usize; 3]> = BTreeMap::new();
-    let rows = cgroup.zip(port).zip(role).zip(established.zip(seeded)).zip(closed);
-    for ((((cgroup, port), role), (established, seeded)), closed) in rows {
-        let key = (cgroup.unwrap_or(0), port.unwrap_or(0), role.unwrap_or("unknown"));
-        let [all, made, open] = counts.entry(key).or_default();
+    let mut counts: HashMap<(u64, u32, Option<usize>), [usize; 3]> = HashMap::new();
+    for row in 0..table.len() {
+        let cgroup = table.number(Number::Cgroup, row).unwrap_or(0);
+        let port = table.small(Number::Port, row).unwrap_or(0);
+        let key = (cgroup, port, table.word_place(Word::Role, row));
+        let made = table.time(Time::Established, row).is_some() || table.flag(Flag::Seeded, row);
+        let [all, established, open] = counts.entry(key).or_default();
         *all += 1;
-        *made += usize::from(established.is_some() || seeded == Some(true));
-        *open += usize::from(closed.is_none());
+        *established += usize::from(made);
+        *open += usize::from(table.time(Time::Closed, row).is_none());
     }
-    let mut services: Vec<ServiceSummary> = counts
+    let roles = table.words(Word::Role);
+    let mut services: Vec<_> = counts
         .into_iter()
-        .map(|((cgroup, port, role), [connections, established, open_at_end])| ServiceSummary {
+        .map(|((cgroup, port, role), counts)| {
+            (cgroup, port, role.map_or("unknown", |place| &roles[place]), counts)
+        })
+        .collect();
+    services.sort_by_key(|(cgroup, port, role, [all, ..])| {
+        (std::cmp::Reverse(*all), *cgroup, *port, *role)
+    });
+    services
+        .into_iter()
+        .map(|(cgroup, port, role, [connections, established, open_at_end])| ServiceSummary {
             container: recording.container_name(cgroup),
             port,
             role: role.to_owned(),
@@ -365,9 +391,7 @@ fn services(recording: &Recording) -> anyhow::Result<Vec<ServiceSummary>> {
             established,
             open_at_end,
         })
-        .collect();
-    services.sort_by_key(|service| std::cmp::Reverse(service.connections));
-    Ok(services)
+        .collect()
 }
 
 /// Whether any threshold decides, in the order of exit codes: crossed before inconclusive.

@@ -1,13 +1,16 @@
 //! Handshakes as data: funnel, stages, outcomes over time, causes.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 
-use crate::handshake::attempt::{Attempt, Attempts};
+use crate::client::spread::Spread;
+use crate::handshake::attempt::{Attempt, Attempts, RESPONSE, SYN, UPGRADE};
 use crate::handshake::legs::{Legs, Upstream};
 use crate::handshake::outcome::{OPEN, UPGRADED};
 use crate::handshake::stage::{Reached, Step, reached, steps};
+use crate::input::connections::{Address, Number};
 use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::model::Magnitude;
@@ -36,9 +39,20 @@ pub(crate) struct HandshakeReport {
     pub(crate) services: Vec<ServiceHandshakes>,
     pub(crate) causes: Vec<RankedCause>,
     pub(crate) over_time: Vec<Bucket>,
-    /// Every attempt by name; not part of the report.
+    /// From the SYN to the answer's first byte, of upgraded connections that clients made.
     #[serde(skip)]
-    pub(crate) named: Vec<NamedAttempt>,
+    pub(crate) connect: Spread,
+    /// Of these, in the server's words.
+    #[serde(skip)]
+    pub(crate) bytes_received: u64,
+    #[serde(skip)]
+    pub(crate) bytes_sent: u64,
+    /// Of all attempts, the most first.
+    #[serde(skip)]
+    pub(crate) outcomes: Vec<(String, usize)>,
+    /// When the first and the last attempt began.
+    #[serde(skip)]
+    pub(crate) span_unix_ns: Option<(i64, i64)>,
 }
 
 /// One client's attempt, with what was made of it.
@@ -123,31 +137,65 @@ pub(crate) fn failed(report: &HandshakeReport) -> Magnitude {
     }
 }
 
-pub(crate) fn of(
+/// What is known of a recording's handshakes.
+struct Known<'a> {
+    attempts: &'a Attempts<'a>,
+    legs: &'a Legs,
+}
+
+fn with_known<T>(
     recording: &Recording,
     population: &Population,
-) -> anyhow::Result<HandshakeReport> {
-    let attempts = Attempts::new(recording, &population.mask(&recording.connections)?)?;
-    let legs = Legs::new(&attempts, &recording.connections)?;
-    let case = Case { recording, attempts: &attempts, legs: &legs };
-    let front = || legs.front.iter().map(|index| &attempts.all[*index]);
-    let with = |outcome: &str| front().filter(|a| attempts.outcome(a) == outcome).count();
-    let failed = front().filter(|attempt| attempts.failed(attempt)).count();
+    then: impl FnOnce(&Known<'_>) -> T,
+) -> T {
+    let connections = &recording.connections;
+    let attempts = Attempts::new(recording, &population.members(connections));
+    let legs = Legs::new(&attempts, connections);
+    then(&Known { attempts: &attempts, legs: &legs })
+}
+
+pub(crate) fn of(recording: &Recording, population: &Population) -> HandshakeReport {
+    with_known(recording, population, |known| report(recording, known))
+}
+
+/// Every attempt by name.
+pub(crate) fn named(recording: &Recording, population: &Population) -> Vec<NamedAttempt> {
+    with_known(recording, population, |known| {
+        let case = Case { recording, attempts: known.attempts, legs: known.legs };
+        name(recording, known, &causes(&case))
+    })
+}
+
+fn report(recording: &Recording, known: &Known<'_>) -> HandshakeReport {
+    let (attempts, legs) = (known.attempts, known.legs);
+    let front = || legs.front.iter().map(|index| attempts.get(*index));
+    let failed = front().filter(|attempt| attempt.failed()).count();
     let total = legs.front.len();
-    let causes = causes(&case);
-    let named = named(&case, &causes)?;
-    let causes = causes
+    let outcomes = tally(front());
+    let with = |outcome: &str| {
+        outcomes.iter().find(|(found, _)| found == outcome).map_or(0, |(_, count)| *count)
+    };
+    let (mut connect, mut bytes_received, mut bytes_sent) = (Spread::default(), 0, 0);
+    for attempt in front().filter(|attempt| attempt.passive() && attempt.at(UPGRADE).is_some()) {
+        let bytes = |number| recording.connections.number(number, attempt.row()).unwrap_or(0);
+        bytes_received += bytes(Number::BytesReceived);
+        bytes_sent += bytes(Number::BytesSent);
+        if let (Some(syn), Some(response)) = (attempt.at(SYN), attempt.at(RESPONSE)) {
+            connect.record_ms((response - syn) as f64 / 1e6);
+        }
+    }
+    let causes = causes(&Case { recording, attempts, legs })
         .into_iter()
         .map(|cause| {
-            let rows = cause.explains.iter().map(|index| attempts.all[*index].row);
-            Ok(RankedCause {
+            let examples = cause.explains.iter().take(EXAMPLES);
+            RankedCause {
                 percent: 100.0 * cause.count as f64 / failed as f64,
-                examples: pairs(recording, rows.take(EXAMPLES))?,
+                examples: examples.map(|i| pair(recording, attempts.get(*i).row())).collect(),
                 cause,
-            })
+            }
         })
-        .collect::<anyhow::Result<_>>()?;
-    Ok(HandshakeReport {
+        .collect();
+    HandshakeReport {
         capture: recording.name.clone(),
         attempts: total,
         upgraded: with(UPGRADED),
@@ -165,132 +213,153 @@ pub(crate) fn of(
                 .filter(|index| legs.upstream(**index) == Upstream::NeverTried)
                 .count(),
         },
-        services: services(recording, &attempts, &legs)?,
+        services: services(recording, known),
         causes,
-        over_time: over_time(recording, &attempts, &legs),
-        named,
+        over_time: over_time(recording, known),
+        connect,
+        bytes_received,
+        bytes_sent,
+        outcomes,
+        span_unix_ns: span(front())
+            .map(|(first, last)| (recording.clock.unix_ns(first), recording.clock.unix_ns(last))),
+    }
+}
+
+/// How many had each outcome, the most first.
+fn tally<'a>(attempts: impl Iterator<Item = Attempt<'a>>) -> Vec<(String, usize)> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for attempt in attempts {
+        *counts.entry(attempt.outcome()).or_default() += 1;
+    }
+    let mut counts: Vec<(String, usize)> =
+        counts.into_iter().map(|(outcome, count)| (outcome.to_owned(), count)).collect();
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts
+}
+
+/// Monotonic start of the first and the last.
+fn span<'a>(attempts: impl Iterator<Item = Attempt<'a>>) -> Option<(i64, i64)> {
+    attempts.map(Attempt::start_ns).fold(None, |span, at| {
+        let (first, last) = span.unwrap_or((at, at));
+        Some((at.min(first), at.max(last)))
     })
 }
 
-fn named(case: &Case<'_>, causes: &[Cause]) -> anyhow::Result<Vec<NamedAttempt>> {
-    let (attempts, legs) = (case.attempts, case.legs);
-    let mut cause_of = vec![None; attempts.all.len()];
+fn name(recording: &Recording, known: &Known<'_>, causes: &[Cause]) -> Vec<NamedAttempt> {
+    let mut cause_of = HashMap::new();
     for cause in causes {
-        for index in &cause.explains {
-            cause_of[*index] = Some(cause.name);
-        }
+        cause_of.extend(cause.explains.iter().map(|index| (*index, cause.name)));
     }
-    let pairs = pairs(case.recording, legs.front.iter().map(|index| attempts.all[*index].row))?;
-    let named = legs.front.iter().zip(pairs).map(|(index, pair)| {
-        let attempt = &attempts.all[*index];
-        let upstream = match legs.upstream(*index) {
-            Upstream::Leg(upstream) => Some(&attempts.all[upstream]),
+    let name = |index: &usize| {
+        let attempt = known.attempts.get(*index);
+        let upstream = match known.legs.upstream(*index) {
+            Upstream::Leg(upstream) => Some(known.attempts.get(upstream)),
             Upstream::None | Upstream::NeverTried => None,
         };
         NamedAttempt {
-            pair,
-            started_unix_ns: case.recording.clock.unix_ns(attempt.start_ns),
-            outcome: attempts.outcome(attempt).to_owned(),
-            cause: cause_of[*index],
-            upstream_port: upstream.map(|upstream| upstream.port),
-            upstream_outcome: upstream.map(|upstream| attempts.outcome(upstream).to_owned()),
+            pair: pair(recording, attempt.row()),
+            started_unix_ns: recording.clock.unix_ns(attempt.start_ns()),
+            outcome: attempt.outcome().to_owned(),
+            cause: cause_of.get(index).copied(),
+            upstream_port: upstream.map(Attempt::port),
+            upstream_outcome: upstream.map(|upstream| upstream.outcome().to_owned()),
         }
-    });
-    Ok(named.collect())
+    };
+    known.legs.front.iter().map(name).collect()
 }
 
-fn services(
-    recording: &Recording,
-    attempts: &Attempts,
-    legs: &Legs,
-) -> anyhow::Result<Vec<ServiceHandshakes>> {
-    let mut groups: BTreeMap<(u32, u64, bool), Vec<&Attempt>> = BTreeMap::new();
-    for attempt in legs.on_path().map(|index| &attempts.all[index]) {
-        let key = (attempt.port, attempt.cgroup_id, !attempt.passive);
-        groups.entry(key).or_default().push(attempt);
+fn services(recording: &Recording, known: &Known<'_>) -> Vec<ServiceHandshakes> {
+    let mut groups: BTreeMap<(u32, u64, bool), Vec<usize>> = BTreeMap::new();
+    for index in known.legs.on_path() {
+        let attempt = known.attempts.get(index);
+        let key = (attempt.port(), attempt.cgroup_id(), !attempt.passive());
+        groups.entry(key).or_default().push(index);
     }
     groups
         .into_iter()
         .map(|((port, cgroup, active), group)| {
-            let upgraded: Vec<&Attempt> = group
-                .iter()
-                .copied()
-                .filter(|attempt| attempts.outcome(attempt) == UPGRADED)
-                .collect();
-            Ok(ServiceHandshakes {
+            let each = || group.iter().map(|index| known.attempts.get(*index));
+            ServiceHandshakes {
                 container: recording.container_name(cgroup),
                 port,
                 role: if active { "active" } else { "passive" },
                 attempts: group.len(),
-                funnel: reached(group.iter().copied()),
-                steps: steps(&upgraded),
-                retransmitted: group.iter().filter(|attempt| attempt.retransmits > 0).count(),
-                outcomes: outcomes(recording, attempts, &group)?,
-            })
+                funnel: reached(each()),
+                steps: steps(&each().filter(|attempt| attempt.outcome() == UPGRADED)),
+                retransmitted: each().filter(|attempt| attempt.retransmits() > 0).count(),
+                outcomes: outcomes(recording, each(), group.len()),
+            }
         })
         .collect()
 }
 
-fn outcomes(
-    recording: &Recording,
-    attempts: &Attempts,
-    group: &[&Attempt],
-) -> anyhow::Result<Vec<OutcomeCount>> {
-    let mut by_outcome: BTreeMap<&str, Vec<&Attempt>> = BTreeMap::new();
-    for attempt in group {
-        by_outcome.entry(attempts.outcome(attempt)).or_default().push(attempt);
-    }
-    let mut counts = by_outcome
-        .into_iter()
-        .map(|(outcome, found)| {
-            let starts = || found.iter().map(|attempt| attempt.start_ns);
-            let unix = |at: Option<i64>| recording.clock.unix_ns(at.unwrap_or(0));
-            Ok(OutcomeCount {
-                outcome: outcome.to_owned(),
-                count: found.len(),
-                percent: 100.0 * found.len() as f64 / group.len() as f64,
-                first_unix_ns: unix(starts().min()),
-                last_unix_ns: unix(starts().max()),
-                examples: pairs(recording, found.iter().map(|attempt| attempt.row).take(EXAMPLES))?,
-            })
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    counts.sort_by_key(|outcome| std::cmp::Reverse(outcome.count));
-    Ok(counts)
+/// What is kept of one outcome while its attempts go by.
+struct Seen {
+    count: usize,
+    first_ns: i64,
+    last_ns: i64,
+    rows: Vec<usize>,
 }
 
-fn over_time(recording: &Recording, attempts: &Attempts, legs: &Legs) -> Vec<Bucket> {
-    let front = || legs.front.iter().map(|index| &attempts.all[*index]);
-    let starts = || front().map(|attempt| attempt.start_ns);
-    let (Some(first), Some(last)) = (starts().min(), starts().max()) else { return Vec::new() };
+fn outcomes<'a>(
+    recording: &Recording,
+    group: impl Iterator<Item = Attempt<'a>>,
+    total: usize,
+) -> Vec<OutcomeCount> {
+    let mut by_outcome: BTreeMap<&str, Seen> = BTreeMap::new();
+    for attempt in group {
+        let at = attempt.start_ns();
+        let new = || Seen { count: 0, first_ns: at, last_ns: at, rows: Vec::new() };
+        let seen = by_outcome.entry(attempt.outcome()).or_insert_with(new);
+        seen.count += 1;
+        seen.first_ns = seen.first_ns.min(at);
+        seen.last_ns = seen.last_ns.max(at);
+        if seen.rows.len() < EXAMPLES {
+            seen.rows.push(attempt.row());
+        }
+    }
+    let mut counts: Vec<OutcomeCount> = by_outcome
+        .into_iter()
+        .map(|(outcome, seen)| OutcomeCount {
+            outcome: outcome.to_owned(),
+            count: seen.count,
+            percent: 100.0 * seen.count as f64 / total as f64,
+            first_unix_ns: recording.clock.unix_ns(seen.first_ns),
+            last_unix_ns: recording.clock.unix_ns(seen.last_ns),
+            examples: seen.rows.into_iter().map(|row| pair(recording, row)).collect(),
+        })
+        .collect();
+    counts.sort_by_key(|outcome| std::cmp::Reverse(outcome.count));
+    counts
+}
+
+fn over_time(recording: &Recording, known: &Known<'_>) -> Vec<Bucket> {
+    let front = || known.legs.front.iter().map(|index| known.attempts.get(*index));
+    let Some((first, last)) = span(front()) else { return Vec::new() };
     let width = ((last - first) / BUCKETS + 1).max(1);
     let mut buckets = vec![Bucket::default(); ((last - first) / width + 1) as usize];
     for (bucket, at) in buckets.iter_mut().zip((first..).step_by(width as usize)) {
         bucket.at_unix_ns = recording.clock.unix_ns(at);
     }
     for attempt in front() {
-        let bucket = &mut buckets[((attempt.start_ns - first) / width) as usize];
+        let bucket = &mut buckets[((attempt.start_ns() - first) / width) as usize];
         bucket.attempts += 1;
-        bucket.failed += usize::from(attempts.failed(attempt));
+        bucket.failed += usize::from(attempt.failed());
     }
     buckets
 }
 
-fn pairs(recording: &Recording, rows: impl Iterator<Item = u32>) -> anyhow::Result<Vec<Pair>> {
-    let table = &recording.connections;
-    let remote = table.column("remote_address")?.str()?;
-    let remote_port = table.column("remote_port")?.u32()?;
-    let local = table.column("local_address")?.str()?;
-    let local_port = table.column("local_port")?.u32()?;
-    let cookie = table.column("cookie")?.u64()?;
-    Ok(rows
-        .map(|row| row as usize)
-        .map(|row| Pair {
-            remote_address: remote.get(row).unwrap_or("unknown").to_owned(),
-            remote_port: remote_port.get(row).unwrap_or(0),
-            local_address: local.get(row).unwrap_or("unknown").to_owned(),
-            local_port: local_port.get(row).unwrap_or(0),
-            cookie: cookie.get(row).unwrap_or(0),
-        })
-        .collect())
+fn pair(recording: &Recording, row: usize) -> Pair {
+    let connections = &recording.connections;
+    let address = |address| {
+        let found = connections.address(address, row);
+        found.map_or_else(|| "unknown".to_owned(), Cow::into_owned)
+    };
+    Pair {
+        remote_address: address(Address::Remote),
+        remote_port: connections.small(Number::RemotePort, row).unwrap_or(0),
+        local_address: address(Address::Local),
+        local_port: connections.small(Number::LocalPort, row).unwrap_or(0),
+        cookie: connections.number(Number::Cookie, row).unwrap_or(0),
+    }
 }

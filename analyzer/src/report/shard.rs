@@ -47,13 +47,13 @@ pub(crate) struct Moment {
 
 pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Result<ShardReport> {
     let everything = Population::of_filter(recording, &crate::cli::Filter::default())?;
-    let attempts = Attempts::new(recording, &everything.mask(&recording.connections)?)?;
-    let legs = Legs::new(&attempts, &recording.connections)?;
+    let attempts = Attempts::new(recording, &everything.members(&recording.connections));
+    let legs = Legs::new(&attempts, &recording.connections);
     let ports: BTreeSet<u32> = if population.ports.is_empty() {
         legs.front
             .iter()
             .filter_map(|index| match legs.upstream(*index) {
-                Upstream::Leg(upstream) => Some(attempts.all[upstream].port),
+                Upstream::Leg(upstream) => Some(attempts.get(upstream).port()),
                 Upstream::None | Upstream::NeverTried => None,
             })
             .collect()
@@ -63,7 +63,6 @@ pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Resu
     let lines: Vec<(u32, Timeline, [usize; 3])> =
         ports.into_iter().map(|port| shard_line(&attempts, port)).collect();
     let ended_ns = recording.ended_ns()?;
-    let at = |line: &Timeline, at_ns: i64| line.extremes(at_ns, at_ns).0;
     let total = total(&lines);
     let fullest_ns =
         total.steps().max_by_key(|(at, count)| (*count, std::cmp::Reverse(*at))).map(|(at, _)| at);
@@ -74,9 +73,9 @@ pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Resu
             attempts: *attempts,
             upgraded: *upgraded,
             failed: *failed,
-            peak: line.steps().map(|(_, count)| count).max().unwrap_or(0),
-            at_fullest: fullest_ns.map_or(0, |ns| at(line, ns)),
-            at_end: at(line, ended_ns),
+            peak: line.peak().unwrap_or(0),
+            at_fullest: fullest_ns.map_or(0, |ns| line.at(ns)),
+            at_end: line.at(ended_ns),
         })
         .collect();
     Ok(ShardReport {
@@ -91,21 +90,17 @@ pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Resu
 
 /// Upgraded connections to one port, seen from the shard's own end where it was recorded, else from
 /// the balancer's.
-fn shard_line(attempts: &Attempts, port: u32) -> (u32, Timeline, [usize; 3]) {
-    let passive = attempts.all.iter().any(|attempt| attempt.port == port && attempt.passive);
+fn shard_line(attempts: &Attempts<'_>, port: u32) -> (u32, Timeline, [usize; 3]) {
+    let passive = attempts.iter().any(|attempt| attempt.port() == port && attempt.passive());
     let of_shard =
-        || attempts.all.iter().filter(|a| a.port == port && a.passive == passive && a.asks);
-    let changes = of_shard().flat_map(|attempt| {
-        let up = attempt.at(UPGRADE);
-        let down = up.and(attempt.left_ns());
-        up.map(|at| (at, 1)).into_iter().chain(down.map(|at| (at, -1)))
-    });
+        || attempts.iter().filter(|a| a.port() == port && a.passive() == passive && a.asks());
+    let spans = of_shard().filter_map(|attempt| Some((attempt.at(UPGRADE)?, attempt.left_ns())));
     let counts = [
         of_shard().count(),
         of_shard().filter(|attempt| attempt.at(UPGRADE).is_some()).count(),
-        of_shard().filter(|attempt| attempts.failed(attempt)).count(),
+        of_shard().filter(|attempt| attempt.failed()).count(),
     ];
-    (port, Timeline::from_changes(0, changes.collect()), counts)
+    (port, Timeline::from_spans(spans), counts)
 }
 
 fn total(lines: &[(u32, Timeline, [usize; 3])]) -> Timeline {
@@ -136,7 +131,7 @@ fn moments(
         .step_by(step as usize)
         .map(|at_ns| Moment {
             at_unix_ns: recording.clock.unix_ns(at_ns),
-            connections: lines.iter().map(|(_, line, _)| line.extremes(at_ns, at_ns).0).collect(),
+            connections: lines.iter().map(|(_, line, _)| line.at(at_ns)).collect(),
         })
         .collect()
 }

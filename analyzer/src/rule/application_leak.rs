@@ -92,7 +92,7 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
         cause,
         cause_certainty,
         examples_are_named: named || (culprit.is_some() && rows.len() as i64 == born),
-        examples: case.examples(rows.into_iter())?,
+        examples: case.examples(rows.into_iter()),
         next_steps: next_steps(culprit.copied()),
         evidence_for,
         evidence_against,

@@ -1,6 +1,7 @@
 //! Descriptor leak: the kernel's connection is over, by FIN or RST, but the process never closed its
 //! end. Such sockets are in `close_wait`, or closed with an open descriptor (which no `ss` lists).
 
+use crate::input::connections::Word;
 use crate::join::Basis;
 use crate::report::model::{Certainty, Finding, Kind};
 use crate::rule::Case;
@@ -15,7 +16,6 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
     let joined = case.joined;
     let course = Course::new(case, &joined.sustained(|sample| sample.descriptor_phantoms));
     let held: Vec<u32> = joined
-        .lives
         .lives
         .iter()
         .filter(|life| {
@@ -38,7 +38,10 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
     }
     let in_close_wait = held
         .iter()
-        .filter(|row| state(case, **row).is_ok_and(|state| state == "close_wait"))
+        .filter(|row| {
+            let state = case.recording.connections.word(Word::State, **row as usize);
+            state == Some("close_wait")
+        })
         .count();
     let mut evidence_for = vec![format!(
         "at the end {at_end} sockets were over and still held by their process: {in_close_wait} in \
@@ -70,7 +73,7 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
         ),
         cause_certainty: Certainty::Certain,
         examples_are_named: true,
-        examples: case.examples(held.into_iter())?,
+        examples: case.examples(held.into_iter()),
         next_steps: vec![
             "`probe connections --state close_wait --older-than 10s` names the process and the sockets"
                 .to_owned(),
@@ -91,9 +94,4 @@ fn most_throughout(case: &Case<'_>) -> i64 {
         .map(|(at_ns, _)| held.extremes(at_ns, at_ns + HELD_NS).0)
         .max()
         .unwrap_or(0)
-}
-
-fn state(case: &Case<'_>, row: u32) -> anyhow::Result<String> {
-    let states = case.joined.connections.column("state")?.str()?;
-    Ok(states.get(row as usize).unwrap_or("unknown").to_owned())
 }

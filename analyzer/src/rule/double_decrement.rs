@@ -50,7 +50,7 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
         cause: Some(cause),
         cause_certainty: if in_step.is_some() { Certainty::Likely } else { Certainty::Possible },
         examples_are_named: in_step.is_some() && rows.len() as i64 == born,
-        examples: case.examples(rows.into_iter())?,
+        examples: case.examples(rows.into_iter()),
         next_steps: vec![
             "look for two places that count down for one close: the read loop's end and an explicit \
              unregister, or a deferred one beside an error path"

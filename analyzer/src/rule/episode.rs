@@ -169,10 +169,10 @@ pub(crate) struct EndingShare {
     pub(crate) in_step: bool,
 }
 
-fn tally<'a>(case: &Case<'_>, lives: impl Iterator<Item = &'a Life>) -> Vec<EndingCount> {
+fn tally(case: &Case<'_>, lives: impl Iterator<Item = Life>) -> Vec<EndingCount> {
     let mut counts: std::collections::BTreeMap<&Ending, usize> = std::collections::BTreeMap::new();
     for life in lives {
-        *counts.entry(case.joined.lives.ending(life)).or_default() += 1;
+        *counts.entry(case.joined.lives.ending(&life)).or_default() += 1;
     }
     let mut tally: Vec<EndingCount> = counts
         .into_iter()

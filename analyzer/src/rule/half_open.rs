@@ -5,6 +5,7 @@
 //! ended by timeout. A peer that vanished and to which nothing was sent, without keepalive, shows no
 //! trace at all.
 
+use crate::input::connections::Number;
 use crate::report::model::{Certainty, Finding, Kind};
 use crate::rule::Case;
 use crate::rule::episode::percent;
@@ -13,15 +14,15 @@ use crate::rule::episode::percent;
 const UNANSWERED: u32 = 2;
 
 pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
-    let table = &case.joined.connections;
-    let unanswered = table.column("unanswered_probes")?.u32()?;
-    let last_heard_ms = table.column("last_heard_ms")?.u32()?;
+    let number = |number, row: &u32| case.recording.connections.small(number, *row as usize);
     let lives = &case.joined.lives;
-    let counted = || lives.lives.iter().filter(|life| life.counted);
+    let counted = || lives.iter().filter(|life| life.counted);
     let silent: Vec<u32> = counted()
         .filter(|life| life.is_open())
         .map(|life| life.row)
-        .filter(|row| unanswered.get(*row as usize).is_some_and(|probes| probes >= UNANSWERED))
+        .filter(|row| {
+            number(Number::UnansweredProbes, row).is_some_and(|probes| probes >= UNANSWERED)
+        })
         .collect();
     let timed_out: Vec<u32> = counted()
         .filter(|life| lives.ending(life).how == "timeout" || lives.ending(life).by == "timeout")
@@ -33,7 +34,7 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
     }
     let mut evidence_for = Vec::new();
     if !silent.is_empty() {
-        let heard = silent.iter().filter_map(|row| last_heard_ms.get(*row as usize)).min();
+        let heard = silent.iter().filter_map(|row| number(Number::LastHeardMs, row)).min();
         let heard = heard.map_or(String::new(), |ms| {
             format!(", and nothing was heard from any for {:.1} s", f64::from(ms) / 1000.0)
         });
@@ -63,7 +64,7 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
         ),
         cause_certainty: Certainty::Likely,
         examples_are_named: true,
-        examples: case.examples(rows)?,
+        examples: case.examples(rows),
         next_steps: vec![
             "shorten keepalive (TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_USER_TIMEOUT), or let the server \
              ping and close what does not answer"

@@ -9,6 +9,9 @@ pub(crate) mod half_open;
 pub(crate) mod handshake;
 pub(crate) mod reverse_phantom;
 
+use std::borrow::Cow;
+
+use crate::input::connections::{Address, Number, Time, Word};
 use crate::input::recording::Recording;
 use crate::join::Joined;
 use crate::report::model::{Example, Finding};
@@ -17,7 +20,7 @@ use crate::report::model::{Example, Finding};
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
     pub(crate) recording: &'a Recording,
-    pub(crate) joined: &'a Joined,
+    pub(crate) joined: &'a Joined<'a>,
     pub(crate) ended_ns: i64,
 }
 
@@ -46,33 +49,25 @@ impl Case<'_> {
     }
 
     /// Address pairs and cookies of some connections, so that `ss -e` and tcpdump can be asked.
-    pub(crate) fn examples(&self, rows: impl Iterator<Item = u32>) -> anyhow::Result<Vec<Example>> {
-        let text = |name: &str, row: usize| -> anyhow::Result<String> {
-            Ok(self
-                .joined
-                .connections
-                .column(name)?
-                .str()?
-                .get(row)
-                .unwrap_or("unknown")
-                .to_owned())
+    pub(crate) fn examples(&self, rows: impl Iterator<Item = u32>) -> Vec<Example> {
+        let connections = &self.recording.connections;
+        let address = |address, row| {
+            let found = connections.address(address, row);
+            found.map_or_else(|| "unknown".to_owned(), Cow::into_owned)
         };
-        let number = |name: &str, row: usize| -> anyhow::Result<u32> {
-            Ok(self.joined.connections.column(name)?.u32()?.get(row).unwrap_or(0))
-        };
+        let port = |number, row| connections.small(number, row).unwrap_or(0);
         rows.take(EXAMPLES)
-            .map(|row| {
-                let row = row as usize;
-                let ended = self.joined.connections.column("left_established_ns")?.i64()?.get(row);
-                Ok(Example {
-                    local_address: text("local_address", row)?,
-                    local_port: number("local_port", row)?,
-                    remote_address: text("remote_address", row)?,
-                    remote_port: number("remote_port", row)?,
-                    cookie: self.joined.connections.column("cookie")?.u64()?.get(row).unwrap_or(0),
-                    state: text("state", row)?,
-                    left_established_unix_ns: ended.map(|at| self.unix_ns(at)),
-                })
+            .map(|row| row as usize)
+            .map(|row| Example {
+                local_address: address(Address::Local, row),
+                local_port: port(Number::LocalPort, row),
+                remote_address: address(Address::Remote, row),
+                remote_port: port(Number::RemotePort, row),
+                cookie: connections.number(Number::Cookie, row).unwrap_or(0),
+                state: connections.word(Word::State, row).unwrap_or("unknown").to_owned(),
+                left_established_unix_ns: connections
+                    .time(Time::LeftEstablished, row)
+                    .map(|at| self.unix_ns(at)),
             })
             .collect()
     }

@@ -46,19 +46,20 @@ pub(super) fn read(path: &Path, results: &mut ClientResults) -> Result<u64, Inpu
             let (min_ms, mean_ms, max_ms) = (min / 1e3, mean / 1e3, max / 1e3);
             results.round_trip.record_means_ms(line.rtt_count, min_ms, mean_ms, max_ms);
         }
-        results.add_connection(ClientConnection {
+        let connection = ClientConnection {
             started_unix_ns: line.started_unix_ns,
             connected_unix_ns: line.connected_unix_ns,
             upgraded_unix_ns: line.upgraded_unix_ns,
             closed_unix_ns: line.closed_unix_ns,
-            local_address: line.local_address,
+            local_address: line.local_address.and_then(|text| text.parse().ok()),
             local_port: line.local_port,
-            outcome: line.outcome,
+            outcome: results.word(&line.outcome),
             messages_sent: line.messages_sent,
-            ended_by: line.ended_by,
-            end: line.end,
+            ended_by: line.ended_by.map(|word| results.word(&word)),
+            end: line.end.map(|word| results.word(&word)),
             slowest_ms: line.rtt_max_us.map(|us| us / 1e3),
-        });
+        };
+        results.add_connection(connection);
         Ok(())
     })?;
     results.unreadable.append(&mut unreadable);

@@ -108,12 +108,13 @@ impl ColumnMap {
             results.limit("--map: no connect_ms is named, so connect times are not known");
         }
         let upgraded = outcome == "upgraded";
+        let outcome = results.word(&outcome);
         results.add_connection(ClientConnection {
             started_unix_ns,
             connected_unix_ns: None,
             upgraded_unix_ns: (upgraded && connect_ms.is_some()).then_some(connected),
             closed_unix_ns,
-            local_address: cell(&self.local_address),
+            local_address: cell(&self.local_address).and_then(|text| text.parse().ok()),
             local_port,
             outcome,
             messages_sent: sent.unwrap_or(0),

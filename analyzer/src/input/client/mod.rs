@@ -6,8 +6,10 @@ mod lab;
 mod locust;
 pub(crate) mod mapped;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -23,13 +25,13 @@ pub(crate) struct ClientConnection {
     pub(crate) connected_unix_ns: Option<i64>,
     pub(crate) upgraded_unix_ns: Option<i64>,
     pub(crate) closed_unix_ns: Option<i64>,
-    pub(crate) local_address: Option<String>,
+    pub(crate) local_address: Option<IpAddr>,
     pub(crate) local_port: Option<u16>,
     /// `upgraded`, or why not.
-    pub(crate) outcome: String,
+    pub(crate) outcome: Arc<str>,
     pub(crate) messages_sent: u64,
-    pub(crate) ended_by: Option<String>,
-    pub(crate) end: Option<String>,
+    pub(crate) ended_by: Option<Arc<str>>,
+    pub(crate) end: Option<Arc<str>>,
     /// The slowest round trip of its messages.
     pub(crate) slowest_ms: Option<f64>,
 }
@@ -99,6 +101,8 @@ pub(crate) struct ClientResults {
     pub(crate) unreadable: Vec<Unreadable>,
     /// What the formats cannot answer, or answer in their own way.
     pub(crate) limits: BTreeSet<String>,
+    /// Outcomes and ends, each once for all connections.
+    words: HashSet<Arc<str>>,
 }
 
 impl ClientResults {
@@ -114,6 +118,15 @@ impl ClientResults {
         }
     }
 
+    fn word(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.words.get(text) {
+            return Arc::clone(known);
+        }
+        let word: Arc<str> = text.into();
+        self.words.insert(Arc::clone(&word));
+        word
+    }
+
     fn seen_at(&mut self, unix_ns: i64) {
         let (first, last) = self.span_unix_ns.get_or_insert((unix_ns, unix_ns));
         *first = unix_ns.min(*first);
@@ -126,7 +139,7 @@ impl ClientResults {
 
     /// One connection of a format that has a line for each.
     fn add_connection(&mut self, connection: ClientConnection) {
-        let upgraded = connection.outcome == "upgraded";
+        let upgraded = *connection.outcome == *"upgraded";
         self.add_attempts(1, u64::from(upgraded));
         if !upgraded {
             self.add_error(&connection.outcome, 1);

@@ -5,7 +5,7 @@ use super::{Case, Cause, one};
 pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     one(case.having(open, &["closed_right_after_upgrade"]), |claimed| {
         let by_client =
-            claimed.iter().filter(|i| case.attempt(**i).closed_by_remote == Some(true)).count();
+            claimed.iter().filter(|i| case.attempt(**i).closed_by_remote() == Some(true)).count();
         let by_server = claimed.len() - by_client;
         Cause::new(
             "closed_right_after_upgrade",

@@ -15,7 +15,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         return Vec::new();
     }
     let (from_ns, to_ns) = case.span(&claimed);
-    let within = |index: &usize| (from_ns..=to_ns).contains(&case.attempt(*index).start_ns);
+    let within = |index: &usize| (from_ns..=to_ns).contains(&case.attempt(*index).start_ns());
     let front = || case.legs.front.iter().copied();
     let Some(busy_ms) = case.median_ms(front().filter(|i| within(i)), waited_ns) else {
         return Vec::new();
@@ -45,7 +45,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
 }
 
 /// From established to the answer, or to the end.
-fn waited_ns(attempt: &Attempt) -> Option<i64> {
+fn waited_ns(attempt: Attempt<'_>) -> Option<i64> {
     use crate::handshake::attempt::{ESTABLISHED, RESPONSE};
     let until = attempt.at(RESPONSE).or(attempt.left_ns())?;
     Some(until - attempt.at(ESTABLISHED)?)

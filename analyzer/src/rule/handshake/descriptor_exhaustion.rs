@@ -10,21 +10,20 @@ pub(super) const USED_UP: f64 = 0.9;
 
 pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     let waiting = case.having(open, &["never_accepted", "no_response_client_left"]);
+    if waiting.is_empty() {
+        return Vec::new();
+    }
     // Where accepts are only noticed late, an answer proves that one has been.
-    let changes = case.legs.front.iter().flat_map(|index| {
-        let attempt = case.attempt(*index);
-        let served =
-            attempt.at(RESPONSE).filter(|at| attempt.left_ns().is_none_or(|left| at < &left));
-        let up = served.map(|at| (at, 1));
-        let down = served.and(attempt.left_ns()).map(|at| (at, -1));
-        up.into_iter().chain(down)
+    let spans = case.legs.front.iter().filter_map(|index| {
+        let (answered, left) = (case.attempt(*index).at(RESPONSE)?, case.attempt(*index).left_ns());
+        left.is_none_or(|left| answered < left).then_some((answered, left))
     });
-    let held = Timeline::from_changes(0, changes.collect());
-    let peak = held.steps().map(|(_, count)| count).max().unwrap_or(0);
+    let held = Timeline::from_spans(spans);
+    let peak = held.peak().unwrap_or(0);
     // Whatever the limit is, it is the most that were ever held, and was reached all the while.
     let at_limit = |index: &usize| {
-        let start_ns = case.attempt(*index).start_ns;
-        held.extremes(start_ns, start_ns).1 >= peak - (peak / 50).max(1)
+        let start_ns = case.attempt(*index).start_ns();
+        held.at(start_ns) >= peak - (peak / 50).max(1)
     };
     let claimed: Vec<usize> = waiting.iter().copied().filter(at_limit).collect();
     if peak < 10 || claimed.len() * 20 < waiting.len() * 19 {

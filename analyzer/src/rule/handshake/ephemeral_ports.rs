@@ -6,7 +6,7 @@ use crate::report::model::Certainty;
 
 pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     let portless = |index: &usize| {
-        case.attempt(*index).portless || case.upstream(*index).is_some_and(|leg| leg.portless)
+        case.attempt(*index).portless() || case.upstream(*index).is_some_and(|leg| leg.portless())
     };
     one(open.iter().copied().filter(portless).collect(), |claimed| {
         let connects = claimed.len();

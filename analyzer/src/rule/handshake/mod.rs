@@ -29,8 +29,6 @@ mod upstream_unreachable;
 mod wrong_accept;
 mod wrong_path;
 
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 
 use crate::handshake::attempt::{Attempt, Attempts};
@@ -43,7 +41,7 @@ use crate::report::model::Certainty;
 #[derive(Debug)]
 pub(crate) struct Case<'a> {
     pub(crate) recording: &'a Recording,
-    pub(crate) attempts: &'a Attempts,
+    pub(crate) attempts: &'a Attempts<'a>,
     pub(crate) legs: &'a Legs,
 }
 
@@ -102,7 +100,7 @@ pub(crate) fn causes(case: &Case<'_>) -> Vec<Cause> {
         .front
         .iter()
         .copied()
-        .filter(|index| case.attempts.failed(&case.attempts.all[*index]))
+        .filter(|index| case.attempts.get(*index).failed())
         .collect();
     let mut causes: Vec<Cause> = Vec::new();
     for rule in RULES {
@@ -167,18 +165,18 @@ impl Cause {
 }
 
 impl Case<'_> {
-    fn attempt(&self, index: usize) -> &Attempt {
-        &self.attempts.all[index]
+    fn attempt(&self, index: usize) -> Attempt<'_> {
+        self.attempts.get(index)
     }
 
     fn outcome(&self, index: usize) -> &str {
-        self.attempts.outcome(&self.attempts.all[index])
+        self.attempts.get(index).outcome()
     }
 
     /// The shard's side of it, where it was recorded.
-    fn upstream(&self, index: usize) -> Option<&Attempt> {
+    fn upstream(&self, index: usize) -> Option<Attempt<'_>> {
         match self.legs.upstream(index) {
-            Upstream::Leg(upstream) => Some(&self.attempts.all[upstream]),
+            Upstream::Leg(upstream) => Some(self.attempts.get(upstream)),
             Upstream::None | Upstream::NeverTried => None,
         }
     }
@@ -189,11 +187,11 @@ impl Case<'_> {
     }
 
     fn status(&self, index: usize) -> Option<u32> {
-        self.attempt(index).status
+        self.attempt(index).status()
     }
 
     fn upstream_status(&self, index: usize) -> Option<u32> {
-        self.upstream(index)?.status
+        self.upstream(index)?.status()
     }
 
     fn having(&self, open: &[usize], outcomes: &[&str]) -> Vec<usize> {
@@ -214,15 +212,14 @@ impl Case<'_> {
 
     /// How they lie among those that did not fail for another reason.
     fn shape(&self, failures: &[usize]) -> Option<Shape> {
-        let chosen: BTreeSet<usize> = failures.iter().copied().collect();
+        let mut chosen = failures.to_vec();
+        chosen.sort_unstable();
         let among: Vec<usize> = self
             .legs
             .front
             .iter()
             .copied()
-            .filter(|index| {
-                chosen.contains(index) || !self.attempts.failed(&self.attempts.all[*index])
-            })
+            .filter(|index| !self.attempt(*index).failed() || chosen.binary_search(index).is_ok())
             .collect();
         shape::of(self.attempts, &among, failures)
     }
@@ -235,10 +232,10 @@ impl Case<'_> {
     }
 
     /// Median over some attempts, in milliseconds.
-    fn median_ms(
-        &self,
+    fn median_ms<'b>(
+        &'b self,
         indices: impl Iterator<Item = usize>,
-        of: impl Fn(&Attempt) -> Option<i64>,
+        of: impl Fn(Attempt<'b>) -> Option<i64>,
     ) -> Option<f64> {
         let mut times: Vec<i64> = indices.filter_map(|index| of(self.attempt(index))).collect();
         times.sort_unstable();
@@ -257,7 +254,7 @@ impl Case<'_> {
 
     /// When each of them began, from the first to the last.
     fn span(&self, failures: &[usize]) -> (i64, i64) {
-        let starts = || failures.iter().map(|index| self.attempt(*index).start_ns);
+        let starts = || failures.iter().map(|index| self.attempt(*index).start_ns());
         (starts().min().unwrap_or(0), starts().max().unwrap_or(0))
     }
 

@@ -6,11 +6,11 @@ use crate::report::model::Certainty;
 pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     one(case.having(open, &["no_listener"]), |claimed| {
         let (_, last) = case.span(&claimed);
-        let ports: Vec<u32> = claimed.iter().map(|index| case.attempt(*index).port).collect();
+        let ports: Vec<u32> = claimed.iter().map(|index| case.attempt(*index).port()).collect();
         let later = |index: &&usize| {
             let attempt = case.attempt(**index);
-            attempt.start_ns > last
-                && ports.contains(&attempt.port)
+            attempt.start_ns() > last
+                && ports.contains(&attempt.port())
                 && case.outcome(**index) == "upgraded"
         };
         let later = case.legs.front.iter().filter(later).count();

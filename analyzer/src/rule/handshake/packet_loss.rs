@@ -8,19 +8,19 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         .copied()
         .filter(|index| {
             case.outcome(*index) == "syn_ack_timeout"
-                || (case.attempt(*index).retransmits > 0
+                || (case.attempt(*index).retransmits() > 0
                     && matches!(case.outcome(*index), "unknown" | "reset_before_established"))
         })
         .collect();
     one(claimed, |claimed| {
-        let again = claimed.iter().filter(|index| case.attempt(**index).retransmits > 0).count();
+        let again = claimed.iter().filter(|index| case.attempt(**index).retransmits() > 0).count();
         let healthy = case.upgraded();
         let healthy_again = case
             .legs
             .front
             .iter()
             .filter(|index| case.outcome(**index) == "upgraded")
-            .filter(|index| case.attempt(**index).retransmits > 0)
+            .filter(|index| case.attempt(**index).retransmits() > 0)
             .count();
         let mut cause =
             Cause::new("packet_loss", "the handshake's packets were lost on the way", claimed)

@@ -11,7 +11,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         .filter(|index| {
             case.status(*index).is_some_and(headers)
                 || case.upstream_status(*index).is_some_and(headers)
-                || case.upstream(*index).is_some_and(|leg| !leg.asks)
+                || case.upstream(*index).is_some_and(|leg| !leg.asks())
         })
         .collect();
     one(claimed, |claimed| {
@@ -20,7 +20,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
             .filter(|index| case.upstream_status(**index).is_some_and(headers))
             .count();
         let stripped =
-            claimed.iter().filter(|i| case.upstream(**i).is_some_and(|leg| !leg.asks)).count();
+            claimed.iter().filter(|i| case.upstream(**i).is_some_and(|leg| !leg.asks())).count();
         let cause = Cause::new(
             "proxy_headers",
             "the request that arrived was no valid upgrade",

@@ -152,14 +152,10 @@ fn raced(scene: &Scene, shape: &Option<Shape>, claimed: Vec<usize>) -> Cause {
 impl Scene {
     fn of(case: &Case<'_>, refused: &[usize]) -> Self {
         let front = || case.legs.front.iter().map(|index| case.attempt(*index));
-        let ups = front().filter_map(|attempt| Some((attempt.at(UPGRADE)?, 1)));
-        let downs = front().filter_map(|attempt| {
-            attempt.at(UPGRADE)?;
-            Some((attempt.left_ns()?, -1))
-        });
-        let upgraded = Timeline::from_changes(0, ups.chain(downs).collect());
-        let starts = || refused.iter().map(|index| case.attempt(*index).start_ns);
-        let mut counts: Vec<i64> = starts().map(|at| upgraded.extremes(at, at).1).collect();
+        let spans = front().filter_map(|attempt| Some((attempt.at(UPGRADE)?, attempt.left_ns())));
+        let upgraded = Timeline::from_spans(spans);
+        let starts = || refused.iter().map(|index| case.attempt(*index).start_ns());
+        let mut counts: Vec<i64> = starts().map(|at| upgraded.at(at)).collect();
         counts.sort_unstable();
         let (first, last) = case.span(refused);
         let ended = front().filter(|attempt| attempt.at(UPGRADE).is_some());
@@ -180,7 +176,7 @@ impl Scene {
                 counts.get(counts.len() / 2).copied().unwrap_or(0),
                 counts.last().copied().unwrap_or(0),
             ],
-            most_ever: upgraded.steps().map(|(_, count)| count).max().unwrap_or(0),
+            most_ever: upgraded.peak().unwrap_or(0),
             ended_before: ended.filter(|a| a.left_ns().is_some_and(|at| at < last)).count(),
             capacity: near("].capacity"),
             free: near("].available"),

@@ -20,7 +20,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     let between = |index: &usize| {
         let attempt = case.attempt(*index);
         attempt.at(ACCEPTED).is_none()
-            && attempt.start_ns <= to_ns
+            && attempt.start_ns() <= to_ns
             && attempt.left_ns().is_some_and(|left| left >= from_ns)
     };
     let claimed: Vec<usize> =

@@ -11,8 +11,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         .filter(|index| {
             case.outcome(*index) == "upstream_refused"
                 || case.upstream(*index).is_some_and(|upstream| {
-                    upstream.at(ESTABLISHED).is_none()
-                        && case.attempts.outcome(upstream) == "no_listener"
+                    upstream.at(ESTABLISHED).is_none() && upstream.outcome() == "no_listener"
                 })
         })
         .collect();
@@ -41,12 +40,12 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
 /// Upgrades by way of the same upstream ports after the last refusal.
 fn later_upgrades(case: &Case<'_>, refused: &[usize], last_ns: i64) -> usize {
     let ports: std::collections::BTreeSet<u32> =
-        refused.iter().filter_map(|index| Some(case.upstream(*index)?.port)).collect();
+        refused.iter().filter_map(|index| Some(case.upstream(*index)?.port())).collect();
     let later = |index: &&usize| {
         let attempt = case.attempt(**index);
-        attempt.start_ns > last_ns
+        attempt.start_ns() > last_ns
             && case.outcome(**index) == "upgraded"
-            && case.upstream(**index).is_some_and(|upstream| ports.contains(&upstream.port))
+            && case.upstream(**index).is_some_and(|upstream| ports.contains(&upstream.port()))
     };
     case.legs.front.iter().filter(later).count()
 }

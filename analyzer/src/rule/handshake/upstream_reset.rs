@@ -10,7 +10,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         .filter(|index| {
             case.outcome(*index) == "upstream_reset"
                 || case.upstream(*index).is_some_and(|upstream| {
-                    let by_shard = upstream.closed_by_remote == Some(!upstream.passive);
+                    let by_shard = upstream.closed_by_remote() == Some(!upstream.passive());
                     case.status(*index).is_some_and(|status| status >= 500)
                         && upstream.at(ESTABLISHED).is_some()
                         && upstream.at(RESPONSE).is_none()
@@ -22,7 +22,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         let resets = claimed
             .iter()
             .filter_map(|index| case.upstream(*index))
-            .filter(|upstream| case.attempts.outcome(upstream).ends_with("_reset"))
+            .filter(|upstream| upstream.outcome().ends_with("_reset"))
             .count();
         let closes = claimed.len() - resets;
         Cause::new("upstream_reset", "the shard ended the connection instead of answering", claimed)

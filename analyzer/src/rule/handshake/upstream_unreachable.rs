@@ -8,18 +8,17 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     let unanswered = |index: &usize| {
         case.upstream(*index).is_some_and(|upstream| {
             upstream.at(ESTABLISHED).is_none()
-                && !upstream.portless
-                && case.attempts.outcome(upstream) != "no_listener"
+                && !upstream.portless()
+                && upstream.outcome() != "no_listener"
         })
     };
     let claimed: Vec<usize> =
         case.refused_for_now(open).into_iter().filter(|index| unanswered(index)).collect();
     one(claimed, |claimed| {
         let upstream = || claimed.iter().filter_map(|index| case.upstream(*index));
-        let full = upstream()
-            .filter(|leg| case.attempts.outcome(leg) == "syn_dropped_accept_queue_full")
-            .count();
-        let again = upstream().filter(|leg| leg.retransmits > 0).count();
+        let full =
+            upstream().filter(|leg| leg.outcome() == "syn_dropped_accept_queue_full").count();
+        let again = upstream().filter(|leg| leg.retransmits() > 0).count();
         let waited = case.median_ms(claimed.iter().copied(), Attempt::answer_ns).unwrap_or(0.0);
         let evidence = format!(
             "{} SYNs to shards got neither SYN-ACK nor RST; {again} were sent again",
