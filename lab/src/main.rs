@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod error;
 mod fault;
+mod generate;
 mod http;
 mod net;
 mod process;
@@ -68,6 +69,7 @@ fn run(command: Command) -> anyhow::Result<()> {
                     None => balancer::run(&args.into(), json, stopped).await,
                 }
             }
+            Command::Generate(args) => tokio::task::block_in_place(|| generate::run(&args.into())),
             Command::Churn(args) => {
                 let json = args.json;
                 let totals = tokio::task::block_in_place(|| churn::run(&args.into()))?;

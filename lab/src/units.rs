@@ -59,6 +59,17 @@ fn ramp_expected(text: &str) -> String {
     format!("`{text}` is no ramp: expected a rate such as 100/s, or a duration such as 10s")
 }
 
+/// How many: `1000`, `50k`, `10M`.
+pub(crate) fn count(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.as_bytes().last() {
+        Some(b'k') => (&text[..text.len() - 1], 1_000),
+        Some(b'M') => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    number.ok_or_else(|| format!("`{text}` is no number: expected one such as 1000, 50k or 10M"))
+}
+
 /// How many of those that come by are taken: `45`, `4.5%`, or `all`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Amount {
@@ -161,6 +172,14 @@ mod tests {
         assert_eq!(name_and_amount("rst:45"), Ok(("rst", Amount::Count(45))));
         assert_eq!(name_and_amount("rst"), Ok(("rst", Amount::All)));
         assert!("101%".parse::<Amount>().unwrap_err().contains("expected a count"));
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(["7", "50k", "10M"].map(count), [Ok(7), Ok(50_000), Ok(10_000_000)]);
+        for wrong in ["", "k", "1.5M", "-1", "10G", "99999999999999999M"] {
+            assert!(count(wrong).unwrap_err().contains("10M"), "{wrong}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::fault::Side;
 
 mod balance;
 mod churn;
+mod generate;
 mod load;
 mod run;
 mod serve;
@@ -14,6 +15,7 @@ mod token;
 
 pub(crate) use balance::Balance;
 pub(crate) use churn::Churn;
+pub(crate) use generate::Generate;
 pub(crate) use load::Load;
 pub(crate) use run::Run;
 pub(crate) use serve::Serve;
@@ -128,6 +130,14 @@ Examples:
 
 Exit code 99 if a connection could not be opened.")]
     Churn(Churn),
+
+    /// A capture of any size, made up, with client results and the answers that must be found in it
+    #[command(after_help = "\
+Examples:
+  lab generate --connections 100k -o /tmp/made
+  lab generate --connections 10M --clients 1M --health 3600 -o /tmp/large
+  analyzer report /tmp/large/capture --client /tmp/large/clients.jsonl -o /tmp/report")]
+    Generate(Generate),
 }
 
 #[cfg(test)]
