@@ -15,6 +15,7 @@ use crate::command::{self, say};
 use crate::{build_ebpf, paths, setup};
 
 mod agent;
+mod analysis;
 mod capture;
 mod cpu;
 mod crowd;
@@ -61,7 +62,7 @@ struct Topic {
     measure: fn(&Context) -> Result<Vec<Row>>,
 }
 
-const TOPICS: [Topic; 5] = [
+const TOPICS: [Topic; 6] = [
     Topic {
         name: "server",
         title: "What a busy server notices",
@@ -96,6 +97,13 @@ const TOPICS: [Topic; 5] = [
         builds: &[],
         quick: false,
         measure: size::measure,
+    },
+    Topic {
+        name: "analysis",
+        title: "How long an analysis of the largest runs is waited for",
+        builds: &["analyzer"],
+        quick: false,
+        measure: analysis::measure,
     },
 ];
 
