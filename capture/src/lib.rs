@@ -3,6 +3,7 @@
 
 pub mod cell;
 mod compat;
+pub mod copy;
 pub mod meta;
 pub mod reader;
 pub mod schema;

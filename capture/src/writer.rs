@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::MetadataVersion;
@@ -52,11 +53,15 @@ impl WriteError {
     }
 }
 
+/// Where a capture goes that is not written to a directory of this host: called with a file's name,
+/// and with whole messages to append to it (for [`META_FILE`], with what replaces it).
+pub type Send = dyn Fn(&str, &[u8]) -> io::Result<()> + std::marker::Send + Sync;
+
 /// An open capture. Dropping it loses the rows since the last flush, and leaves a capture that reads
 /// as one that was cut off.
 #[derive(Debug)]
 pub struct CaptureWriter {
-    dir: PathBuf,
+    place: Place,
     connections: TableWriter<ConnectionColumns>,
     counts: TableWriter<CountColumns>,
     health: TableWriter<HealthColumns>,
@@ -75,31 +80,34 @@ impl CaptureWriter {
     /// # Errors
     /// Refuses a directory that has anything in it, so that no two recordings mix.
     pub fn create(dir: &Path, meta: &Meta) -> Result<Self, WriteError> {
-        let failed = |error| WriteError::Create { path: dir.to_path_buf(), error };
-        fs::create_dir_all(dir).map_err(failed)?;
-        if fs::read_dir(dir).map_err(failed)?.next().is_some() {
-            return Err(WriteError::NotEmpty(dir.to_path_buf()));
-        }
-        let writer = Self {
-            dir: dir.to_path_buf(),
-            connections: TableWriter::create(dir, Table::Connections)?,
-            counts: TableWriter::create(dir, Table::Counts)?,
-            health: TableWriter::create(dir, Table::Health)?,
-            kernel: TableWriter::create(dir, Table::Kernel)?,
-            loss: TableWriter::create(dir, Table::Loss)?,
-            clock: TableWriter::create(dir, Table::Clock)?,
-            containers: TableWriter::create(dir, Table::Containers)?,
-            metrics: TableWriter::create(dir, Table::Metrics)?,
-            listings: TableWriter::create(dir, Table::Listings)?,
-            listed: TableWriter::create(dir, Table::Listed)?,
-        };
-        write_meta(dir, meta)?;
-        Ok(writer)
+        empty_dir(dir)?;
+        Self::begin(Place::Dir(dir.to_path_buf()), meta)
     }
 
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// Hands everything to `send`, which [`crate::copy::Copy`] can make a directory of elsewhere.
+    ///
+    /// # Errors
+    /// Those of `send`.
+    pub fn stream(send: Arc<Send>, meta: &Meta) -> Result<Self, WriteError> {
+        Self::begin(Place::Elsewhere(send), meta)
+    }
+
+    fn begin(place: Place, meta: &Meta) -> Result<Self, WriteError> {
+        let writer = Self {
+            connections: TableWriter::create(&place, Table::Connections)?,
+            counts: TableWriter::create(&place, Table::Counts)?,
+            health: TableWriter::create(&place, Table::Health)?,
+            kernel: TableWriter::create(&place, Table::Kernel)?,
+            loss: TableWriter::create(&place, Table::Loss)?,
+            clock: TableWriter::create(&place, Table::Clock)?,
+            containers: TableWriter::create(&place, Table::Containers)?,
+            metrics: TableWriter::create(&place, Table::Metrics)?,
+            listings: TableWriter::create(&place, Table::Listings)?,
+            listed: TableWriter::create(&place, Table::Listed)?,
+            place,
+        };
+        writer.place.write_meta(meta)?;
+        Ok(writer)
     }
 
     pub fn connections(&mut self, rows: &[ConnectionRow]) -> Result<(), WriteError> {
@@ -172,7 +180,7 @@ impl CaptureWriter {
         summary.add(self.metrics.finish()?);
         summary.add(self.listings.finish()?);
         summary.add(self.listed.finish()?);
-        write_meta(&self.dir, meta)?;
+        self.place.write_meta(meta)?;
         Ok(summary)
     }
 }
@@ -191,10 +199,43 @@ impl Summary {
     }
 }
 
+/// Where the files are.
+enum Place {
+    Dir(PathBuf),
+    Elsewhere(Arc<Send>),
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::Dir(dir) => dir.fmt(f),
+            Place::Elsewhere(_) => f.write_str("elsewhere"),
+        }
+    }
+}
+
+impl Place {
+    fn write_meta(&self, meta: &Meta) -> Result<(), WriteError> {
+        match self {
+            Place::Dir(dir) => write_meta(dir, meta),
+            Place::Elsewhere(send) => text_of(meta)
+                .map_err(io::Error::from)
+                .and_then(|text| send(META_FILE, &text))
+                .map_err(|error| WriteError::Create { path: META_FILE.into(), error }),
+        }
+    }
+}
+
+/// Where one table's messages go.
+enum Sink {
+    File(File),
+    Elsewhere(Arc<Send>),
+}
+
 struct TableWriter<C> {
     table: Table,
     path: PathBuf,
-    file: File,
+    sink: Sink,
     columns: C,
     buffered_rows: usize,
     written_rows: u64,
@@ -215,10 +256,16 @@ impl<C> std::fmt::Debug for TableWriter<C> {
 }
 
 impl<C: Default> TableWriter<C> {
-    fn create(dir: &Path, table: Table) -> Result<Self, WriteError> {
-        let path = dir.join(table.file_name());
-        let file = File::create_new(&path)
-            .map_err(|error| WriteError::Create { path: path.clone(), error })?;
+    fn create(place: &Place, table: Table) -> Result<Self, WriteError> {
+        let (path, sink) = match place {
+            Place::Dir(dir) => {
+                let path = dir.join(table.file_name());
+                let file = File::create_new(&path)
+                    .map_err(|error| WriteError::Create { path: path.clone(), error })?;
+                (path, Sink::File(file))
+            }
+            Place::Elsewhere(send) => (table.file_name().into(), Sink::Elsewhere(Arc::clone(send))),
+        };
         // Batches of one second are small: padding to the default 64 bytes would double them.
         let encoder = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
             .and_then(|options| {
@@ -228,7 +275,7 @@ impl<C: Default> TableWriter<C> {
         let mut writer = Self {
             table,
             path,
-            file,
+            sink,
             columns: C::default(),
             buffered_rows: 0,
             written_rows: 0,
@@ -267,20 +314,27 @@ impl<C: Default> TableWriter<C> {
             .finish()
             .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
         self.write_out(0)?;
-        self.file.sync_all().map_err(|error| self.failed(0, error))?;
+        if let Sink::File(file) = &self.sink {
+            file.sync_all().map_err(|error| self.failed(0, error))?;
+        }
         Ok((self.table, self.written_rows, self.written_bytes))
     }
 
     /// Moves what the encoder made into the file.
     fn write_out(&mut self, rows: u64) -> Result<(), WriteError> {
         let message = self.encoder.get_mut();
-        let result = self.file.write_all(message);
+        let result = match &mut self.sink {
+            Sink::File(file) => file.write_all(message),
+            Sink::Elsewhere(send) => send(&self.table.file_name(), message),
+        };
         let length = message.len() as u64;
         message.clear();
         if let Err(error) = result {
             // What reached the file of this message goes again: a file that ends with a whole message
             // needs no repair. If even that fails, the reader stops at the last whole one.
-            let _ = self.file.set_len(self.written_bytes);
+            if let Sink::File(file) = &self.sink {
+                let _ = file.set_len(self.written_bytes);
+            }
             return Err(self.failed(rows, error));
         }
         self.written_rows += rows;
@@ -298,15 +352,29 @@ impl<C: Default> TableWriter<C> {
     }
 }
 
+/// Makes the directory, and refuses one that has anything in it.
+pub(crate) fn empty_dir(dir: &Path) -> Result<(), WriteError> {
+    let failed = |error| WriteError::Create { path: dir.to_path_buf(), error };
+    fs::create_dir_all(dir).map_err(failed)?;
+    if fs::read_dir(dir).map_err(failed)?.next().is_some() {
+        return Err(WriteError::NotEmpty(dir.to_path_buf()));
+    }
+    Ok(())
+}
+
+fn text_of(meta: &Meta) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(meta)?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 /// Replaces `meta.json` in one step: a reader sees the old or the new one, never half of either.
-fn write_meta(dir: &Path, meta: &Meta) -> Result<(), WriteError> {
+pub(crate) fn write_meta(dir: &Path, meta: &Meta) -> Result<(), WriteError> {
     let path = dir.join(META_FILE);
     let half = dir.join("meta.json.new");
     let write = || -> io::Result<()> {
         let mut file = File::create(&half)?;
-        let mut text = serde_json::to_vec_pretty(meta)?;
-        text.push(b'\n');
-        file.write_all(&text)?;
+        file.write_all(&text_of(meta)?)?;
         file.sync_all()?;
         fs::rename(&half, &path)
     };

@@ -4,15 +4,17 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::machine::{Need, require, tool};
 use e2e::net::{Cable, Place};
 use e2e::nobody;
-use e2e::peer::Peer;
+use e2e::peer::{Peer, Reaped};
 use e2e::probe::{self, Agent, Of};
-use e2e::process::{Finished, finish};
+use e2e::process::{Finished, Running, Signal, binary, finish};
 use e2e::scratch::Scratch;
+use e2e::terminal::Terminal;
 use e2e::truth::wait_equal;
 use serde_json::Value;
 
@@ -40,10 +42,16 @@ impl Guarded {
     }
 
     /// A command of somebody who has nothing but the token and the certificate.
-    fn laptop(&self, arguments: &[&str]) -> Finished {
+    fn laptop_command(&self, arguments: &[&str]) -> Command {
         let mut command = nobody::command(&self.scratch, "probe");
         command.args(arguments).args(["--remote", &format!("https://{}", Agent::LISTEN)]);
-        finish(command.args(["--token-file", "token", "--ca", "cert.pem"]))
+        let [token, cert] = ["token", "cert.pem"].map(|name| self.scratch.join(name));
+        command.args(["--token-file", &token, "--ca", &cert]);
+        command
+    }
+
+    fn laptop(&self, arguments: &[&str]) -> Finished {
+        finish(&mut self.laptop_command(arguments))
     }
 }
 
@@ -93,6 +101,57 @@ fn another_host_gets_the_same_answers() {
     let unknown = vm.laptop(&["count", "--container", "nope"]);
     assert_eq!(unknown.code, Some(2), "{unknown}");
     assert!(unknown.stderr.starts_with("probe: no such container: \"nope\"\n"), "{unknown}");
+}
+
+#[test]
+fn another_host_records_and_looks_on() {
+    let needs = [Need::Bpf, Need::Program("openssl"), Need::Program("tmux")];
+    let Some(_machine) = require(&needs) else { return };
+    let cable = Cable::new();
+    let mut server = Peer::start(&cable.server.place());
+    let mut client = Peer::start(&cable.client.place());
+    server.listen("0.0.0.0:8080");
+    let vm = Guarded::start();
+    client.connect("10.77.0.1:8080", 23);
+    server.wait_held(23);
+
+    let capture = vm.scratch.join("capture");
+    let arguments = ["record", "-o", &capture, "--port", "8080", "--role", "passive", "--json"];
+    let recording = Running::start(&mut vm.laptop_command(&arguments));
+    recording.wait_stderr("recording");
+    client.connect("10.77.0.1:8080", 20);
+    server.wait_held(43);
+    client.fin(17);
+    server.wait_reaped(Reaped { fin: 17, ..Reaped::default() });
+    let mut top = vm.laptop_command(&["top", "--port", "8080", "--role", "passive"]);
+    let terminal = Terminal::start(80, 24, &top);
+    let shown = |screen: &str| screen.split_whitespace().collect::<Vec<_>>().join(" ");
+    terminal.wait("the service", |screen| shown(screen).contains("8080 passive 26 "));
+    terminal.keys(&["c"]);
+    terminal.wait("its connections", |screen| screen.contains("8080 passive: 26 connections"));
+    terminal.keys(&["q"]);
+    assert_eq!(terminal.exit_code(), 0);
+
+    let recorded = recording.stop(Signal::INT);
+    assert_eq!(recorded.code, Some(130), "{recorded}");
+    assert_eq!(json(&recorded.stdout)["rows"]["connections"], 43, "{recorded}");
+    let mut rows = Command::new(binary("analyzer"));
+    rows.args(["connections", &capture, "--json"]);
+    let rows = finish(&mut rows).success("analyzer connections");
+    let rows: Vec<Value> = rows.lines().map(json).collect();
+    let number = |fits: &dyn Fn(&Value) -> bool| rows.iter().filter(|row| fits(row)).count();
+    assert_eq!(rows.len(), 43);
+    assert_eq!(number(&|row| row["closed_by"] == "remote" && row["closed_how"] == "fin"), 17);
+    assert_eq!(number(&|row| row["state"] == "established"), 26);
+
+    let asked = vm.laptop(&["record", "-o", "other", "--health", "http://127.0.0.1:1/health"]);
+    assert_eq!(asked.code, Some(2), "{asked}");
+    assert!(asked.stderr.contains("probe serve --health URL"), "{asked}");
+    // An agent that goes takes the view along, and the screen says so.
+    let terminal = Terminal::start(80, 24, top.arg("--role").arg("active"));
+    terminal.wait("the service", |screen| shown(screen).contains("8080 active 26 "));
+    drop(vm.agent);
+    assert_eq!(terminal.exit_code(), 2);
 }
 
 #[test]

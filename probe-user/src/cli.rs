@@ -240,6 +240,41 @@ impl Metrics {
     }
 }
 
+/// What a server is asked, and how often.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Questions {
+    #[command(flatten)]
+    pub(crate) health: Health,
+
+    #[command(flatten)]
+    pub(crate) metrics: Metrics,
+
+    /// The server's own list of its connections, as JSON
+    #[arg(long, value_name = "URL", help_heading = "Table")]
+    pub(crate) table: Option<HealthUrl>,
+
+    /// Where in the list the peer's address and port stand
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Table",
+        default_value = ".connections[].peer",
+        requires = "table"
+    )]
+    pub(crate) peer: PeerPath,
+
+    /// Time between requests
+    #[arg(long, value_name = "1s", default_value = "1s", value_parser = interval)]
+    pub(crate) interval: Duration,
+}
+
+impl Questions {
+    /// True if there is nothing to ask.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.health.health.is_none() && self.metrics.metrics.is_none() && self.table.is_none()
+    }
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   sudo probe watch --health http://127.0.0.1:3005/health
@@ -313,9 +348,11 @@ pub(crate) struct Watch {
   sudo probe record -o capture --port 3005 --duration 10m
   sudo probe record -o capture --health http://127.0.0.1:3005/health \\
       --metrics http://127.0.0.1:3005/metrics --table http://127.0.0.1:3005/connections
+  probe record -o capture --remote https://vm:9464 --token-file token --port 3005 --duration 10m
   analyzer report capture
 
-Records until Ctrl-C, SIGTERM or --duration; \"recording to DIR\" on stderr says that it has begun.")]
+Records until Ctrl-C, SIGTERM or --duration; \"recording to DIR\" on stderr says that it has begun.
+With --remote the other host's agent records, and asks the URLs that it was started with.")]
 pub(crate) struct Record {
     /// A new or empty directory for the capture
     #[arg(short, long, value_name = "DIR")]
@@ -325,28 +362,7 @@ pub(crate) struct Record {
     pub(crate) filter: Filter,
 
     #[command(flatten)]
-    pub(crate) health: Health,
-
-    #[command(flatten)]
-    pub(crate) metrics: Metrics,
-
-    /// The server's own list of its connections, as JSON
-    #[arg(long, value_name = "URL", help_heading = "Table")]
-    pub(crate) table: Option<HealthUrl>,
-
-    /// Where in the list the peer's address and port stand
-    #[arg(
-        long,
-        value_name = "PATH",
-        help_heading = "Table",
-        default_value = ".connections[].peer",
-        requires = "table"
-    )]
-    pub(crate) peer: PeerPath,
-
-    /// Time between requests
-    #[arg(long, value_name = "1s", default_value = "1s", value_parser = interval)]
-    pub(crate) interval: Duration,
+    pub(crate) asked: Questions,
 
     /// Stop after this long
     #[arg(long, value_name = "10m", value_parser = humantime::parse_duration)]
@@ -359,6 +375,9 @@ pub(crate) struct Record {
     /// Print a JSON summary at the end
     #[arg(long)]
     pub(crate) json: bool,
+
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 #[derive(Args, Debug)]
@@ -366,6 +385,7 @@ pub(crate) struct Record {
   sudo probe top
   sudo probe top --port 3005,3002-3004
   sudo probe top --health http://127.0.0.1:3005/health
+  probe top --remote https://vm:9464 --token-file token
   probe top --replay capture
 
 Keys: arrows select, Enter goes into a port and then into its connections, Esc back, s sorts,
@@ -385,6 +405,9 @@ pub(crate) struct Top {
     /// Show this capture instead of the kernel
     #[arg(long, value_name = "DIR", conflicts_with_all = ["health", "interval"])]
     pub(crate) replay: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 #[derive(Args, Debug)]
@@ -396,7 +419,8 @@ pub(crate) struct Top {
   sudo probe serve --listen 0.0.0.0:9464 --token-file token --tls-cert cert.pem --tls-key key.pem
   curl -s --cacert cert.pem -H \"Authorization: Bearer $(cat token)\" https://vm:9464/metrics
 
-A browser asks for a name and a password: any name, and the token. A token has at least 16
+What --health, --metrics and --table name is asked while somebody looks at the page (the health) or
+records with `probe record --remote`. A browser asks for a name and a password: any name, and the token. A token has at least 16
 characters, for example from: openssl rand -hex 32 > token")]
 pub(crate) struct Serve {
     #[command(flatten)]
@@ -407,11 +431,7 @@ pub(crate) struct Serve {
     pub(crate) counts_only: bool,
 
     #[command(flatten)]
-    pub(crate) health: Health,
-
-    /// Time between health requests, which are made while somebody looks at the page
-    #[arg(long, value_name = "2s", default_value = "2s", value_parser = interval)]
-    pub(crate) interval: Duration,
+    pub(crate) asked: Questions,
 }
 
 /// Where the agent's HTTP side is, and for whom.

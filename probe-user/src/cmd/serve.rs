@@ -1,8 +1,7 @@
 //! `probe serve`: the agent.
 
 use std::{
-    fs, future::IntoFuture, os::unix::fs::PermissionsExt, path::Path, str::FromStr, sync::Arc,
-    time::Duration,
+    fs, future::IntoFuture, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration,
 };
 
 use anyhow::Context;
@@ -14,7 +13,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    cli::{Command, Listen, Serve},
+    cli::{Command, Listen, Questions, Serve},
     config::{self, Settings},
     error::Error,
     exit::Exit,
@@ -24,7 +23,6 @@ use crate::{
         lock::Lock,
         token::Token,
     },
-    health::{path::FieldPath, poller::Poller},
     identity::Identity,
     kernel,
     page::{Page, Subject},
@@ -38,7 +36,17 @@ const PROGRAMS: &str = "/run/groundtruth/programs";
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
 /// Keys that take effect when the settings are read again; the others wait for a restart.
-const RELOADED: [&str; 5] = ["ca", "health", "health_timeout", "interval", "reported"];
+const RELOADED: [&str; 9] = [
+    "ca",
+    "health",
+    "health_timeout",
+    "interval",
+    "metric",
+    "metrics",
+    "peer",
+    "reported",
+    "table",
+];
 
 pub(crate) async fn run(
     socket: &Path,
@@ -51,7 +59,7 @@ pub(crate) async fn run(
     let mut signals = Signals::catch()?;
     let _socket = Lock::take(socket)?;
     let _programs = Lock::take(Path::new(PROGRAMS))?;
-    // Asked before the programs are loaded, so that a port in use costs nothing.
+    // Questions before the programs are loaded, so that a port in use costs nothing.
     let tcp = TcpListener::bind(listen).await.map_err(|error| {
         Error::input(
             format!("cannot listen on {listen}: {error}"),
@@ -68,13 +76,13 @@ pub(crate) async fn run(
     let unix = bind(socket)?;
     settle_now_and_then(Arc::clone(&source));
     let identity = Arc::new(Identity::new()?);
-    let (wish, health) = watch::channel(health(arguments)?);
+    let (wish, asked) = watch::channel(arguments.asked.clone());
     let page = Page::start(Subject {
         source: Arc::clone(&source),
         identity: Arc::clone(&identity),
-        health,
+        asked: asked.clone(),
     });
-    let agent = Agent::new(source, identity);
+    let agent = Agent::new(source, identity, asked);
     let scheme = if tls.is_some() { "https" } else { "http" };
     eprintln!("probe: listening on {scheme}://{} and {}", tcp.local_addr()?, socket.display());
 
@@ -98,18 +106,11 @@ pub(crate) async fn run(
     Ok(stop.exit())
 }
 
-/// The server whose report the page shows.
-fn health(arguments: &Serve) -> anyhow::Result<Option<(Poller, Duration)>> {
-    // Nothing of what a balancer says of its shards is shown on the page.
-    let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
-    Ok(arguments.health.poller(&shards).map(|poller| (poller, arguments.interval)))
-}
-
 /// Reads the settings again at every SIGHUP. What counts is not touched by it, so nothing is lost.
 async fn reload_on(
     mut hangups: Signal,
     mut settings: Settings,
-    wish: &watch::Sender<Option<(Poller, Duration)>>,
+    wish: &watch::Sender<Questions>,
 ) -> anyhow::Result<Exit> {
     while hangups.recv().await.is_some() {
         let cli = match config::load("serve") {
@@ -125,7 +126,7 @@ async fn reload_on(
         if !now.is_empty()
             && let Some(Command::Serve(arguments)) = &cli.command
         {
-            wish.send_replace(health(arguments)?);
+            wish.send_replace(arguments.asked.clone());
         }
         let named = |keys: &[String]| match keys {
             [] => "nothing".to_owned(),

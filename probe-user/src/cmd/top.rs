@@ -5,7 +5,6 @@ use std::{
     path::Path,
     str::FromStr,
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::sync::{mpsc, watch};
@@ -16,10 +15,8 @@ use crate::{
     exit::Exit,
     health::path::FieldPath,
     identity::Identity,
-    truth::{
-        choose::{self, Need},
-        source::Backend,
-    },
+    remote::{asked_there, client::Client, view},
+    truth::choose::{self, Need},
     tui::{
         self, Feed, Title,
         live::{self, Live},
@@ -28,8 +25,6 @@ use crate::{
     watch::population::Population,
 };
 
-/// Between two samples of the counts.
-const INTERVAL: Duration = Duration::from_secs(1);
 /// Updates that wait for a slow terminal.
 const BACKLOG: usize = 1024;
 
@@ -51,22 +46,23 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
         let title = Title { host: replay.host().to_owned(), backend: replay.backend().to_owned() };
         return tui::run(Feed::Replay(Box::new(replay)), title).await;
     }
+    let (wish, wished) = watch::channel(None);
+    if let Some(agent) = Client::of(&arguments.remote, &arguments.health.trust)? {
+        if arguments.health.health.is_some() {
+            return Err(asked_there().into());
+        }
+        let (sender, updates) = mpsc::channel(BACKLOG);
+        let title = view::start(agent, &arguments.filter, sender, wished).await?;
+        return tui::run(Feed::Live { updates, wish }, title).await;
+    }
     let source = choose::open(socket, Need::Any)?;
     let identity = Arc::new(Identity::new()?);
     let slots = source.slots()?;
     identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
     arguments.filter.check_containers(&identity)?;
-    let title = Title {
-        host: std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .map_or_else(|_| "this host".into(), |name| name.trim().to_owned()),
-        backend: match source.backend() {
-            Backend::Ebpf => "ebpf".into(),
-            Backend::SockDiag => "sock_diag".into(),
-        },
-    };
+    let title = Title { host: host(), backend: source.backend().name().into() };
 
     let (sender, updates) = mpsc::channel(BACKLOG);
-    let (wish, wished) = watch::channel(None);
     // Nothing of what a balancer says of its shards is shown here.
     let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
     if let Some(poller) = arguments.health.poller(&shards) {
@@ -80,7 +76,14 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
         population.check_ports()?;
         tokio::spawn(live::ask(poller, population, arguments.interval, sender.clone()));
     }
-    let live = Live { source, identity, filter: arguments.filter, interval: INTERVAL };
+    let open_every = live::OPEN_EVERY;
+    let live = Live { source, identity, filter: arguments.filter, open_every };
     tokio::spawn(live.run(sender, wished));
     tui::run(Feed::Live { updates, wish }, title).await
+}
+
+/// This host's name.
+pub(crate) fn host() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "this host".into(), |name| name.trim().to_owned())
 }

@@ -19,22 +19,25 @@ use axum::{
     },
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{delete, get, post},
 };
 use hyper::body::{Bytes, Frame};
 use probe_common::{key::CountSlot, state::role};
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc::Receiver},
+    sync::{Semaphore, mpsc::Receiver, watch},
 };
 
 use super::{
     classic,
     json::{ConnectionList, Counts, SCHEMA_VERSION},
     prometheus,
+    recordings::{self, Recordings},
     token::{self, Token},
+    view,
 };
 use crate::{
+    cli::Questions,
     cmd::{
         connections::{self, Wanted},
         count,
@@ -59,14 +62,29 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// What the handlers share.
 pub(crate) struct Agent {
-    source: Arc<dyn Source>,
-    identity: Arc<Identity>,
+    pub(super) source: Arc<dyn Source>,
+    pub(super) identity: Arc<Identity>,
+    /// What a recording asks, beside the kernel.
+    pub(super) asked: watch::Receiver<Questions>,
+    pub(super) recordings: Recordings,
+    pub(super) views: Arc<Semaphore>,
     slots: Semaphore,
 }
 
 impl Agent {
-    pub(crate) fn new(source: Arc<dyn Source>, identity: Arc<Identity>) -> Arc<Self> {
-        Arc::new(Self { source, identity, slots: Semaphore::new(CONCURRENT) })
+    pub(crate) fn new(
+        source: Arc<dyn Source>,
+        identity: Arc<Identity>,
+        asked: watch::Receiver<Questions>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            identity,
+            asked,
+            recordings: Recordings::default(),
+            views: Arc::new(Semaphore::new(view::MOST)),
+            slots: Semaphore::new(CONCURRENT),
+        })
     }
 
     async fn refresh(&self, slots: &[CountSlot]) {
@@ -85,6 +103,9 @@ impl Agent {
 /// For the TCP listener: nothing raw, and only for who may ask.
 pub(crate) fn public(agent: Arc<Agent>, page: &Arc<Page>, token: Option<Arc<Token>>) -> Router {
     routes(&agent)
+        .route("/v1/recordings", post(recordings::begin))
+        .route("/v1/recordings/{number}", delete(recordings::stop))
+        .route("/v1/top", get(view::feed))
         .merge(page.routes())
         .layer(middleware::from_fn_with_state(token, token::check))
         .with_state(agent)
@@ -124,7 +145,7 @@ async fn bound(State(agent): State<Arc<Agent>>, request: Request, next: Next) ->
 }
 
 /// A failure to ask the kernel, or a filter that is none.
-enum Refused {
+pub(super) enum Refused {
     Query(String),
     /// What it is about, and what to do next.
     Input(String, String),
@@ -159,7 +180,7 @@ impl IntoResponse for Refused {
     }
 }
 
-type Parameters = Query<HashMap<String, String>>;
+pub(super) type Parameters = Query<HashMap<String, String>>;
 
 async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<Response, Refused> {
     let (slots, counts) = agent.counts(&Filter::default()).await?;

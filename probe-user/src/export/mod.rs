@@ -7,5 +7,7 @@ pub(crate) mod json;
 pub(crate) mod listener;
 pub(crate) mod lock;
 pub(crate) mod prometheus;
+pub(crate) mod recordings;
 pub(crate) mod stream;
 pub(crate) mod token;
+pub(crate) mod view;

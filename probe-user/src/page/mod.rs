@@ -21,25 +21,23 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use self::picture::Picture;
 use crate::{
-    export::stream::Chunks,
+    cli::Questions,
+    export::{listener::Endless, stream::Chunks},
     filter::Filter,
-    health::poller::Poller,
     identity::Identity,
     truth::source::Source,
     tui::{
         board::Board,
         live::{self, Live, Update},
     },
-    watch::population::Population,
 };
 
 /// Browsers that are served at the same time; more are turned away.
 const VIEWERS: usize = 64;
-const INTERVAL: Duration = Duration::from_secs(1);
+/// After a failure.
+const PAUSE: Duration = Duration::from_secs(10);
 /// Between two looks whether anybody is there.
 const IDLE: Duration = Duration::from_millis(500);
-/// Updates that may wait.
-const BACKLOG: usize = 1024;
 
 /// Nothing from elsewhere runs or loads in the page, and it goes into nobody's frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
@@ -56,8 +54,8 @@ pub(crate) struct Page {
 pub(crate) struct Subject {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) identity: Arc<Identity>,
-    /// The server that is asked what it holds, and how often; another one from one moment to the next.
-    pub(crate) health: watch::Receiver<Option<(Poller, Duration)>>,
+    /// Which server is asked what it holds, and how often; another one from one moment to the next.
+    pub(crate) asked: watch::Receiver<Questions>,
 }
 
 impl Page {
@@ -74,7 +72,7 @@ impl Page {
                         && let Err(error) = page.gather(&mut subject).await
                     {
                         eprintln!("probe: the page has no numbers: {error:#}");
-                        tokio::time::sleep(INTERVAL * 10).await;
+                        tokio::time::sleep(PAUSE).await;
                     }
                 }
             }
@@ -84,28 +82,18 @@ impl Page {
 
     /// Gathers until nobody looks any more, or another server is to be asked.
     async fn gather(&self, subject: &mut Subject) -> anyhow::Result<()> {
-        let (sender, mut updates) = mpsc::channel(BACKLOG);
-        let (_wish, wished) = watch::channel(None);
-        let health = subject.health.borrow_and_update().clone();
-        if let Some((poller, interval)) = health {
-            let population = Population::new(
-                Arc::clone(&subject.source),
-                Arc::clone(&subject.identity),
-                Filter::default(),
-                Some(poller.target.url.port),
-            )?;
-            tokio::spawn(live::ask(poller, population, interval, sender.clone()));
-        }
+        let (_no_wish, wished) = watch::channel(None);
+        let questions = subject.asked.borrow_and_update().clone();
         let live = Live {
             source: Arc::clone(&subject.source),
             identity: Arc::clone(&subject.identity),
             filter: Filter::default(),
-            interval: INTERVAL,
+            open_every: live::OPEN_EVERY,
         };
-        tokio::spawn(live.run(sender, wished));
+        let mut updates = live::start(live, &questions, wished)?;
         let mut board = Board::default();
         let is_asked_for = || self.pictures.receiver_count() > 0;
-        while is_asked_for() && !subject.health.has_changed().unwrap_or(false) {
+        while is_asked_for() && !subject.asked.has_changed().unwrap_or(false) {
             let Some(update) = updates.recv().await else {
                 anyhow::bail!("the feed ended by itself");
             };
@@ -165,6 +153,8 @@ impl Page {
             (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
             (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         ];
-        (headers, Body::new(Chunks::new(chunks))).into_response()
+        let mut response = (headers, Body::new(Chunks::new(chunks))).into_response();
+        response.extensions_mut().insert(Endless);
+        response
     }
 }

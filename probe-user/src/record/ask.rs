@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::Record,
+    cli::Questions,
     error::Error,
     filter::Filter,
     health::{
@@ -41,21 +41,22 @@ const BACKLOG: usize = 64;
 /// # Errors
 /// Where an answer shows that waiting will not mend it: a wrong URL or path.
 pub(crate) async fn start(
-    arguments: &Record,
+    asked: &Questions,
+    filter: &Filter,
     source: Arc<dyn Source>,
     identity: Arc<Identity>,
 ) -> anyhow::Result<Receiver<Answer>> {
     let (answers, receiver) = mpsc::channel(BACKLOG);
-    let interval = arguments.interval;
-    ask_health(arguments, source, identity, answers.clone()).await?;
-    if let Some(poller) = arguments.metrics.poller(&arguments.health) {
+    let interval = asked.interval;
+    ask_health(asked, filter, source, identity, answers.clone()).await?;
+    if let Some(poller) = asked.metrics.poller(&asked.health) {
         let next = "expected a metrics page in the Prometheus text format";
         check(&poller.target.url, &poller.ask().await.answer, next)?;
         keep_asking(interval, answers.clone(), Question::Metrics(poller));
     }
-    if let Some(url) = arguments.table.clone() {
-        let target = arguments.health.target(&url);
-        let poller = ListingPoller { target, path: arguments.peer.clone() };
+    if let Some(url) = asked.table.clone() {
+        let target = asked.health.target(&url);
+        let poller = ListingPoller { target, path: asked.peer.clone() };
         let next = "say where the addresses stand with --peer, for example .connections[].peer";
         check(&url, &poller.ask().await.answer, next)?;
         keep_asking(interval, answers, Question::Listing(poller));
@@ -64,14 +65,15 @@ pub(crate) async fn start(
 }
 
 async fn ask_health(
-    arguments: &Record,
+    asked: &Questions,
+    filter: &Filter,
     source: Arc<dyn Source>,
     identity: Arc<Identity>,
     answers: Sender<Answer>,
 ) -> anyhow::Result<()> {
     let shards: FieldPath = ".shards".parse().map_err(anyhow::Error::msg)?;
-    let Some(poller) = arguments.health.poller(&shards) else { return Ok(()) };
-    let filter = Filter { states: Vec::new(), ..arguments.filter.clone() };
+    let Some(poller) = asked.health.poller(&shards) else { return Ok(()) };
+    let filter = Filter { states: Vec::new(), ..filter.clone() };
     let population = Population::new(source, identity, filter, Some(poller.target.url.port))?;
     population.refresh().await?;
     if let Err(error) = population.check_ports() {
@@ -83,7 +85,7 @@ async fn ask_health(
         poller.reported
     );
     check(&poller.target.url, &first.sample.answer, &next)?;
-    let interval = arguments.interval;
+    let interval = asked.interval;
     tokio::spawn(async move {
         let mut watcher = Watcher::new(&poller, &population, Duration::ZERO);
         let mut ticks = ticks(interval);

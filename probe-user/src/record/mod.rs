@@ -4,3 +4,4 @@ pub(crate) mod ask;
 pub(crate) mod counters;
 pub(crate) mod recorder;
 pub(crate) mod rows;
+pub(crate) mod session;

@@ -15,6 +15,16 @@ pub enum Backend {
     SockDiag,
 }
 
+impl Backend {
+    /// As in JSON and captures.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ebpf => "ebpf",
+            Self::SockDiag => "sock_diag",
+        }
+    }
+}
+
 /// What may be missing from the numbers of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exactness {

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     leg::{Key, Leg, STAGES},
     live::Update,
@@ -19,7 +21,7 @@ pub(crate) const WINDOW_NS: i64 = 60_000_000_000;
 const LATEST: usize = 100;
 
 /// What connections are shown by: sums over cgroups and namespaces of the same name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Service {
     pub(crate) container: String,
     pub(crate) port: u16,
@@ -27,7 +29,7 @@ pub(crate) struct Service {
 }
 
 /// The counts of a service at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Level {
     pub(crate) established: i64,
     pub(crate) upgraded: i64,
@@ -117,7 +119,7 @@ fn push(history: &mut VecDeque<u64>, value: u64) {
 }
 
 /// What a server said of itself, and the kernel's count over the time of the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Reported {
     pub(crate) url: String,
     /// The number, or why there is none.

@@ -7,6 +7,8 @@ use probe_common::{
     state::{self, role},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::board::Service;
 use crate::{
     export::json::address,
@@ -33,9 +35,10 @@ const UPGRADED: usize = 5;
 pub(crate) type Key = (u64, u32, u32);
 
 /// A connection. Times are monotonic nanoseconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Leg {
     pub(crate) key: Key,
+    #[serde(with = "shared")]
     pub(crate) service: Arc<Service>,
     pub(crate) local: SocketAddr,
     pub(crate) peer: SocketAddr,
@@ -52,6 +55,28 @@ pub(crate) struct Leg {
     pub(crate) process: String,
     /// The request asked for an upgrade, or a later stage says so.
     pub(crate) asked: bool,
+}
+
+/// A service in each of its connections: the same bytes as if it were not shared.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Service;
+
+    pub(super) fn serialize<S: Serializer>(
+        service: &Arc<Service>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        service.as_ref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Arc<Service>, D::Error> {
+        Service::deserialize(deserializer).map(Arc::new)
+    }
 }
 
 impl Leg {

@@ -13,6 +13,7 @@ use probe_common::{
     key::{CountKey, CountSlot},
     state::{self, role},
 };
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{mpsc, watch},
     time::MissedTickBehavior,
@@ -24,6 +25,7 @@ use super::{
     table::Connection,
 };
 use crate::{
+    cli::Questions,
     clock,
     cmd::connections::{self, Wanted},
     export::json::key_of,
@@ -37,12 +39,18 @@ use crate::{
 
 /// Between two looks at every socket, which note what no event has shown.
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
-/// Between two reads of all connections at least, and how many times their own time they rest.
-const OPEN_EVERY: Duration = Duration::from_secs(1);
+/// Between two reads of all connections at least, in a view of this host.
+pub(crate) const OPEN_EVERY: Duration = Duration::from_secs(1);
+/// How many times their own time they rest.
 const OPEN_SHARE: u32 = 20;
 
+/// Between two samples of the counts.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
+/// Updates that wait for a slow view.
+const BACKLOG: usize = 1024;
+
 /// What has changed.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Update {
     Counts {
         at_mono_ns: i64,
@@ -55,8 +63,10 @@ pub(crate) enum Update {
     Ended(Vec<Leg>),
     Reported(Reported),
     /// The rows of the service that was asked for.
+    #[serde(skip)]
     Connections(Vec<Connection>),
     /// The kernel or the agent cannot be asked any more.
+    #[serde(skip)]
     Failed(anyhow::Error),
 }
 
@@ -67,7 +77,42 @@ pub(crate) struct Live {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) filter: Filter,
-    pub(crate) interval: Duration,
+    /// Between two reads of all connections at least.
+    pub(crate) open_every: Duration,
+}
+
+/// Feeds until nobody takes it any more. A server that is asked is held against its own port.
+///
+/// # Errors
+/// When the populations of this host cannot be looked at.
+pub(crate) fn start(
+    live: Live,
+    questions: &Questions,
+    wish: Wish,
+) -> anyhow::Result<mpsc::Receiver<Update>> {
+    let (sender, updates) = mpsc::channel(BACKLOG);
+    // Nothing of what a balancer says of its shards is shown.
+    let shards = ".shards".parse().map_err(anyhow::Error::msg)?;
+    if let Some(poller) = questions.health.poller(&shards) {
+        let population = Population::new(
+            Arc::clone(&live.source),
+            Arc::clone(&live.identity),
+            live.filter.clone(),
+            Some(poller.target.url.port),
+        )?;
+        tokio::spawn(ask(poller, population, questions.interval, sender.clone()));
+    }
+    tokio::spawn(live.run(sender, wish));
+    Ok(updates)
+}
+
+/// Whose connections make up a service's list, but for their container.
+pub(crate) fn wanted_of(service: &Service, filter: &Filter) -> Filter {
+    Filter {
+        ports: Ports::one(service.port),
+        roles: Role::of_name(&service.role).into_iter().collect(),
+        ..filter.clone()
+    }
 }
 
 impl Live {
@@ -80,7 +125,7 @@ impl Live {
 
     async fn feed(&self, updates: &mpsc::Sender<Update>, wish: &mut Wish) -> anyhow::Result<()> {
         let mut ended = self.source.ended();
-        let mut ticks = tokio::time::interval(self.interval);
+        let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut settled = Instant::now();
         let mut open_due = Instant::now();
@@ -109,7 +154,7 @@ impl Live {
                         let began = Instant::now();
                         let open = tokio::task::block_in_place(|| self.source.connections())?;
                         let legs = self.legs(&open);
-                        open_due = Instant::now() + OPEN_EVERY.max(began.elapsed() * OPEN_SHARE);
+                        open_due = Instant::now() + self.open_every.max(began.elapsed() * OPEN_SHARE);
                         let _ = updates.send(Update::Open(legs)).await;
                         self.send_connections(updates, wish).await?;
                     }
@@ -147,19 +192,11 @@ impl Live {
         wish: &mut Wish,
     ) -> anyhow::Result<()> {
         let Some(service) = wish.borrow_and_update().clone() else { return Ok(()) };
-        let filter = Filter {
-            ports: Ports::one(service.port),
-            roles: Role::of_name(&service.role).into_iter().collect(),
-            ..self.filter.clone()
-        };
+        let filter = wanted_of(&service, &self.filter);
         let found =
             connections::find(self.source.as_ref(), &self.identity, &filter, Wanted::default())
                 .await?;
-        let rows = found
-            .iter()
-            .filter(|found| found.container.name == service.container)
-            .map(Connection::of_json)
-            .collect();
+        let rows = Connection::of_service(&found, &service);
         let _ = updates.send(Update::Connections(rows)).await;
         Ok(())
     }

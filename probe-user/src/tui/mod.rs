@@ -7,7 +7,7 @@ pub(crate) mod live;
 pub(crate) mod replay;
 mod state;
 mod stderr;
-mod table;
+pub(crate) mod table;
 mod view;
 
 use std::{

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::leg::Leg;
+use super::{board::Service, leg::Leg};
 use crate::{clock, export::json::ConnectionJson};
 
 /// A socket, as text and as what it is sorted by.
@@ -20,7 +20,13 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn of_json(json: &ConnectionJson) -> Self {
+    /// The rows of one service among those found.
+    pub(crate) fn of_service(found: &[ConnectionJson], service: &Service) -> Vec<Self> {
+        let own = found.iter().filter(|found| found.container.name == service.container);
+        own.map(Self::of_json).collect()
+    }
+
+    fn of_json(json: &ConnectionJson) -> Self {
         let owners: Vec<String> =
             json.processes.iter().map(|owner| format!("{}/{}", owner.comm, owner.pid)).collect();
         Self {

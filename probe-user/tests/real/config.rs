@@ -39,7 +39,7 @@ fn the_environment_goes_before_the_file_and_the_command_line_before_both() {
     let environment = [("PROBE_PORT", "80"), ("PROBE_ROLE", "")];
     assert_eq!(show(file, &environment, "count", "port"), (json!("80"), json!("PROBE_PORT")));
     assert_eq!(show(file, &environment, "count", "role"), (Value::Null, json!("default")));
-    assert_eq!(show(file, &[], "serve", "interval"), (json!("2s"), json!("default")));
+    assert_eq!(show(file, &[], "serve", "interval"), (json!("1s"), json!("default")));
 
     // Typed, it is neither read from the environment nor checked there.
     let doctor = |port| probe(&["count", "--port", port]).env("PROBE_PORT", "none").output();

@@ -1,0 +1,172 @@
+//! One recording, from its first row to its last, wherever the rows go.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context;
+use capture::{
+    CaptureWriter, WriteError,
+    meta::{Meta, Selection},
+    schema::{MAJOR, MINOR},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::mpsc::Receiver, time::MissedTickBehavior};
+
+use super::{
+    ask::{self, Answer},
+    recorder::{DRAIN, Recorder},
+};
+use crate::{
+    cli::Questions,
+    clock::Pair,
+    error::Error,
+    filter::Filter,
+    identity::Identity,
+    truth::source::{Ended, Source},
+};
+
+/// What is recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) filter: Filter,
+    /// Ports whose every connection counts as a WebSocket.
+    pub(crate) websocket: Vec<u16>,
+    pub(crate) asked: Questions,
+    pub(crate) command_line: Vec<String>,
+}
+
+/// What a recording came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Finished {
+    /// By the tables' names.
+    pub(crate) rows: Vec<(String, u64)>,
+    pub(crate) bytes: u64,
+    pub(crate) degraded: Vec<String>,
+}
+
+pub(crate) struct Session {
+    recorder: Recorder,
+    meta: Meta,
+    ended: Receiver<Ended>,
+    answers: Receiver<Answer>,
+}
+
+impl Session {
+    /// Returns once everything that ends from now on will be in the capture.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a container or a URL that is none; what `open` fails with.
+    pub(crate) async fn begin(
+        plan: Plan,
+        source: Arc<dyn Source>,
+        identity: Arc<Identity>,
+        open: impl FnOnce(&Meta) -> Result<CaptureWriter, WriteError>,
+    ) -> anyhow::Result<Self> {
+        // From here on nothing that ends is missed; what is open is asked for at the end.
+        let ended = source.ended().ok_or_else(|| {
+            Error::input(
+                "the running agent only counts: there is nothing to record",
+                "start it again without --counts-only",
+            )
+        })?;
+        let slots = source.slots()?;
+        identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        plan.filter.check_containers(&identity)?;
+        let meta = meta(&plan, source.as_ref())?;
+        let writer = open(&meta)?;
+        let mut recorder = Recorder::new(
+            Arc::clone(&source),
+            Arc::clone(&identity),
+            plan.filter.clone(),
+            plan.websocket,
+            writer,
+        );
+        recorder.tick().await?;
+        let answers = ask::start(&plan.asked, &plan.filter, source, identity).await?;
+        Ok(Self { recorder, meta, ended, answers })
+    }
+
+    /// Records until `stop`, whose outcome is handed back.
+    ///
+    /// # Errors
+    /// [`WriteError`] for what cannot be written, [`Error::Input`] where the agent ends.
+    pub(crate) async fn run<T>(
+        mut self,
+        stop: impl Future<Output = T>,
+    ) -> anyhow::Result<(T, Finished)> {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut stop => break outcome,
+                batch = self.ended.recv() => match batch {
+                    Some(batch) => self.recorder.take_ended(&batch)?,
+                    None => {
+                        self.recorder.take_loss("the agent ended", 1)?;
+                        return Err(agent_ended().into());
+                    }
+                },
+                Some(answer) = self.answers.recv() => self.recorder.take_asked(answer)?,
+                _ = ticks.tick() => self.recorder.tick().await?,
+            }
+        };
+        let Self { recorder, mut meta, mut ended, .. } = self;
+        let summary = recorder
+            .finish(&mut meta, async |recorder: &mut Recorder| drain(recorder, &mut ended).await)
+            .await?;
+        let rows = summary.rows.iter().map(|(table, rows)| (table.name().to_owned(), *rows));
+        let finished =
+            Finished { rows: rows.collect(), bytes: summary.bytes, degraded: meta.degraded };
+        Ok((outcome, finished))
+    }
+}
+
+pub(crate) fn agent_ended() -> Error {
+    Error::input(
+        "the agent ended while it was recorded from; the capture ends there",
+        "start it again with `probe serve`, or record without it",
+    )
+}
+
+/// Takes what ended up to now, and what was on its way.
+async fn drain(recorder: &mut Recorder, ended: &mut Receiver<Ended>) -> Result<(), WriteError> {
+    let until = tokio::time::Instant::now() + DRAIN;
+    while let Ok(Some(batch)) = tokio::time::timeout_at(until, ended.recv()).await {
+        recorder.take_ended(&batch)?;
+    }
+    Ok(())
+}
+
+fn meta(plan: &Plan, source: &dyn Source) -> anyhow::Result<Meta> {
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .with_context(|| format!("cannot read {path}"))
+    };
+    let Pair { mono_ns, unix_ns } = Pair::now();
+    let Plan { filter, asked, .. } = plan;
+    Ok(Meta {
+        schema_major: MAJOR,
+        schema_minor: MINOR,
+        host: read("/proc/sys/kernel/hostname")?,
+        kernel: read("/proc/sys/kernel/osrelease")?,
+        boot_id: read("/proc/sys/kernel/random/boot_id")?,
+        probe_version: env!("CARGO_PKG_VERSION").into(),
+        command_line: plan.command_line.clone(),
+        backend: source.backend().name().into(),
+        hooks: source.hooks(),
+        degraded: source.exactness()?.degraded,
+        started_mono_ns: mono_ns,
+        started_unix_ns: unix_ns,
+        ended_mono_ns: None,
+        selection: Selection {
+            ports: filter.ports.iter().collect(),
+            websocket_ports: plan.websocket.clone(),
+            containers: filter.containers.clone(),
+            roles: filter.roles.iter().map(|role| role.name().to_owned()).collect(),
+            health_urls: asked.health.health.iter().map(ToString::to_string).collect(),
+            metrics_urls: asked.metrics.metrics.iter().map(ToString::to_string).collect(),
+            table_urls: asked.table.iter().map(ToString::to_string).collect(),
+        },
+    })
+}
