@@ -417,6 +417,7 @@ pub(crate) struct Top {
   curl -s http://127.0.0.1:9464/metrics
   curl -s 'http://127.0.0.1:9464/v1/counts?port=3005&role=passive'
   sudo probe serve --listen 0.0.0.0:9464 --token-file token --tls-cert cert.pem --tls-key key.pem
+  sudo probe serve --otlp http://127.0.0.1:4318
   curl -s --cacert cert.pem -H \"Authorization: Bearer $(cat token)\" https://vm:9464/metrics
 
 What --health, --metrics and --table name is asked while somebody looks at the page (the health) or
@@ -432,6 +433,20 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     pub(crate) asked: Questions,
+
+    /// Hand metrics and failed handshakes to this OpenTelemetry receiver (OTLP/HTTP, JSON)
+    #[arg(long, value_name = "URL", help_heading = "OpenTelemetry")]
+    pub(crate) otlp: Option<HealthUrl>,
+
+    /// How often it gets them
+    #[arg(
+        long,
+        value_name = "10s",
+        default_value = "10s",
+        help_heading = "OpenTelemetry",
+        value_parser = interval
+    )]
+    pub(crate) otlp_interval: Duration,
 }
 
 /// Where the agent's HTTP side is, and for whom.

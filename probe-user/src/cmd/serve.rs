@@ -21,6 +21,7 @@ use crate::{
         http::{self, Agent},
         listener,
         lock::Lock,
+        otlp,
         token::Token,
     },
     identity::Identity,
@@ -59,7 +60,7 @@ pub(crate) async fn run(
     let mut signals = Signals::catch()?;
     let _socket = Lock::take(socket)?;
     let _programs = Lock::take(Path::new(PROGRAMS))?;
-    // Questions before the programs are loaded, so that a port in use costs nothing.
+    // Asked before the programs are loaded, so that a port in use costs nothing.
     let tcp = TcpListener::bind(listen).await.map_err(|error| {
         Error::input(
             format!("cannot listen on {listen}: {error}"),
@@ -82,6 +83,11 @@ pub(crate) async fn run(
         identity: Arc::clone(&identity),
         asked: asked.clone(),
     });
+    if let Some(url) = arguments.otlp.clone() {
+        let target = arguments.asked.health.target(&url);
+        let receiver = otlp::Receiver { target, interval: arguments.otlp_interval };
+        tokio::spawn(otlp::export(receiver, Arc::clone(&source), Arc::clone(&identity)));
+    }
     let agent = Agent::new(source, identity, asked);
     let scheme = if tls.is_some() { "https" } else { "http" };
     eprintln!("probe: listening on {scheme}://{} and {}", tcp.local_addr()?, socket.display());

@@ -6,6 +6,7 @@ pub(crate) mod http;
 pub(crate) mod json;
 pub(crate) mod listener;
 pub(crate) mod lock;
+pub(crate) mod otlp;
 pub(crate) mod prometheus;
 pub(crate) mod recordings;
 pub(crate) mod stream;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Request,
     body::Bytes,
@@ -81,7 +81,7 @@ impl Failure {
 }
 
 /// The half of an open connection that asks.
-pub(crate) type Asker = SendRequest<Empty<Bytes>>;
+pub(crate) type Asker = SendRequest<Full<Bytes>>;
 
 /// The half that knows what the connection is.
 #[derive(Debug)]
@@ -191,7 +191,7 @@ impl Target {
             // With keep-alive the server's end is still established when the answer is here, so
             // that it can be left out of the count at that moment.
             .header(CONNECTION, "keep-alive")
-            .body(Empty::new())
+            .body(Full::default())
             .map_err(|error| http(&error))?;
         let response = asker.send_request(request).await.map_err(|error| http(&error))?;
         let status = response.status().as_u16();

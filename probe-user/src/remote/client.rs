@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
@@ -107,8 +107,7 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.bearer());
         }
-        let request =
-            request.body(http_body_util::Empty::new()).map_err(|error| self.failed(&error))?;
+        let request = request.body(Full::default()).map_err(|error| self.failed(&error))?;
         let response = tokio::time::timeout(TIMEOUT, asker.send_request(request))
             .await
             .map_err(|_| self.failed(&"no answer within 15 s"))?

@@ -201,7 +201,7 @@ impl Live {
         Ok(())
     }
 
-    fn legs(&self, observed: &[Observed]) -> Vec<Leg> {
+    pub(crate) fn legs(&self, observed: &[Observed]) -> Vec<Leg> {
         let mut services: HashMap<CountKey, Arc<Service>> = HashMap::new();
         let sight = Sight::of(&self.source.hooks());
         observed
@@ -244,7 +244,7 @@ fn add(level: &mut Level, slot: &CountSlot) {
 }
 
 /// Never ready where there is no stream of ended connections.
-async fn next<T>(ended: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
+pub(crate) async fn next<T>(ended: &mut Option<mpsc::Receiver<T>>) -> Option<T> {
     match ended {
         Some(ended) => ended.recv().await,
         None => std::future::pending().await,
