@@ -9,6 +9,10 @@ pub const RST: u8 = 0x04;
 pub const ACK: u8 = 0x10;
 
 const IPPROTO_TCP: u8 = 6;
+/// An IPv4 header without options.
+const PLAIN_V4: usize = 20;
+/// Of a TCP header, up to its flags.
+const TCP_FRONT: usize = 14;
 /// Extension headers that are followed; hosts send at most a few.
 const EXTENSIONS: u32 = 6;
 
@@ -43,18 +47,20 @@ pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]>
 
 #[inline(always)]
 pub fn parse(skb: *mut __sk_buff) -> Option<Packet> {
-    let [first] = load::<1>(skb, 0)?;
+    // Most packets are IPv4 without options: one copy has all that is asked of them.
+    let front = load::<{ PLAIN_V4 + TCP_FRONT }>(skb, 0)?;
+    let first = front[0];
     let is_v6 = first >> 4 == 6;
-    let tcp_offset = if is_v6 {
-        skip_extensions(skb)?
+    if !is_v6 && front[9] != IPPROTO_TCP {
+        return None;
+    }
+    let mut tcp = [0; TCP_FRONT];
+    let tcp_offset = if is_v6 { skip_extensions(skb)? } else { u32::from(first & 0xf) * 4 };
+    if is_v6 || tcp_offset != PLAIN_V4 as u32 {
+        tcp = load(skb, tcp_offset)?;
     } else {
-        let [protocol] = load::<1>(skb, 9)?;
-        if protocol != IPPROTO_TCP {
-            return None;
-        }
-        u32::from(first & 0xf) * 4
-    };
-    let tcp = load::<14>(skb, tcp_offset)?;
+        tcp.copy_from_slice(&front[PLAIN_V4..]);
+    }
     let payload_offset = tcp_offset + u32::from(tcp[12] >> 4) * 4;
     // SAFETY: a field of the context.
     let length = unsafe { (*skb).len };

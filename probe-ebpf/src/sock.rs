@@ -38,8 +38,18 @@ pub fn counts_only() -> bool {
 }
 
 /// A `struct sock *` of the kernel, valid while the hook runs.
+///
+/// `TYPED`: the verifier knows the pointer's type (the argument of a `tp_btf` program), so what lies in
+/// `struct sock` itself is a plain load. Else, and for the structs around it, a helper copies.
 #[derive(Clone, Copy)]
-pub struct Sock(*const u8);
+pub struct Sock<const TYPED: bool = false>(*const u8);
+
+/// A number whose every bit pattern is one.
+trait Number: Copy + Default {}
+impl Number for u8 {}
+impl Number for u16 {}
+impl Number for u32 {}
+impl Number for u64 {}
 
 /// Reads a number or an array of bytes. What can't be read is zero.
 #[inline(always)]
@@ -57,6 +67,27 @@ fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
             base.wrapping_add(offset as usize).cast(),
         );
         value.assume_init()
+    }
+}
+
+/// A number at an address: by a plain load, where the verifier knows the address's type.
+#[inline(always)]
+fn load<T: Number, const TYPED: bool>(base: *const u8, offset: u32) -> T {
+    if !TYPED {
+        return read(base, offset);
+    }
+    if offset == ABSENT {
+        return T::default();
+    }
+    // SAFETY: the kernel turns loads through such pointers into checked ones, which read zero where
+    // there is nothing. Volatile, so that each field stays a load of its own.
+    unsafe { base.wrapping_add(offset as usize).cast::<T>().read_volatile() }
+}
+
+impl Sock<true> {
+    /// The socket that a `tp_btf` program was called with.
+    pub const fn argument(pointer: *const core::ffi::c_void) -> Self {
+        Self(pointer.cast())
     }
 }
 
@@ -90,6 +121,29 @@ impl Sock {
         let _ = ADDRESSES.remove(key);
         Some(Self::new(address as *const _))
     }
+}
+
+impl<const TYPED: bool> Sock<TYPED> {
+    /// A field of `struct sock` itself.
+    #[inline(always)]
+    fn field<T: Number>(self, offset: u32) -> T {
+        load::<T, TYPED>(self.0, offset)
+    }
+
+    /// An IPv6 address of `struct sock` itself.
+    #[inline(always)]
+    fn address_v6(self, offset: u32) -> [u8; 16] {
+        if !TYPED {
+            return read(self.0, offset);
+        }
+        let mut address = [0; 16];
+        for word in 0..4_u32 {
+            let at = if offset == ABSENT { ABSENT } else { offset + word * 4 };
+            let bytes = self.field::<u32>(at).to_ne_bytes();
+            address[word as usize * 4..][..4].copy_from_slice(&bytes);
+        }
+        address
+    }
 
     /// The address: key of the connection map.
     #[inline(always)]
@@ -99,23 +153,23 @@ impl Sock {
 
     #[inline(always)]
     pub fn is_tcp(self) -> bool {
-        read::<u16>(self.0, offset!(sk_protocol)) == IPPROTO_TCP
+        self.field::<u16>(offset!(sk_protocol)) == IPPROTO_TCP
     }
 
     #[inline(always)]
     pub fn state(self) -> u8 {
-        read(self.0, offset!(skc_state))
+        self.field(offset!(skc_state))
     }
 
     /// A process holds the socket: NULL until `accept`, set after, NULL again when orphaned.
     #[inline(always)]
     pub fn has_descriptor(self) -> bool {
-        read::<u64>(self.0, offset!(sk_socket)) != 0
+        self.field::<u64>(offset!(sk_socket)) != 0
     }
 
     #[inline(always)]
     pub fn error(self) -> u32 {
-        read(self.0, offset!(sk_err))
+        self.field(offset!(sk_err))
     }
 
     /// The cookie, made now where the kernel lets tracing programs do that.
@@ -133,12 +187,12 @@ impl Sock {
     /// The cookie if something has asked for one before, else 0.
     #[inline(always)]
     pub fn stored_cookie(self) -> u64 {
-        read(self.0, offset!(skc_cookie))
+        self.field(offset!(skc_cookie))
     }
 
     #[inline(always)]
     pub fn local_port(self) -> u16 {
-        read(self.0, offset!(skc_num))
+        self.field(offset!(skc_num))
     }
 
     /// `inet_sport`, which survives CLOSE where `skc_num` is set back to 0.
@@ -149,40 +203,47 @@ impl Sock {
 
     #[inline(always)]
     pub fn remote_port(self) -> u16 {
-        u16::from_be(read(self.0, offset!(skc_dport)))
+        u16::from_be(self.field(offset!(skc_dport)))
     }
 
     #[inline(always)]
     pub fn netns(self) -> u32 {
-        let net: u64 = read(self.0, offset!(skc_net));
-        read(net as *const u8, offset!(net_inum))
+        let net: u64 = self.field(offset!(skc_net));
+        load::<u32, TYPED>(net as *const u8, offset!(net_inum))
     }
 
     /// cgroup2 id of the socket's own cgroup, set at `socket()` and inherited from the listener; 0
     /// where the kernel keeps none.
     #[inline(always)]
     pub fn cgroup_id(self) -> u64 {
-        let mut cgroup: u64 = read(self.0, offset!(sk_cgrp));
-        if offset!(cgroup_tagged) == 1 && cgroup & 3 != 0 {
-            // net_cls or net_prio is in use: the word holds their numbers, not a pointer.
-            cgroup = 0;
-        }
         // NULL needs no branch: what is read through it is zero.
-        let node: u64 = read(cgroup as *const u8, offset!(cgroup_kn));
-        read(node as *const u8, offset!(kernfs_id))
+        if offset!(cgroup_tagged) == 1 {
+            let mut cgroup: u64 = read(self.0, offset!(sk_cgrp));
+            if cgroup & 3 != 0 {
+                // net_cls or net_prio is in use: the word holds their numbers, not a pointer.
+                cgroup = 0;
+            }
+            let node: u64 = read(cgroup as *const u8, offset!(cgroup_kn));
+            return read(node as *const u8, offset!(kernfs_id));
+        }
+        let cgroup: u64 = self.field(offset!(sk_cgrp));
+        let node = load::<u64, TYPED>(cgroup as *const u8, offset!(cgroup_kn));
+        load::<u64, TYPED>(node as *const u8, offset!(kernfs_id))
     }
 
     /// Writes family, addresses and ports.
     #[inline(always)]
     pub fn read_addresses(self, connection: &mut Connection) {
-        let family: u16 = read(self.0, offset!(skc_family));
+        let family: u16 = self.field(offset!(skc_family));
         connection.family = family as u8;
         if connection.family == AF_INET {
-            map_v4(&mut connection.local_address, read(self.0, offset!(skc_rcv_saddr)));
-            map_v4(&mut connection.remote_address, read(self.0, offset!(skc_daddr)));
+            let local: u32 = self.field(offset!(skc_rcv_saddr));
+            let remote: u32 = self.field(offset!(skc_daddr));
+            map_v4(&mut connection.local_address, local.to_ne_bytes());
+            map_v4(&mut connection.remote_address, remote.to_ne_bytes());
         } else {
-            connection.local_address = read(self.0, offset!(skc_v6_rcv_saddr));
-            connection.remote_address = read(self.0, offset!(skc_v6_daddr));
+            connection.local_address = self.address_v6(offset!(skc_v6_rcv_saddr));
+            connection.remote_address = self.address_v6(offset!(skc_v6_daddr));
         }
         connection.local_port = self.source_port();
         connection.remote_port = self.remote_port();

@@ -29,7 +29,7 @@ const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// A state change of `sk`, told by the kernel just before it stores the new state.
 #[inline(always)]
-pub fn state_change(sk: Sock, old: u8, new: u8) {
+pub fn state_change<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8) {
     let key = sk.address();
     let is_birth = (old == state::CLOSE && new != state::CLOSE)
         || (old == state::SYN_RECV && new == state::ESTABLISHED);
@@ -50,7 +50,8 @@ pub fn state_change(sk: Sock, old: u8, new: u8) {
             replaced(key, connection);
         }
     }
-    if new == state::CLOSE {
+    // Only TCP sockets have an entry, so the question can wait until here.
+    if new == state::CLOSE || !sk.is_tcp() {
         return;
     }
     if !is_birth {
@@ -105,7 +106,12 @@ fn take_out(key: u64, connection: &Connection) {
 /// An entry found at a birth is the same connection when this event was handled already (the second
 /// copy of the program), or when a simultaneous open passes through SYN_RECV.
 #[inline(always)]
-fn is_same_connection(sk: Sock, connection: &Connection, old: u8, new: u8) -> bool {
+fn is_same_connection<const TYPED: bool>(
+    sk: Sock<TYPED>,
+    connection: &Connection,
+    old: u8,
+    new: u8,
+) -> bool {
     let continues = connection.state == new
         || (connection.state == old && old == state::SYN_RECV && connection.role == role::ACTIVE);
     continues && connection.cookie == sk.cookie()
@@ -138,8 +144,7 @@ pub fn count_class(connection: &mut Connection) {
 /// Makes good what no state change told: `sk` is seen under its lock in a state of which its entry
 /// is short. Only ever forward: the state is stored after the event, so an entry may be ahead.
 #[inline(always)]
-pub fn catch_up(sk: Sock, connection: &mut Connection) {
-    let seen = sk.state();
+pub fn catch_up(sk: Sock, seen: u8, connection: &mut Connection) {
     if rank(seen) > rank(connection.state) && seen != state::CLOSE {
         count::note(Stat::CaughtUp);
         connection.flags |= flag::CAUGHT_UP;
@@ -158,7 +163,12 @@ pub fn room() -> Connection {
 /// its birth was missed. `sk` is seen under its lock, by the walk, or at a packet that proves that its
 /// birth was missed. `connection` is zeroed room to build its entry in.
 #[inline(always)]
-pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
+pub fn found<const TYPED: bool>(
+    sk: Sock<TYPED>,
+    cookie: u64,
+    late: bool,
+    connection: &mut Connection,
+) {
     let seen = sk.state();
     // Mini sockets and passive children that are not established are not counted; CLOSE is over.
     if matches!(seen, state::TIME_WAIT | state::NEW_SYN_RECV | state::SYN_RECV | state::CLOSE) {
@@ -199,13 +209,13 @@ pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
 }
 
 #[inline(always)]
-fn listener_key(sk: Sock) -> ListenerKey {
+fn listener_key<const TYPED: bool>(sk: Sock<TYPED>) -> ListenerKey {
     ListenerKey { netns: sk.netns(), port: sk.local_port(), pad: 0 }
 }
 
 /// The kernel does not record how a socket was opened. Listeners come first in a walk.
 #[inline(always)]
-fn role_of(sk: Sock, seen: u8) -> u8 {
+fn role_of<const TYPED: bool>(sk: Sock<TYPED>, seen: u8) -> u8 {
     let key = listener_key(sk);
     if seen == state::LISTEN {
         let _ = LISTENERS.insert(key, 1, 0);
@@ -250,7 +260,7 @@ pub fn forget(key: u64, cookie: u64, walk: u32, releases_are_seen: bool) -> Opti
 
 /// The socket is destroyed: nobody holds it any more. Also the second chance for a missed CLOSE.
 #[inline(always)]
-pub fn destroyed(sk: Sock) {
+pub fn destroyed<const TYPED: bool>(sk: Sock<TYPED>) {
     let key = sk.address();
     let Some(connection) = CONNECTIONS.get_ptr_mut(&key) else { return };
     // SAFETY: a live map value; a socket that is being destroyed has no other events.
@@ -270,7 +280,7 @@ pub fn destroyed(sk: Sock) {
 }
 
 #[inline(always)]
-fn bring_to(sk: Sock, connection: &mut Connection, new: u8) {
+fn bring_to<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, new: u8) {
     if connection.state == new {
         return;
     }
@@ -315,7 +325,7 @@ fn note_first_fin(connection: &mut Connection, whose: u32) {
 
 /// `sk_socket` set means that a process has accepted the socket, at the latest now.
 #[inline(always)]
-pub fn note_accept(sk: Sock, connection: &mut Connection) {
+pub fn note_accept<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) {
     if may_be_accepted(connection) && sk.has_descriptor() {
         accept(connection);
     }
@@ -337,10 +347,13 @@ fn accept(connection: &mut Connection) {
 
 /// What is read of a connection when it is over, before its ports and totals go away.
 #[inline(always)]
-fn close(sk: Sock, connection: &mut Connection, now: u64) {
+fn close<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, now: u64) {
     connection.closed_ns = now;
     if connection.state == state::ESTABLISHED {
         connection.left_established_ns = now;
+    }
+    if counts_only() {
+        return; // the rest is for its record
     }
     connection.error = sk.error();
     sk.read_totals(connection);
@@ -370,7 +383,7 @@ fn end(connection: &mut Connection) {
 
 /// Starts to follow a socket at its first event.
 #[inline(always)]
-fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
+fn begin<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8, generation: u32) {
     // SAFETY: all-zero is a valid Connection.
     let mut connection: Connection = unsafe { core::mem::zeroed() };
     let now = now();
@@ -385,7 +398,7 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
         (_, state::SYN_SENT) | (state::SYN_SENT, _) => role::ACTIVE,
         _ => role::UNKNOWN,
     };
-    if new == state::SYN_SENT {
+    if new == state::SYN_SENT && !counts_only() {
         // `connect` runs in the task that called it; no other state change is sure to.
         connection.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         connection.comm = bpf_get_current_comm().unwrap_or_default();
@@ -418,7 +431,7 @@ fn begin(sk: Sock, old: u8, new: u8, generation: u32) {
 /// Reads the rest of a new connection, finds its counters, and inserts it if it is absent.
 /// Returns whether it was inserted.
 #[inline(always)]
-fn follow(sk: Sock, connection: &mut Connection) -> bool {
+fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> bool {
     connection.sk = sk.address();
     sk.read_addresses(connection);
     connection.netns = sk.netns();

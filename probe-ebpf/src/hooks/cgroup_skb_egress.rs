@@ -44,7 +44,9 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
                 return PASS;
             }
             let sk = Sock::new(connection.sk as *const _);
-            track::catch_up(sk, connection);
+            // SAFETY: as `dst_port`; a plain load where `Sock` would have to copy.
+            let state = unsafe { (*socket).state } as u8;
+            track::catch_up(sk, state, connection);
             if connection.flags & flag::ACCEPTED == 0 {
                 track::note_accept(sk, connection);
             }

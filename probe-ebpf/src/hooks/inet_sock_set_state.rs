@@ -29,9 +29,6 @@ fn set_state(ctx: &BtfTracePointContext) -> i32 {
     if old == state::LISTEN && new == state::SYN_RECV {
         return 0;
     }
-    let sk = Sock::new(ctx.arg(0));
-    if sk.is_tcp() {
-        track::state_change(sk, old, new);
-    }
+    track::state_change(Sock::argument(ctx.arg(0)), old, new);
     0
 }

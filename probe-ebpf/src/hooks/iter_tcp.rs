@@ -31,7 +31,7 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
         if connection.cookie == 0 {
             connection.cookie = sk.cookie();
         }
-        track::catch_up(sk, connection);
+        track::catch_up(sk, sk.state(), connection);
         track::count_class(connection);
         track::note_accept(sk, connection);
     } else {

@@ -8,12 +8,12 @@ use crate::{sock::Sock, track};
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn destroy_sock_1(ctx: BtfTracePointContext) -> i32 {
-    track::destroyed(Sock::new(ctx.arg(0)));
+    track::destroyed(Sock::argument(ctx.arg(0)));
     0
 }
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn destroy_sock_2(ctx: BtfTracePointContext) -> i32 {
-    track::destroyed(Sock::new(ctx.arg(0)));
+    track::destroyed(Sock::argument(ctx.arg(0)));
     0
 }

@@ -74,7 +74,7 @@ fn add_mini_sockets(slots: &mut Vec<CountSlot>) -> anyhow::Result<()> {
         // A mini socket has lost its cgroup: it goes to the first population on its port.
         index.entry(CountKey { cgroup_id: 0, ..slot.key }).or_insert(position);
     }
-    for (socket, key) in keyed(&dump_all(Detail::Basic)?.sockets) {
+    for (socket, key) in keyed(&dump_all(Detail::Mini)?.sockets) {
         if !MINI_STATES.contains(&socket.state) {
             continue;
         }

@@ -14,7 +14,12 @@ use aya::{
     maps::{Map, MapData, RingBuf},
 };
 use aya_log::EbpfLogger;
-use probe_common::{connection::Connection, key::CountSlot, loss::Stat, state};
+use probe_common::{
+    connection::Connection,
+    key::CountSlot,
+    loss::Stat,
+    state::{self, role},
+};
 use tokio::sync::mpsc::Receiver;
 
 use super::{
@@ -81,6 +86,28 @@ const VITALS: [(&str, Stat); 13] = [
     ("forgotten", Stat::Forgotten),
 ];
 
+/// What has noticed a missed event; the kernel leaves out many at a time.
+const REPAIRS: [Stat; 4] =
+    [Stat::CaughtUp, Stat::FoundLate, Stat::StaleHealed, Stat::DestroyHealed];
+
+/// How long a walk is good for where no sign speaks against it: a bit less than the time between the
+/// walks of an agent, so that those are made.
+const SETTLED_FOR: Duration = Duration::from_secs(4);
+
+/// What changes when there may be something for a walk to note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Signs {
+    repairs: u64,
+    /// Passive connections that were established, less those that were seen accepted.
+    waiting: i64,
+}
+
+/// The last walk.
+struct Settled {
+    at: Instant,
+    signs: Signs,
+}
+
 /// One walk over the host's sockets.
 struct Walk {
     number: u32,
@@ -108,6 +135,7 @@ pub struct EbpfSource {
     seeded: bool,
     counts_only: bool,
     kept: Mutex<Kept>,
+    settled: Mutex<Option<Settled>>,
     /// What the kernel programs have to say.
     log: Mutex<Option<EbpfLogger<ToStderr>>>,
 }
@@ -211,6 +239,7 @@ fn build(
         seeded,
         counts_only,
         kept: Mutex::default(),
+        settled: Mutex::default(),
         log: Mutex::new(log),
     }))
 }
@@ -252,6 +281,30 @@ impl EbpfSource {
         let (_, connections) = sys::hash_entries::<u64, _>(self.connections.fd().as_fd(), CHUNK)
             .context("cannot read the connection map")?;
         Ok(connections)
+    }
+
+    fn signs(&self) -> Signs {
+        let repairs = REPAIRS.iter().map(|&stat| self.counters.statistic(stat)).sum();
+        let waiting = |slot: &CountSlot| {
+            slot.established_total.wrapping_sub(slot.accepted_total).cast_signed()
+        };
+        let slots = self.counters.slots();
+        let passive = slots.iter().filter(|slot| slot.key.role == role::PASSIVE);
+        Signs { repairs, waiting: passive.map(waiting).sum() }
+    }
+
+    fn walk_now(&self, attached: &mut Attached) -> anyhow::Result<()> {
+        let started_ns = clock::mono_ns().unsigned_abs();
+        let number = self.counters.next_walk()?;
+        let found = netns::find().context("cannot list network namespaces")?;
+        let mut namespaces = HashMap::new();
+        for namespace in found.namespaces {
+            // One that is gone meanwhile took its sockets with it.
+            if walk::walk(&mut attached.ebpf, &namespace).is_ok() {
+                namespaces.insert(namespace.inode, namespace);
+            }
+        }
+        self.forget_missing(attached, &Walk { number, started_ns, namespaces })
     }
 
     fn keep_round(&self) -> Kept {
@@ -323,17 +376,16 @@ impl Source for EbpfSource {
 
     fn settle(&self) -> anyhow::Result<()> {
         let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
-        let started_ns = clock::mono_ns().unsigned_abs();
-        let number = self.counters.next_walk()?;
-        let found = netns::find().context("cannot list network namespaces")?;
-        let mut namespaces = HashMap::new();
-        for namespace in found.namespaces {
-            // One that is gone meanwhile took its sockets with it.
-            if walk::walk(&mut attached.ebpf, &namespace).is_ok() {
-                namespaces.insert(namespace.inode, namespace);
-            }
+        let mut settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read before a walk, so that what changes while it goes on is a sign for the next.
+        let (at, signs) = (Instant::now(), self.signs());
+        let is_fresh = |last: &Settled| last.at.elapsed() < SETTLED_FOR && last.signs == signs;
+        if settled.as_ref().is_some_and(is_fresh) {
+            return Ok(());
         }
-        self.forget_missing(&mut attached, &Walk { number, started_ns, namespaces })
+        self.walk_now(&mut attached)?;
+        *settled = Some(Settled { at, signs });
+        Ok(())
     }
 
     fn connections(&self) -> anyhow::Result<Vec<Observed>> {

@@ -56,7 +56,7 @@ pub trait Source: Send + Sync {
 
     /// Walks every socket once: notes accepts that no event has shown (where function tracing is
     /// locked), and makes good what the kernel's events missed. Tens of milliseconds at 50,000
-    /// sockets. Call before numbers are shown once; an agent calls it every few seconds.
+    /// sockets; nothing where a walk of the last seconds still holds as far as can be told. Call before numbers are shown once; an agent calls it every few seconds.
     ///
     /// # Errors
     /// As [`Source::slots`].
