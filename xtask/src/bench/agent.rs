@@ -154,8 +154,7 @@ fn counting(context: &Context, agent: &Agent, size: &Size, few_times: &[f64]) ->
             "",
             ours.value / few.value,
         )
-        .detail(format!("{:.1} / {:.1} ms", ours.value, few.value))
-        .guarded(),
+        .detail(format!("{:.1} / {:.1} ms", ours.value, few.value)),
     ])
 }
 
