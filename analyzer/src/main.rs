@@ -1,5 +1,7 @@
 //! `analyzer`: holds what a server reports against what the kernel counted, and names the phantoms.
 
+#![forbid(unsafe_code)]
+
 mod both;
 mod cli;
 mod client;

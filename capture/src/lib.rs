@@ -1,6 +1,8 @@
 //! The capture format: [`schema`], [`meta`], a [`writer`] that never buffers more than a batch, and a
 //! [`reader`] that reads a capture cut off by a crash up to its last whole batch.
 
+#![forbid(unsafe_code)]
+
 pub mod cell;
 mod compat;
 pub mod copy;

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
@@ -186,8 +187,17 @@ impl TableFile {
         });
         let input = BufReader::with_capacity(1 << 20, self.stream()?);
         let reader = StreamReader::try_new(input, chosen).map_err(&failed)?;
-        Ok(reader.map(move |batch| {
-            batch.and_then(|batch| compat::conform(&batch, &columns)).map_err(&failed)
+        let mut reader = Some(reader);
+        Ok(std::iter::from_fn(move || {
+            // Arrow's decoder asserts where a damaged batch contradicts itself; whoever made the
+            // capture is not to end us by it.
+            let decoded = catch_unwind(AssertUnwindSafe(|| reader.as_mut()?.next()));
+            let batch = decoded.unwrap_or_else(|_| {
+                reader = None;
+                let why = "the file is damaged: its rows contradict themselves";
+                Some(Err(ArrowError::IpcError(why.to_owned())))
+            })?;
+            Some(batch.and_then(|batch| compat::conform(&batch, &columns)).map_err(&failed))
         }))
     }
 
@@ -257,8 +267,22 @@ impl TableFile {
                     self.schema = Some(schema);
                 }
                 MessageHeader::RecordBatch if self.schema.is_some() => {
-                    let rows = message.header_as_record_batch().map_or(0, |batch| batch.length());
-                    self.rows += rows.unsigned_abs();
+                    let Some(batch) = message.header_as_record_batch() else {
+                        return self.damaged("found rows that cannot be read");
+                    };
+                    // Arrow's own reader takes the places of the columns on trust.
+                    let lies_within = |offset: i64, length: i64| {
+                        offset >= 0
+                            && length >= 0
+                            && offset.checked_add(length).is_some_and(|end| end <= body_length)
+                    };
+                    let mut buffers = batch.buffers().into_iter().flatten();
+                    if batch.length() < 0
+                        || !buffers.all(|buffer| lies_within(buffer.offset(), buffer.length()))
+                    {
+                        return self.damaged("found rows that lie outside their message");
+                    }
+                    self.rows += batch.length().unsigned_abs();
                 }
                 _ => return self.damaged("found a message that a capture does not have"),
             }

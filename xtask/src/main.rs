@@ -1,6 +1,8 @@
 //! `cargo xtask`: what cargo alone cannot do — the kernel side's build, the demo, and every test
 //! with one summary.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};

@@ -1,7 +1,7 @@
 //! Text files, plain or compressed, read a piece at a time.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -13,6 +13,13 @@ const LONGEST_LINE: u64 = 1 << 20;
 
 /// How much of a file its format is told from.
 const HEAD: u64 = 64 << 10;
+
+/// Packed tighter than this, and larger than [`FREE`], it is made to fill a disk or a memory.
+const RATIO: u64 = 200;
+const FREE: u64 = 64 << 20;
+
+/// With more lines than this that are none it is no file of any format here.
+const MOST_UNREADABLE: usize = 1_000_000;
 
 /// A line that could not be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,14 +34,45 @@ pub(crate) struct Unreadable {
 pub(crate) fn open(path: &Path) -> Result<Box<dyn BufRead>, InputError> {
     let failed = |error| InputError::Read { path: path.to_path_buf(), error };
     let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(failed)?);
+    let size = file.get_ref().metadata().map_err(failed)?.len();
     let magic = file.fill_buf().map_err(failed)?;
     Ok(if magic.starts_with(&[0x1f, 0x8b]) {
-        Box::new(BufReader::new(MultiGzDecoder::new(file)))
+        Box::new(BufReader::new(Bounded::new(MultiGzDecoder::new(file), size)))
     } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
-        Box::new(BufReader::new(zstd::Decoder::with_buffer(file).map_err(failed)?))
+        let decoder = zstd::Decoder::with_buffer(file).map_err(failed)?;
+        Box::new(BufReader::new(Bounded::new(decoder, size)))
     } else {
         Box::new(file)
     })
+}
+
+/// Unpacked text, which ends with an error where there is too much of it.
+struct Bounded<R> {
+    inner: R,
+    left: u64,
+}
+
+impl<R> Bounded<R> {
+    fn new(inner: R, packed: u64) -> Self {
+        Self { inner, left: packed.saturating_mul(RATIO).max(FREE) }
+    }
+}
+
+impl<R: Read> Read for Bounded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            let why = format!("it unpacks to more than {RATIO} times its size: unpack it yourself");
+            io::Error::new(io::ErrorKind::InvalidData, why)
+        })?;
+        Ok(read)
+    }
+}
+
+fn too_many(path: &Path) -> InputError {
+    let why = format!("more than {MOST_UNREADABLE} lines are of no known format");
+    let error = io::Error::new(io::ErrorKind::InvalidData, why);
+    InputError::Read { path: path.to_path_buf(), error }
 }
 
 /// The beginning of the file's text, without a byte order mark.
@@ -79,6 +117,9 @@ pub(crate) fn each_line(
         let taken = if whole { take(text) } else { Err("longer than 1 MiB".to_owned()) };
         if let Err(why) = taken {
             unreadable.push(Unreadable { path: path.to_path_buf(), line, why });
+            if unreadable.len() > MOST_UNREADABLE {
+                return Err(too_many(path));
+            }
         }
     }
 }
@@ -94,6 +135,9 @@ pub(crate) fn each_row(
     let mut record = csv::StringRecord::new();
     let mut rows = 0;
     loop {
+        if unreadable.len() > MOST_UNREADABLE {
+            return Err(too_many(path));
+        }
         let mut bad = |line, why| {
             unreadable.push(Unreadable { path: path.to_path_buf(), line, why });
         };
@@ -121,7 +165,7 @@ pub(crate) fn each_row(
 fn csv_failed(path: &Path, error: csv::Error) -> InputError {
     let error = match error.into_kind() {
         csv::ErrorKind::Io(error) => error,
-        _ => std::io::Error::new(std::io::ErrorKind::InvalidData, "no UTF-8 text"),
+        _ => io::Error::new(io::ErrorKind::InvalidData, "no UTF-8 text"),
     };
     InputError::Read { path: path.to_path_buf(), error }
 }
@@ -172,6 +216,17 @@ mod tests {
         })
         .unwrap();
         (lines, bad.into_iter().map(|bad| (bad.line, bad.why)).collect())
+    }
+
+    #[test]
+    fn what_unpacks_without_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bomb");
+        let zeros = io::repeat(0).take(FREE + 1);
+        zstd::stream::copy_encode(zeros, File::create(&path).unwrap(), 1).unwrap();
+        assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+        let refused = each_line(&path, &mut Vec::new(), |_| Ok(())).unwrap_err();
+        assert!(refused.to_string().contains("unpacks to more than 200 times"), "{refused}");
     }
 
     #[test]

@@ -178,6 +178,8 @@ fn collect(prefix: &str, table: &toml::Table, rules: &mut Vec<Rule>) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -236,6 +238,17 @@ mod tests {
     fn every_preset_is_sound() {
         for preset in PRESETS {
             assert!(!preset.rules().unwrap().is_empty(), "{}", preset.name);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        #[test]
+        fn hostile_files(bytes in fuzz::damaged(fuzz::corpus("thresholds"))) {
+            if let Ok(text) = String::from_utf8(bytes) {
+                let _ = parse(&text);
+            }
         }
     }
 }

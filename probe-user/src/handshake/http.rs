@@ -151,6 +151,8 @@ fn printable(reason: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Key and accept of RFC 6455, section 1.3.
@@ -204,5 +206,23 @@ mod tests {
         let parser = Parser::default();
         assert_eq!(parser.request(b"\x16\x03\x01\x02\x00\x01"), Head::Bad);
         assert_eq!(parser.response(b"SSH-2.0-OpenSSH_9.2\r\n"), Head::Bad);
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        /// Whatever the network brings, wherever it is cut.
+        #[test]
+        fn hostile_heads(bytes in fuzz::damaged(fuzz::corpus("http"))) {
+            let parser = Parser::default();
+            if let Head::Whole(_, length) = parser.request(&bytes) {
+                prop_assert!(length <= bytes.len());
+            }
+            if let Head::Whole(response, length) = parser.response(&bytes) {
+                prop_assert!(length <= bytes.len());
+                prop_assert!(response.reason.len() <= REASON);
+                prop_assert!(!response.reason.contains(char::is_control));
+            }
+        }
     }
 }

@@ -231,6 +231,8 @@ pub(crate) fn walk(mount: &Path) -> HashMap<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const ID: &str = "8f4a1c0d5e6b7a8990a1b2c3d4e5f60718293a4b5c6d7e8f9012a3b4c5d6e7f8";
@@ -338,6 +340,20 @@ mod tests {
     fn the_root_of_this_host_is_found() {
         if let Some(mount) = Mounted::find().unwrap().path() {
             assert!(walk(mount).values().any(|path| path == "/"));
+        }
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        /// Whoever may make a cgroup chooses its name.
+        #[test]
+        fn hostile_paths(bytes in fuzz::damaged(fuzz::corpus("cgroup"))) {
+            let text = String::from_utf8_lossy(&bytes);
+            let container = Container::of_path(&text);
+            prop_assert!(!container.name.is_empty());
+            prop_assert!(container.id.is_none_or(|id| is_id(&id)));
+            let _ = Mounted::of_mountinfo(&text);
         }
     }
 }

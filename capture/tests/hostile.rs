@@ -1,0 +1,74 @@
+//! A capture comes from another machine: whatever stands in its files is read or refused.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use capture::schema::Table;
+use capture::{Capture, CaptureWriter};
+use common::{connection, meta};
+use proptest::prelude::*;
+
+/// Of a capture's files.
+const META: &str = "meta.json";
+const TABLE: &str = "connections.arrows";
+
+struct Originals {
+    _directory: tempfile::TempDir,
+    capture: PathBuf,
+}
+
+fn originals() -> Originals {
+    let directory = tempfile::tempdir().unwrap();
+    let capture = directory.path().join("capture");
+    let mut writer = CaptureWriter::create(&capture, &meta()).unwrap();
+    let rows: Vec<_> = (0..3).map(connection).collect();
+    writer.connections(&rows).unwrap();
+    let mut ended = meta();
+    ended.ended_mono_ns = Some(99);
+    writer.finish(&ended).unwrap();
+    Originals { _directory: directory, capture }
+}
+
+/// Rows that could be read; what could not is an error with a message.
+fn read(capture: &Path) -> Result<usize, String> {
+    let capture = Capture::open(capture).map_err(|error| error.to_string())?;
+    let mut rows = 0;
+    for batch in capture.batches(Table::Connections).map_err(|error| error.to_string())? {
+        let batch = batch.map_err(|error| error.to_string())?;
+        // Looks at the cells.
+        assert!(!format!("{:?}", batch.columns()).is_empty());
+        rows += batch.num_rows();
+    }
+    Ok(rows)
+}
+
+fn check(file: &str, bytes: &[u8]) {
+    let originals = originals();
+    let path = originals.capture.join(file);
+    fs::write(&path, bytes).unwrap();
+    match read(&originals.capture) {
+        // A length that was damaged may not make rows out of nothing.
+        Ok(rows) => assert!(rows <= 1000, "{rows} rows of 3"),
+        Err(message) => assert!(!message.is_empty()),
+    }
+}
+
+fn original(file: &str) -> Vec<Vec<u8>> {
+    vec![fs::read(originals().capture.join(file)).unwrap()]
+}
+
+proptest! {
+    #![proptest_config(fuzz::config())]
+
+    #[test]
+    fn hostile_meta(bytes in fuzz::damaged(original(META))) {
+        check(META, &bytes);
+    }
+
+    #[test]
+    fn hostile_table(bytes in fuzz::damaged(original(TABLE))) {
+        check(TABLE, &bytes);
+    }
+}
