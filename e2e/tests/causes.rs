@@ -4,14 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::time::Duration;
 
 use e2e::document::write_section;
 use e2e::lab;
 use e2e::machine::{Need, require};
-use e2e::net::Place;
-use e2e::process::{binary, finish, finish_within};
-use e2e::scratch::Scratch;
+use e2e::process::{binary, finish};
 use serde_json::Value;
 
 const NONE: &str = "none";
@@ -73,14 +70,11 @@ const CASES: &[Case] = &[
 #[test]
 fn every_cause_is_named_and_nobody_is_accused() {
     let Some(_machine) = require(&[Need::Bpf]) else { return };
-    let scratch = Scratch::new("causes");
     let mut matrix = Matrix::default();
     for (scenario, expected) in CASES {
-        let dir = scratch.join(scenario);
-        let run = run(scenario, &dir);
-        matrix.add(scenario, expected, &run, &ranked(&dir));
-        // A capture of each would fill a small disk.
-        let _ = std::fs::remove_dir_all(&dir);
+        // It exits 1 where what was done and found differ, which the matrix shows.
+        let run = lab::scenario(scenario, &[]);
+        matrix.add(scenario, expected, &run.summary, &ranked(&run));
     }
     let text = matrix.to_markdown();
     println!("{text}");
@@ -91,23 +85,13 @@ fn every_cause_is_named_and_nobody_is_accused() {
     assert!(matrix.accuracy() >= 99.5, "{:.2} %", matrix.accuracy());
 }
 
-/// What `lab run` says of what was done and found. It exits 1 where they differ, which the matrix shows.
-fn run(scenario: &str, dir: &str) -> Value {
-    let mut command = lab::command(&Place::host());
-    command.args(["run", scenario, "-o", dir, "--json"]);
-    let finished = finish_within(&mut command, Duration::from_secs(240));
-    let line = finished.stdout.lines().last().unwrap_or_default();
-    serde_json::from_str(line).unwrap_or_else(|e| panic!("{scenario}: {e}\n{finished}"))
-}
-
 /// The causes as `analyzer handshakes` ranks them: name, `or`, count.
-fn ranked(dir: &str) -> Vec<(String, Option<String>, u64)> {
-    let clients =
-        std::fs::read_to_string(format!("{dir}/results.jsonl")).expect("clients' results");
+fn ranked(run: &lab::Scenario) -> Vec<(String, Option<String>, u64)> {
+    let clients = std::fs::read_to_string(run.path("results.jsonl")).expect("clients' results");
     let first = clients.lines().next().unwrap_or_default();
     let first: Value = serde_json::from_str(first).expect("a client's result");
     let mut command = std::process::Command::new(binary("analyzer"));
-    command.args(["handshakes", &format!("{dir}/capture"), "--json", "--port"]);
+    command.arg("handshakes").arg(run.path("capture")).args(["--json", "--port"]);
     command.arg(first["remote_port"].to_string());
     let text = finish(&mut command).success("analyzer handshakes");
     let report: Value = serde_json::from_str(text.trim()).expect("one JSON object");

@@ -1,28 +1,9 @@
 //! Servers that keep a manager for every connection: each bug leaks for the reason that it is named
 //! after, the report has the server's own number, and without the bug there is nothing to find.
 
-use std::fs;
-use std::time::Duration;
-
 use e2e::lab;
 use e2e::machine::{Need, require_beside_others};
-use e2e::net::Place;
-use e2e::process::finish_within;
-use e2e::scratch::Scratch;
 use serde_json::Value;
-
-/// Runs the scenario; its summary and the analyzer's report.
-fn run(scenario: &str, arguments: &[&str], expected_code: i32) -> (Value, Value) {
-    let scratch = Scratch::new(scenario);
-    let dir = scratch.join("run");
-    let mut command = lab::command(&Place::host());
-    command.args(["run", scenario, "--json", "-o", &dir]).args(arguments);
-    let finished = finish_within(&mut command, Duration::from_secs(180));
-    assert_eq!(finished.code, Some(expected_code), "{scenario}: {finished}");
-    let summary = serde_json::from_str(&finished.stdout).unwrap();
-    let report = fs::read(scratch.path().join("run/report.json")).unwrap();
-    (summary, serde_json::from_slice(&report).unwrap())
-}
 
 fn states(report: &Value) -> Vec<(&str, &str)> {
     let thresholds = report["thresholds"].as_array().unwrap().iter();
@@ -32,7 +13,8 @@ fn states(report: &Value) -> Vec<(&str, &str)> {
 /// With the bug some managers leak, as many as the server's books say; without it none.
 fn leaks_and_is_fixed(scenario: &str, leaked: std::ops::RangeInclusive<i64>) {
     let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
-    let (summary, report) = run(scenario, &["--time-scale", "0.5"], 99);
+    let leaking = lab::scenario(scenario, &["--time-scale", "0.5"]).exited(99);
+    let summary = &leaking.summary;
     let managers = &summary["managers"];
     assert_eq!(summary["equal"], true, "{summary}");
     assert_eq!(managers["found"], managers["leaked"]);
@@ -41,16 +23,17 @@ fn leaks_and_is_fixed(scenario: &str, leaked: std::ops::RangeInclusive<i64>) {
     // The server's own list says whose cleanup was missed.
     let named = managers["named"].as_array().unwrap().len() as i64;
     assert_eq!((named, &managers["wrongly_named"]), (found.min(5), &Value::Array(vec![])));
-    let states = states(&report);
+    let states = states(&leaking.report);
     assert!(states.contains(&("phantoms.end", "crossed")), "{states:?}");
     assert!(states.contains(&("leaks.managers_growth", "crossed")), "{states:?}");
     // A manager keeps a MiB, which the metrics page shows as well.
     let growth = managers["memory"]["growth_mb"].as_f64().unwrap();
     assert!(growth >= found as f64 * 0.9, "{summary}");
 
-    let (summary, report) = run(scenario, &["--fixed", "--time-scale", "0.5"], 0);
+    let fixed = lab::scenario(scenario, &["--fixed", "--time-scale", "0.5"]).exited(0);
+    let (summary, report) = (&fixed.summary, &fixed.report);
     assert_eq!(summary["managers"]["found"], 0);
-    assert!(states_held(&report), "{}", report["thresholds"]);
+    assert!(states_held(report), "{}", report["thresholds"]);
     assert!(summary["managers"]["cleanup_ms_max"].as_f64().unwrap() < 500.0);
 }
 

@@ -7,22 +7,9 @@ use std::time::Duration;
 use e2e::lab;
 use e2e::machine::{Need, require, require_beside_others};
 use e2e::net::Place;
-use e2e::process::{Running, Signal, binary, finish, finish_within};
+use e2e::process::{Running, Signal, binary, finish};
 use e2e::scratch::Scratch;
 use serde_json::Value;
-
-/// Runs the scenario; its summary and the analyzer's report.
-fn run(scenario: &str, arguments: &[&str], expected_code: i32) -> (Value, Value) {
-    let scratch = Scratch::new(scenario);
-    let dir = scratch.join("run");
-    let mut command = lab::command(&Place::host());
-    command.args(["run", scenario, "--json", "-o", &dir]).args(arguments);
-    let finished = finish_within(&mut command, Duration::from_secs(180));
-    assert_eq!(finished.code, Some(expected_code), "{scenario}: {finished}");
-    let summary = serde_json::from_str(&finished.stdout).unwrap();
-    let report = fs::read(scratch.path().join("run/report.json")).unwrap();
-    (summary, serde_json::from_slice(&report).unwrap())
-}
 
 fn findings(report: &Value) -> Vec<(String, i64)> {
     let servers = report["captures"][0]["servers"].as_array().unwrap();
@@ -36,13 +23,14 @@ fn findings(report: &Value) -> Vec<(String, i64)> {
 /// With the fault: exactly `count` of `kind`. Without it: nothing.
 fn found_and_fixed(scenario: &str, kind: &str, count: i64) {
     let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
-    let (summary, report) = run(scenario, &[], 99);
-    assert_eq!(findings(&report), [(kind.to_owned(), count)]);
+    let faulty = lab::scenario(scenario, &[]).exited(99);
+    let summary = &faulty.summary;
+    assert_eq!(findings(&faulty.report), [(kind.to_owned(), count)]);
     assert_eq!(summary["truth"][kind], count);
     assert_eq!(summary["wrongly_named"], Value::Array(vec![]));
 
-    let (_, report) = run(scenario, &["--fixed", "--time-scale", "0.4"], 0);
-    assert_eq!(findings(&report), []);
+    let fixed = lab::scenario(scenario, &["--fixed", "--time-scale", "0.4"]).exited(0);
+    assert_eq!(findings(&fixed.report), []);
 }
 
 #[test]
@@ -89,9 +77,10 @@ fn reverse_phantom() {
 #[test]
 fn demo() {
     let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
-    let (summary, report) = run("demo", &[], 0);
-    assert_eq!(summary["equal"], true);
-    assert_eq!(findings(&report), [("application_leak".to_owned(), 45)]);
+    let demo = lab::scenario("demo", &[]).exited(0);
+    let report = &demo.report;
+    assert_eq!(demo.summary["equal"], true);
+    assert_eq!(findings(report), [("application_leak".to_owned(), 45)]);
     let server = &report["captures"][0]["servers"][0];
     let births = server["findings"][0]["births"].as_array().unwrap();
     assert_eq!(births.iter().map(|b| b["count"].as_i64().unwrap()).sum::<i64>(), 45);

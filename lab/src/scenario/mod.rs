@@ -9,6 +9,7 @@ pub(crate) mod handshake;
 mod judge;
 pub(crate) mod leak;
 mod network;
+mod programs;
 mod run;
 mod table;
 

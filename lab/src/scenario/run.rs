@@ -12,13 +12,14 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::directory::{BLOCKS, CAPTURE, CUT_OFF_RESULTS, MARK, REPORT, RESULTS, TRUTH, prepare};
+use super::directory::{BLOCKS, CAPTURE, CUT_OFF_RESULTS, REPORT, RESULTS, TRUTH, prepare};
 use super::judge::{self, Comparison};
 use super::network::Link;
+use super::programs::{self, port};
 use super::{Scenario, Verdict};
-use crate::children::{self, command, interrupt, line_with, sibling, spawn};
+use crate::children::{self, command, interrupt, sibling, spawn};
 use crate::client::record::Record;
-use crate::error::{LabError, file_error};
+use crate::error::{self, LabError, file_error};
 use crate::fault::FaultSpec;
 use crate::server::token::issue;
 use crate::truth::{self, Hit, TruthLog};
@@ -41,8 +42,9 @@ pub(crate) struct Options {
 /// After the load: the health is asked a few more times, so that what stays is seen to stay.
 const AFTERWARDS: Duration = Duration::from_secs(3);
 
-/// Between the attaching of `probe record` and the first client.
-const SETTLE: Duration = Duration::from_secs(2);
+const WATCH: &str = "probe watch";
+/// What it says once it is attached.
+const WATCHING: &str = "watching";
 
 /// The lab's own, for tokens that are worth nothing elsewhere.
 const SECRET: &str = "lab";
@@ -50,9 +52,6 @@ const TOKEN_VALID_S: i64 = 24 * 3600;
 
 /// `probe watch` takes no shorter one.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
-
-/// How long `probe` may take to load its programs on a busy machine.
-const ATTACH: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(
     options: &Options,
@@ -108,16 +107,12 @@ impl<'a> Stage<'a> {
         };
         let (server, address) = run.serve().await?;
         // The watch first: it is then attached when the recording is, and the load begins.
-        let mut watch = run.watch(&probe, &address)?;
+        let mut watch = run.watch(&probe, &address).await?;
         let record = run.record(&probe, &address).await?;
         if let (None, Some(watch)) = (&record, &mut watch) {
             // Its polls would be connections in the other's eyes, which cannot tell them apart.
             watch.kill().await?;
-            *watch = run.watch_into_file(&probe, &address)?;
-        }
-        if watch.is_some() {
-            // It says nothing once it is attached, and should see the first connection come.
-            tokio::time::sleep(SETTLE).await;
+            *watch = run.watch_into_file(&probe, &address).await?;
         }
         Ok(Stage { run, analyzer, server, address, record, watch })
     }
@@ -136,14 +131,10 @@ impl<'a> Stage<'a> {
 
     async fn end_recording(&mut self) -> anyhow::Result<()> {
         if let Some(watch) = &mut self.watch {
-            interrupt("probe watch", watch).await?;
+            interrupt(WATCH, watch).await?;
         }
         let Some(record) = &mut self.record else { return Ok(()) };
-        let status = interrupt("probe record", record).await?;
-        match children::code(status) {
-            0 | 130 => Ok(()),
-            _ => Err(children::unexpected("probe record", status)),
-        }
+        programs::end_recording(record).await
     }
 
     /// What was found against what was done, and the analyzer's own exit code.
@@ -231,18 +222,7 @@ impl Run<'_> {
         if self.signs_tokens() {
             serve.env("JWT_SECRET", SECRET);
         }
-        serve.stdout(Stdio::piped()).stderr(children::log(self.dir(), "serve.log")?);
-        let mut server = spawn(&mut serve)?;
-        let line = match server.stdout.take() {
-            Some(out) => line_with(out, ATTACH, false, |line| line.contains("listening")).await,
-            None => None,
-        };
-        let Some(line) = line else {
-            return Err(children::unexpected(
-                "lab serve",
-                interrupt("lab serve", &mut server).await?,
-            ));
-        };
+        let (server, line) = programs::serve(&mut serve, self.dir()).await?;
         let listening: Listening = serde_json::from_str(&line)?;
         let address = listening.listening.into_iter().next().unwrap_or_default();
         Ok((server, address))
@@ -256,37 +236,32 @@ impl Run<'_> {
         if self.scenario().verdict == Verdict::Thresholds {
             record.args(["--metrics", &format!("http://{address}/metrics")]);
         }
-        record.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut record = spawn(&mut record)?;
-        let attached = match record.stderr.take() {
-            Some(err) => line_with(err, ATTACH, true, |line| line.contains("recording")).await,
-            None => None,
-        };
-        if attached.is_none() {
-            let status = interrupt("probe record", &mut record).await?;
-            if children::code(status) == 96 && self.scenario().watch.is_some() {
+        match programs::record(&mut record).await {
+            Ok(record) => Ok(Some(record)),
+            Err(error) if error::exit_code(&error) == 96 && self.scenario().watch.is_some() => {
                 eprintln!("going on with sock_diag polling: not exact, no capture and no report");
-                return Ok(None);
+                Ok(None)
             }
-            return Err(children::unexpected("probe record", status));
+            Err(error) => Err(error),
         }
-        Ok(Some(record))
     }
 
     /// `probe watch`, whose blocks are the progress that people see.
-    fn watch(&self, probe: &Path, address: &str) -> anyhow::Result<Option<Child>> {
+    async fn watch(&self, probe: &Path, address: &str) -> anyhow::Result<Option<Child>> {
         let Some(interval) = self.scenario().watch else { return Ok(None) };
         let mut watch = self.watch_command(probe, address, interval);
-        spawn(watch.stdout(std::io::stderr())).map(Some)
+        programs::probe(watch.stdout(std::io::stderr()), WATCH, WATCHING, true).await.map(Some)
     }
 
     /// `probe watch --json`, for the comparison, and a line per block for people.
-    fn watch_into_file(&self, probe: &Path, address: &str) -> anyhow::Result<Child> {
+    async fn watch_into_file(&self, probe: &Path, address: &str) -> anyhow::Result<Child> {
         let path = self.dir().join(BLOCKS);
         let mut file = File::create(&path).map_err(|error| file_error(&path, "create", &error))?;
         let interval = self.scenario().watch.unwrap_or(AFTERWARDS);
         let mut watch = self.watch_command(probe, address, interval);
-        let mut child = spawn(watch.arg("--json").stdout(Stdio::piped()).stderr(Stdio::null()))?;
+        watch.arg("--json").stdout(Stdio::piped());
+        // Why it polls was said by the first.
+        let mut child = programs::probe(&mut watch, WATCH, WATCHING, false).await?;
         let lines = child.stdout.take().map(|out| BufReader::new(out).lines());
         tokio::spawn(async move {
             let Some(mut lines) = lines else { return };
@@ -432,16 +407,8 @@ impl Run<'_> {
         if self.options.json {
             report.stdout(Stdio::null());
         }
-        let status = spawn(&mut report)?.wait().await?;
-        match children::code(status) {
-            code @ (0 | 4 | 99) => Ok(code),
-            _ => Err(children::unexpected("analyzer report", status)),
-        }
+        programs::report(&mut report).await
     }
-}
-
-fn port(address: &str) -> &str {
-    address.rsplit(':').next().unwrap_or(address)
 }
 
 async fn enough_upgraded(load: &mut Child) -> anyhow::Result<bool> {
@@ -481,27 +448,17 @@ fn conclude(
         "wrongly_named": comparison.wrongly_named,
         "equal": comparison.equal,
     });
-    let mark = options.output.join(MARK);
-    std::fs::write(&mark, format!("{summary:#}\n"))
-        .map_err(|error| file_error(&mark, "write", &error))?;
-    if options.json {
-        println!("{summary}");
-    } else {
-        let text = match scenario.verdict {
-            Verdict::Thresholds => format!("exit code of the analyzer {judged}"),
-            Verdict::Truth | Verdict::TruthAndThresholds => comparison.text(),
-        };
-        println!("{} in {:.0} s: {text}", scenario.name, took.as_secs_f64());
-        if options.output.join(REPORT).exists() {
-            println!("report: {}", options.output.join("report.html").display());
-        }
-        if scenario.verdict == Verdict::Truth && comparison.equal {
-            println!("{NEXT}");
-        }
+    let came_to = match scenario.verdict {
+        Verdict::Thresholds => format!("exit code of the analyzer {judged}"),
+        Verdict::Truth | Verdict::TruthAndThresholds => comparison.text(),
+    };
+    let text = format!("{} in {:.0} s: {came_to}", scenario.name, took.as_secs_f64());
+    programs::tell(&options.output, options.json, &summary, &text)?;
+    if scenario.verdict == Verdict::Truth && comparison.equal && !options.json {
+        println!("{NEXT}");
     }
     if !comparison.equal && scenario.verdict != Verdict::Thresholds {
-        // Not a threshold: either the tools or the lab are wrong.
-        anyhow::bail!("what was found is not what was done");
+        return Err(programs::unequal());
     }
     if !enough_upgraded {
         let text = format!("fewer than {} % of the clients were upgraded", scenario.min_success);

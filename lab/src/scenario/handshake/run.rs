@@ -11,12 +11,13 @@ use tokio::process::Child;
 
 use super::judge::{self, Comparison};
 use super::{Front, Handshakes};
-use crate::children::{self, command, interrupt, line_with, sibling, spawn};
+use crate::children::{self, command, interrupt, sibling, spawn};
 use crate::client::record::Record;
-use crate::error::{LabError, file_error};
+use crate::error::file_error;
 use crate::fault::{FaultSpec, Side};
-use crate::scenario::directory::{ATTEMPTS, CAPTURE, MARK, REPORT, RESULTS, TRUTH, prepare};
+use crate::scenario::directory::{ATTEMPTS, CAPTURE, REPORT, RESULTS, TRUTH, prepare};
 use crate::scenario::network::Link;
+use crate::scenario::programs;
 use crate::truth;
 
 /// What `lab run` was asked for.
@@ -35,9 +36,6 @@ pub(crate) struct Options {
 
 const SHARDS: usize = 3;
 
-/// How long a program may take to start on a busy machine.
-const START: Duration = Duration::from_secs(60);
-
 /// After the last client: what its close causes is recorded.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 /// SYN-ACKs are sent again 1, 3 and 7 s after the SYN; once one arrives, a client that has left long ago
@@ -48,13 +46,10 @@ pub(crate) async fn run(
     options: &Options,
     stopped: impl Future<Output = i32>,
 ) -> anyhow::Result<()> {
-    tokio::select! {
-        result = run_through(options) => result,
-        signal = stopped => Err(LabError::Signal(signal).into()),
-    }
+    programs::until_stopped(run_through(options), stopped).await
 }
 
-/// Dropped halfway it kills its processes and removes its namespaces.
+/// Dropped halfway it removes its namespaces.
 async fn run_through(options: &Options) -> anyhow::Result<()> {
     let began = Instant::now();
     let (probe, analyzer) = (sibling("probe")?, sibling("analyzer")?);
@@ -87,10 +82,7 @@ async fn run_through(options: &Options) -> anyhow::Result<()> {
         }
         _ => tokio::time::sleep(AFTERWARDS).await,
     }
-    let status = interrupt("probe record", &mut record).await?;
-    if !matches!(children::code(status), 0 | 130) {
-        return Err(children::unexpected("probe record", status));
-    }
+    programs::end_recording(&mut record).await?;
     // While the server still runs, as with a real one.
     run.report(&analyzer, bound.front).await?;
     interrupt("the server", &mut server).await?;
@@ -191,19 +183,7 @@ impl Run<'_> {
         if self.scenario().one_thread {
             serve.env("TOKIO_WORKER_THREADS", "1");
         }
-        serve.stdout(Stdio::piped()).stderr(children::log(self.dir(), "serve.log")?);
-        let mut server = spawn(&mut serve)?;
-        let line = match server.stdout.take() {
-            Some(out) => {
-                let bound = |line: &str| line.contains("listening") || line.contains("reserved");
-                line_with(out, START, false, bound).await
-            }
-            None => None,
-        };
-        let Some(line) = line else {
-            let status = interrupt("the server", &mut server).await?;
-            return Err(children::unexpected("the server (see serve.log)", status));
-        };
+        let (server, line) = programs::serve(&mut serve, self.dir()).await?;
         let bound: Bound = serde_json::from_str(&line)?;
         Ok((server, bound))
     }
@@ -217,19 +197,7 @@ impl Run<'_> {
             record.args(["--metrics", &format!("http://{}/metrics", bound.front)]);
         }
         record.args(["--port", &bound.ports()]);
-        record.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut record = spawn(&mut record)?;
-        let attached = match record.stderr.take() {
-            Some(err) => line_with(err, START, true, |line| line.contains("recording")).await,
-            None => None,
-        };
-        match attached {
-            Some(_) => Ok(record),
-            None => {
-                let status = interrupt("probe record", &mut record).await?;
-                Err(children::unexpected("probe record", status))
-            }
-        }
+        programs::record(&mut record).await
     }
 
     /// One load from its first client to the end of its last; its results go to those before.
@@ -272,10 +240,7 @@ impl Run<'_> {
         report.arg("report").arg(&capture).args(["--port", &port]);
         report.arg("--client").arg(self.dir().join(RESULTS)).arg("-o").arg(self.dir());
         report.stdout(Stdio::null());
-        let status = spawn(&mut report)?.wait().await?;
-        if !matches!(children::code(status), 0 | 4 | 99) {
-            return Err(children::unexpected("analyzer report", status));
-        }
+        programs::report(&mut report).await?;
         let mut attempts = command(None, analyzer);
         attempts.arg("handshakes").arg(&capture).args(["--attempts", "--port", &port]);
         attempts.stdout(children::log(self.dir(), ATTEMPTS)?);
@@ -318,18 +283,8 @@ fn conclude(options: &Options, comparison: &Comparison, took: Duration) -> anyho
         "handshakes": comparison,
         "equal": comparison.equal,
     });
-    let mark = options.output.join(MARK);
-    std::fs::write(&mark, format!("{summary:#}\n"))
-        .map_err(|error| file_error(&mark, "write", &error))?;
-    if options.json {
-        println!("{summary}");
-    } else {
-        println!("{} in {:.0} s: {}", options.scenario.name, took.as_secs_f64(), comparison.text());
-        println!("report: {}", options.output.join("report.html").display());
-    }
-    if !comparison.equal {
-        // Not a threshold: either the tools or the lab are wrong.
-        anyhow::bail!("what was found is not what was done");
-    }
-    Ok(())
+    let name = options.scenario.name;
+    let text = format!("{name} in {:.0} s: {}", took.as_secs_f64(), comparison.text());
+    programs::tell(&options.output, options.json, &summary, &text)?;
+    if comparison.equal { Ok(()) } else { Err(programs::unequal()) }
 }

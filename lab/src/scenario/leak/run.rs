@@ -10,9 +10,10 @@ use tokio::process::Child;
 
 use super::judge::{self, Comparison};
 use super::{Leaks, Load};
-use crate::children::{self, command, interrupt, line_with, sibling, spawn};
+use crate::children::{self, command, interrupt, sibling, spawn};
 use crate::error::{LabError, file_error};
-use crate::scenario::directory::{CAPTURE, MARK, REPORT, RESULTS, TRUTH, prepare};
+use crate::scenario::directory::{CAPTURE, REPORT, RESULTS, TRUTH, prepare};
+use crate::scenario::programs::{self, port};
 use crate::truth;
 
 /// What `lab run` was asked for.
@@ -27,9 +28,6 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
-/// How long a program may take to start on a busy machine.
-const START: Duration = Duration::from_secs(60);
-
 /// The health is asked so often, and for so long before and after the load, so that the baseline is a
 /// server without clients and what stays is seen to stay.
 const INTERVAL: &str = "500ms";
@@ -40,13 +38,9 @@ pub(crate) async fn run(
     options: &Options,
     stopped: impl Future<Output = i32>,
 ) -> anyhow::Result<()> {
-    tokio::select! {
-        result = run_through(options) => result,
-        signal = stopped => Err(LabError::Signal(signal).into()),
-    }
+    programs::until_stopped(run_through(options), stopped).await
 }
 
-/// Dropped halfway it kills its processes.
 async fn run_through(options: &Options) -> anyhow::Result<()> {
     let began = Instant::now();
     let (probe, analyzer) = (sibling("probe")?, sibling("analyzer")?);
@@ -57,10 +51,7 @@ async fn run_through(options: &Options) -> anyhow::Result<()> {
     tokio::time::sleep(BEFORE).await;
     run.load(&address).await?;
     tokio::time::sleep(AFTERWARDS).await;
-    let status = interrupt("probe record", &mut record).await?;
-    if !matches!(children::code(status), 0 | 130) {
-        return Err(children::unexpected("probe record", status));
-    }
+    programs::end_recording(&mut record).await?;
     let judged = run.report(&analyzer, &address).await?;
     interrupt("lab serve", &mut server).await?;
     let dir = &options.output;
@@ -93,42 +84,24 @@ impl Run<'_> {
                 serve.args(["--manager-bug", load.bug]);
             }
         }
-        serve.stdout(Stdio::piped()).stderr(children::log(self.dir(), "serve.log")?);
-        let mut server = spawn(&mut serve)?;
-        let line = match server.stdout.take() {
-            Some(out) => line_with(out, START, false, |line| line.contains("listening")).await,
-            None => None,
-        };
-        let Some(line) = line else {
-            let status = interrupt("lab serve", &mut server).await?;
-            return Err(children::unexpected("lab serve (see serve.log)", status));
-        };
+        let (server, line) = programs::serve(&mut serve, self.dir()).await?;
         let Listening { listening: [address] } = serde_json::from_str(&line)?;
         Ok((server, address))
     }
 
     /// The number that is held against the kernel's is that of the managers.
     async fn record(&self, probe: &Path, address: &str) -> anyhow::Result<Child> {
-        let port = address.rsplit(':').next().unwrap_or(address);
         let page = |path: &str| format!("http://{address}/{path}");
         let mut record = command(None, probe);
-        record.arg("record").arg("-o").arg(self.dir().join(CAPTURE)).args(["--port", port]);
+        record
+            .arg("record")
+            .arg("-o")
+            .arg(self.dir().join(CAPTURE))
+            .args(["--port", port(address)]);
         record.args(["--health", &page("health"), "--reported", ".managers.current"]);
         record.args(["--metrics", &page("metrics"), "--interval", INTERVAL]);
         record.args(["--table", &page("managers"), "--peer", ".managers[].peer"]);
-        record.stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut record = spawn(&mut record)?;
-        let attached = match record.stderr.take() {
-            Some(err) => line_with(err, START, true, |line| line.contains("recording")).await,
-            None => None,
-        };
-        match attached {
-            Some(_) => Ok(record),
-            None => {
-                let status = interrupt("probe record", &mut record).await?;
-                Err(children::unexpected("probe record", status))
-            }
-        }
+        programs::record(&mut record).await
     }
 
     /// Every load, from the first client to the end of the last.
@@ -172,9 +145,8 @@ impl Run<'_> {
 
     /// `analyzer report`; its exit code, if it came to a judgement.
     async fn report(&self, analyzer: &Path, address: &str) -> anyhow::Result<i32> {
-        let port = address.rsplit(':').next().unwrap_or(address);
         let mut report = command(None, analyzer);
-        report.arg("report").arg(self.dir().join(CAPTURE)).args(["--port", port]);
+        report.arg("report").arg(self.dir().join(CAPTURE)).args(["--port", port(address)]);
         report.arg("--client").arg(self.dir().join(RESULTS));
         report.args(["--preset", "managers", "--series", "managers=.managers.current"]);
         report.args(["--series", "cleanup_ms=.managers.cleanup_ms_max"]);
@@ -184,11 +156,7 @@ impl Run<'_> {
         if self.options.json {
             report.stdout(Stdio::null());
         }
-        let status = spawn(&mut report)?.wait().await?;
-        match children::code(status) {
-            code @ (0 | 4 | 99) => Ok(code),
-            _ => Err(children::unexpected("analyzer report", status)),
-        }
+        programs::report(&mut report).await
     }
 }
 
@@ -210,18 +178,10 @@ fn conclude(
         "managers": comparison,
         "equal": comparison.equal,
     });
-    let mark = options.output.join(MARK);
-    std::fs::write(&mark, format!("{summary:#}\n"))
-        .map_err(|error| file_error(&mark, "write", &error))?;
-    if options.json {
-        println!("{summary}");
-    } else {
-        println!("{} in {:.0} s: {}", scenario.name, took.as_secs_f64(), comparison.text());
-        println!("report: {}", options.output.join("report.html").display());
-    }
+    let text = format!("{} in {:.0} s: {}", scenario.name, took.as_secs_f64(), comparison.text());
+    programs::tell(&options.output, options.json, &summary, &text)?;
     if !comparison.equal {
-        // Not a threshold: either the tools or the lab are wrong.
-        anyhow::bail!("what was found is not what was done");
+        return Err(programs::unequal());
     }
     match judged {
         0 => Ok(()),
