@@ -41,12 +41,14 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  \
         analyzer phantoms run1\n  \
         analyzer phantoms run1 --port 3005 --container web\n  \
+        analyzer phantoms run1 --threshold 'phantoms.max_percent < 2'\n  \
         analyzer phantoms run1 --json | jq '{kind, count, cause}'")]
     Phantoms(Phantoms),
     /// Where handshakes fail, stage by stage, and why: causes ranked, with evidence
     #[command(after_help = "Examples:\n  \
         analyzer handshakes run1\n  \
         analyzer handshakes run1 --port 3005 --max-failed 1%\n  \
+        analyzer handshakes run1 --threshold 'handshake.p99_ms < 50'\n  \
         analyzer handshakes run1 --attempts | jq -c 'select(.cause)'\n  \
         analyzer handshakes run1 --json | jq '.causes[] | {name, count, percent}'")]
     Handshakes(Handshakes),
@@ -87,8 +89,11 @@ pub(crate) enum Command {
         analyzer connections run1 --role passive --csv > connections.csv\n  \
         analyzer connections run1 --json | jq -c '{remote_port, closed_how}'")]
     Connections(Connections),
-    /// Tables and columns of the capture format
-    #[command(after_help = "Examples:\n  analyzer schema\n  analyzer schema connections --json")]
+    /// Tables and columns of the capture format, and the JSON schema of report.json
+    #[command(
+        after_help = "Examples:\n  analyzer schema\n  analyzer schema connections --json\n  \
+        analyzer schema report > report.schema.json"
+    )]
     Schema(Schema),
 }
 
@@ -263,6 +268,8 @@ pub(crate) struct Phantoms {
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) judging: Judging,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
     /// Print one JSON object per finding
     #[arg(long)]
     pub(crate) json: bool,
@@ -278,6 +285,8 @@ pub(crate) struct Handshakes {
     /// Most failed handshakes to pass: a count, or a share of the attempts such as 1%
     #[arg(long, value_name = "LIMIT")]
     pub(crate) max_failed: Option<Limit>,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
     /// Print one JSON object per capture
     #[arg(long)]
     pub(crate) json: bool,
@@ -297,6 +306,8 @@ pub(crate) struct Shards {
     /// Highest imbalance to pass, such as 5%: 100·(max − min)/max at the time of the most connections
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) max_imbalance: Option<f64>,
+    #[command(flatten)]
+    pub(crate) chosen: Chosen,
     /// Print one JSON object per capture
     #[arg(long)]
     pub(crate) json: bool,
@@ -335,10 +346,15 @@ pub(crate) struct Connections {
     pub(crate) csv: bool,
 }
 
+/// What `analyzer schema` calls report.json.
+pub(crate) const REPORT_SCHEMA: &str = "report";
+
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
-    /// Only this table
-    #[arg(value_parser = PossibleValuesParser::new(Table::ALL.map(Table::name)))]
+    /// Only this table; or `report`, the JSON schema of what `analyzer report` writes
+    #[arg(value_parser = PossibleValuesParser::new(
+        Table::ALL.map(Table::name).into_iter().chain([REPORT_SCHEMA])
+    ))]
     pub(crate) table: Option<String>,
     /// Print one JSON object per column
     #[arg(long)]

@@ -1,5 +1,6 @@
 //! Clocks: the host's monotonic one to Unix time, and a client's clock against the host's.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::slope;
@@ -49,7 +50,7 @@ pub(crate) struct ClockSighting {
 }
 
 /// By how much the client's clock is ahead of the host's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct ClockOffset {
     /// At `at_unix_ns` of the host's clock.
     pub(crate) offset_ns: i64,

@@ -6,6 +6,7 @@
 //! kernel count in it is a phantom or a reverse phantom.
 
 use polars::prelude::{BooleanChunked, DataFrame, SortMultipleOptions};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::input::recording::{Loss, Recording};
@@ -24,7 +25,7 @@ const TICK_SLACK_NS: i64 = 100_000_000;
 const TICK_NS: i64 = 1_200_000_000;
 
 /// Where the kernel's side of a comparison came from, best first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Basis {
     /// Every connection's own times: exact to the nanosecond.
@@ -66,7 +67,7 @@ pub(crate) struct Comparison {
 }
 
 /// How well the connections' own times agree with the kernel's counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub(crate) struct Agreement {
     /// Seconds for which both were there.
     pub(crate) compared: usize,

@@ -8,7 +8,9 @@ use crate::population::Members;
 use crate::timeline::Timeline;
 
 /// Who ended a connection, and how, as the capture has it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, schemars::JsonSchema, serde::Serialize,
+)]
 pub(crate) struct Ending {
     /// `local`, `remote`, `timeout` or `unknown`.
     pub(crate) by: String,

@@ -1,6 +1,7 @@
 //! Which connections a number is about: ports, roles, containers.
 
 use polars::prelude::{BooleanChunked, DataFrame, NewChunkedArray, PlSmallStr};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::cli::Filter;
@@ -9,7 +10,7 @@ use crate::input::connections::{Connections, Number, Word};
 use crate::input::recording::Recording;
 
 /// A selection of connections. Empty lists mean "all".
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub(crate) struct Population {
     pub(crate) ports: Vec<u16>,
     pub(crate) roles: Vec<String>,

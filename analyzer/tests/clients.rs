@@ -35,35 +35,39 @@ fn limits(report: &Value) -> String {
     report["limits"].to_string()
 }
 
-/// Both of k6's formats hold the same run: two sessions upgraded, one refused, one without an answer.
+/// Both of k6's formats hold the same run: of six sessions four upgraded, one was refused, and one found
+/// nobody who listens.
 #[test]
 fn k6_by_json_and_by_csv() {
-    for (name, format) in [("k6.json", "k6_json"), ("k6.csv", "k6_csv")] {
+    for (name, format, damaged) in [("k6.json", "k6_json", 65), ("k6.csv", "k6_csv", 56)] {
         let report = clients(&["--client", &fixture(name)]);
         assert_eq!(report["files"][0]["format"], format);
         assert_eq!(report["attempts_are"][0], "WebSocket sessions");
-        assert_eq!((&report["attempted"], &report["successful"]), (&4.into(), &2.into()));
-        assert_eq!(report["success_percent"], 50.0);
+        assert_eq!((&report["attempted"], &report["successful"]), (&6.into(), &4.into()));
         assert_eq!(
             (&report["messages_sent"], &report["messages_received"]),
-            (&1.into(), &1.into())
+            (&4.into(), &4.into())
         );
         let errors: Vec<_> = report["errors"].as_array().unwrap().iter().collect();
         assert_eq!(errors.len(), 2);
         for (error, kind) in errors.iter().zip(["http_503", "no response"]) {
             assert_eq!((&error["kind"], &error["count"]), (&kind.into(), &1.into()));
         }
+        // Of the four that were upgraded, as k6 wrote them.
         let connect = &report["connect"];
-        assert_eq!((&connect["min_ms"], &connect["mean_ms"]), (&2.5.into(), &5.0.into()));
-        assert_eq!(connect["max_ms"], 7.5);
-        // Four attempts in three seconds.
-        let rate = report["attempts_per_second"].as_f64().unwrap();
-        assert!((rate - 4.0 / 3.0).abs() < 0.01, "{rate}");
+        assert_eq!((&connect["count"], &connect["min_ms"]), (&4.into(), &1.642907.into()));
+        assert_eq!(connect["max_ms"], 2.340692);
+        let mean = connect["mean_ms"].as_f64().unwrap();
+        assert!((mean - 1.9881215).abs() < 1e-6, "{mean}");
+        assert_eq!(report["round_trip"]["max_ms"], 0.401416);
         assert_eq!(report["unreadable"], 1);
-        assert_eq!(report["unreadable_lines"][0]["line"], 10);
+        assert_eq!(report["unreadable_lines"][0]["line"], damaged);
         assert!(limits(&report).contains("counts sessions that failed as well"));
         assert_eq!(limits(&report).contains("whole seconds"), name == "k6.csv");
     }
+    // Six attempts in 0.511 s.
+    let rate = clients(&["--client", &fixture("k6.json")])["attempts_per_second"].as_f64().unwrap();
+    assert!((rate - 6.0 / 0.511_084).abs() < 0.01, "{rate}");
 }
 
 #[test]
@@ -240,12 +244,12 @@ fn thresholds_decide_the_exit() {
     let (held, line) = code("clients.success_rate >= 0.5");
     assert_eq!(
         (held, line.as_str()),
-        (0, "✓ clients.success_rate                    0.500   limit >= 0.5")
+        (0, "✓ clients.success_rate                    0.667   limit >= 0.5")
     );
-    let (crossed, line) = code("clients.connect_p99_ms < 5");
+    let (crossed, line) = code("clients.connect_p99_ms < 2");
     assert!(crossed == 99 && line.starts_with("✗ clients.connect_p99_ms"), "{line}");
-    // k6's sessions have no round trips here.
-    let (open, line) = code("clients.round_trip_p99_ms < 50");
+    // No capture, no handshakes.
+    let (open, line) = code("handshake.p99_ms < 50");
     assert!(open == 4 && line.contains("not judged"), "{line}");
     let output =
         analyzer(&["clients", "--client", &k6, "--threshold", "client.x < 1"], Path::new("."));

@@ -2,6 +2,7 @@
 
 mod common;
 mod scene;
+mod schema;
 
 use std::fmt::Write;
 use std::fs;
@@ -93,6 +94,31 @@ fn the_same_input_gives_the_same_bytes_whatever_the_threads() {
     assert!(!once.0.is_empty());
     assert_eq!(once, run("1"));
     assert_eq!(once, run("7"));
+}
+
+/// Every value of a report is one that its schema has, and nothing that the schema demands is missing.
+#[test]
+fn the_report_is_what_its_schema_says() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut scene = scene();
+    scene.fields = Some(|at| format!("{{\".goroutines\":{}}}", 20 + at / S));
+    scene.write(&temp.path().join("run"));
+    let schema: Value = serde_json::from_str(&stdout(&["schema", "report"], temp.path())).unwrap();
+    assert_eq!(schema["title"], "Report");
+    let clients = format!("{}/tests/clients/k6.json", env!("CARGO_MANIFEST_DIR"));
+    let args = ["report", "run", "-o", "out", "--client", &clients, "--json"];
+    let report: Value = serde_json::from_slice(&analyzer(&args, temp.path()).stdout).unwrap();
+    assert!(report["captures"][0]["leaks"].is_object() && report["clients"].is_object());
+    let mut wrong = Vec::new();
+    schema::hold_against(&report, &schema, &schema, "report", &mut wrong);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+
+    let mut other = report.clone();
+    other["verdict"]["state"] = "perhaps".into();
+    other["captures"][0]["more"] = 1.into();
+    other["thresholds"][0].as_object_mut().unwrap().remove("limit");
+    schema::hold_against(&other, &schema, &schema, "report", &mut wrong);
+    assert_eq!(wrong.len(), 3, "{}", wrong.join("\n"));
 }
 
 #[test]

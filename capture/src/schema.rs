@@ -413,9 +413,13 @@ table! {
     }
 }
 
+/// How the `url` of rows begins that the probe itself read from `/proc`.
+pub const KERNEL_PAGE: &str = "kernel: ";
+
 table! {
-    /// A number on the server's metrics page (Prometheus text format).
+    /// A number on the status page of a server or proxy, or of the processes that listen on a port.
     MetricRow, MetricColumns, Metrics {
+        /// The page; `kernel: NAME, port PORT` for what the probe itself read of these processes.
         url: Text,
         /// The value was true at some time between start and end of the request.
         start_mono_ns: i64,

@@ -222,9 +222,10 @@ impl Health {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Metrics")]
 pub(crate) struct Metrics {
-    /// The server's metrics page, in the Prometheus text format
+    /// The server's or proxy's status page: Prometheus metrics, nginx stub_status, haproxy's CSV
+    /// (/stats;csv) or Envoy's /stats, told by its content; may be repeated
     #[arg(long, value_name = "URL")]
-    pub(crate) metrics: Option<HealthUrl>,
+    pub(crate) metrics: Vec<HealthUrl>,
 
     /// A metric to take beside go_goroutines, process_open_fds, process_resident_memory_bytes and
     /// the like; may be repeated
@@ -233,10 +234,14 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    /// `None` where no metrics are asked for.
-    pub(crate) fn poller(&self, health: &Health) -> Option<MetricsPoller> {
-        let target = health.target(self.metrics.as_ref()?);
-        Some(MetricsPoller { target, names: self.metric.clone() })
+    /// One for each page; a metric that was asked for by name may be on any of them.
+    pub(crate) fn pollers(&self, health: &Health) -> Vec<MetricsPoller> {
+        let poller = |url| MetricsPoller {
+            target: health.target(url),
+            names: self.metric.clone(),
+            alone: self.metrics.len() == 1,
+        };
+        self.metrics.iter().map(poller).collect()
     }
 }
 
@@ -271,7 +276,7 @@ pub(crate) struct Questions {
 impl Questions {
     /// True if there is nothing to ask.
     pub(crate) fn is_nothing(&self) -> bool {
-        self.health.health.is_none() && self.metrics.metrics.is_none() && self.table.is_none()
+        self.health.health.is_none() && self.metrics.metrics.is_empty() && self.table.is_none()
     }
 }
 
@@ -283,9 +288,14 @@ impl Questions {
   sudo probe watch --health http://127.0.0.1:3005/health --expect 1000 --until-idle --json
   sudo probe watch --health http://127.0.0.1:3005/health --metrics http://127.0.0.1:3005/metrics
   sudo probe watch --interval 3s --health http://127.0.0.1:3005/health      a balancer and its shards
+  sudo probe watch --metrics http://127.0.0.1:3005/metrics --interval 2m --duration 30m    leaks
 
 A phantom is a connection that the server reports and the kernel does not have. Ctrl-C ends it with
 the shutdown check. Exits 99 if --max-phantoms was crossed, 4 if nothing could be judged.
+
+Without --health: a baseline of goroutines, descriptors, memory and sockets, then a checkpoint per
+interval. Exits 99 if goroutines grow by 10 a minute or descriptors by 5, at a restart, a page that
+does not answer, or an end before --duration.
 
 A balancer's body may list its shards, as .shards[] with connections, capacity, available, name and
 address (or url, or port): each is held against the kernel's count of its port. Yellow from 80 % of

@@ -13,6 +13,7 @@ mod health;
 mod identity;
 mod kernel;
 mod page;
+mod process;
 mod record;
 mod remote;
 mod signal;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::stage::{Stage, Stages, Steps};
@@ -22,7 +23,7 @@ struct Candidate {
 }
 
 /// Clients found in captures, or not.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct Matches {
     /// Found in a capture by their address pair.
     pub(crate) matched: usize,
@@ -37,7 +38,7 @@ pub(crate) struct Matches {
     pub(crate) stages: Vec<Stage>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ClientView {
     pub(crate) client: String,
     pub(crate) kernel: String,

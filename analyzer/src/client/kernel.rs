@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::spread::{Latency, Spread};
 use crate::report::handshake::HandshakeReport;
 
 /// What the kernel saw of all clients of a population, whoever they were.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct KernelView {
     /// The connections it is of, in words.
     pub(crate) population: String,
@@ -25,7 +26,7 @@ pub(crate) struct KernelView {
     pub(crate) bytes_sent: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) outcome: String,
     pub(crate) count: u64,

@@ -1,5 +1,6 @@
 //! The client report: what the files say, beside what the kernel saw.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::join::{self, Matches};
@@ -13,7 +14,7 @@ use crate::report::model::{UnreadableLine, shown_lines};
 /// A round trip longer than this is worth a line, on any network that a load test should have.
 const SLOW_ROUND_TRIP_MS: f64 = 50.0;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ClientReport {
     pub(crate) files: Vec<ClientFile>,
     /// What an attempt is in these files.
@@ -44,7 +45,7 @@ pub(crate) struct ClientReport {
     pub(crate) unreadable_lines: Vec<UnreadableLine>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ErrorCount {
     pub(crate) kind: String,
     pub(crate) count: u64,

@@ -1,6 +1,7 @@
 //! Times of one kind: least, mean, percentiles, greatest, in bounded memory.
 
 use hdrhistogram::Histogram;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Collects times. Least, mean and greatest are exact, percentiles to three digits.
@@ -56,7 +57,7 @@ impl Given {
 }
 
 /// A spread as it is reported. Always min ≤ mean ≤ max.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Latency {
     pub(crate) count: u64,
     pub(crate) min_ms: Option<f64>,

@@ -1,5 +1,6 @@
 //! A client's connect time, split into stages by what the kernel saw of the same connection.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::spread::{Latency, Spread};
@@ -15,7 +16,7 @@ pub(crate) struct Steps {
 }
 
 /// One stage, over all connections that were found on both sides.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Stage {
     pub(crate) stage: &'static str,
     /// Whether it runs from one clock to the other, and so is only as sure as these are aligned.

@@ -9,8 +9,10 @@ use crate::error::Outcome;
 use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::handshake::{self, HandshakeReport};
-use crate::report::handshake_text;
 use crate::report::model::{Magnitude, SCHEMA_VERSION};
+use crate::report::{handshake_text, text};
+use crate::threshold::judge;
+use crate::threshold::measure::Subject;
 
 pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
     let mut out = io::stdout().lock();
@@ -44,8 +46,19 @@ pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
             out.write_all(handshake_text::render(report).as_bytes())?;
         }
     }
+    let subject = Subject {
+        handshakes: reports.iter().collect(),
+        handshake_times: reports.iter().filter_map(|report| report.connect.latency()).collect(),
+        ..Subject::default()
+    };
+    let mut thresholds = judge(&args.chosen.rules()?, &subject);
+    if let Some(limit) = args.max_failed {
+        let magnitudes: Vec<Magnitude> = reports.iter().map(handshake::failed).collect();
+        thresholds.insert(0, limit.judge("failed handshakes", &magnitudes, true));
+    }
+    if !args.attempts && !args.json && !thresholds.is_empty() {
+        write!(out, "\n{}", text::threshold_lines(&thresholds))?;
+    }
     out.flush()?;
-    let Some(limit) = args.max_failed else { return Ok(Outcome::Held) };
-    let magnitudes: Vec<Magnitude> = reports.iter().map(handshake::failed).collect();
-    Ok(limit.judge("failed handshakes", &magnitudes, true).state.outcome())
+    Ok(text::outcome(&thresholds))
 }

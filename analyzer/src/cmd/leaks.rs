@@ -18,11 +18,13 @@ use crate::threshold::measure::Subject;
 use crate::threshold::rule::Rule;
 
 /// Held where a capture has the figure and no threshold is given.
-const USUAL: [&str; 5] = [
+const USUAL: [&str; 7] = [
     "leaks.goroutines_per_minute < 10",
     "leaks.descriptors_per_minute < 5",
     "leaks.http_errors == 0",
     "leaks.restarts == 0",
+    "leaks.crashes == 0",
+    "leaks.oom_kills == 0",
     "leaks.stopped_early == 0",
 ];
 

@@ -14,7 +14,8 @@ pub(crate) fn run(args: &cli::Phantoms) -> anyhow::Result<Outcome> {
         .iter()
         .map(|dir| Recording::open(dir))
         .collect::<anyhow::Result<Vec<Recording>>>()?;
-    let report = build::report(&recordings, &args.judging, Request::default())?;
+    let request = Request { rules: args.chosen.rules()?, ..Request::default() };
+    let report = build::report(&recordings, &args.judging, request)?;
     let output = if args.json { json::findings(&report)? } else { text::phantoms(&report) };
     let mut out = io::stdout().lock();
     out.write_all(output.as_bytes())?;

@@ -1,4 +1,4 @@
-//! `analyzer schema`: the capture format, as this version reads it.
+//! `analyzer schema`: the capture format as this version reads it, and the report as it writes it.
 
 use std::io::{self, Write};
 
@@ -6,8 +6,14 @@ use capture::schema::{MAJOR, MINOR, Table};
 
 use crate::cli;
 use crate::error::Outcome;
+use crate::report::model::Report;
 
 pub(crate) fn run(args: &cli::Schema) -> anyhow::Result<Outcome> {
+    if args.table.as_deref() == Some(cli::REPORT_SCHEMA) {
+        let schema = schemars::schema_for!(Report);
+        writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&schema)?)?;
+        return Ok(Outcome::Held);
+    }
     let wanted = |table: &Table| args.table.as_ref().is_none_or(|name| name == table.name());
     let mut out = io::stdout().lock();
     for table in Table::ALL.into_iter().filter(wanted) {

@@ -11,15 +11,26 @@ use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::model::SCHEMA_VERSION;
 use crate::report::shard::{self, ShardReport};
+use crate::report::text;
 use crate::report::verdict::thousands;
+use crate::threshold::judge;
+use crate::threshold::measure::Subject;
+use crate::threshold::rule::Rule;
 
 pub(crate) fn run(args: &cli::Shards) -> anyhow::Result<Outcome> {
-    let mut out = io::stdout().lock();
-    let mut outcome = Outcome::Held;
+    let mut reports = Vec::new();
     for dir in &args.captures {
         let recording = Recording::open(dir)?;
         let population = Population::of_filter(&recording, &args.filter)?;
-        let report = shard::of(&recording, &population)?;
+        reports.push(shard::of(&recording, &population)?);
+    }
+    let mut rules: Vec<Rule> =
+        args.max_imbalance.map(Rule::imbalance_at_most).into_iter().collect();
+    rules.extend(args.chosen.rules()?);
+    let subject = Subject { shards: reports.iter().collect(), ..Subject::default() };
+    let thresholds = judge(&rules, &subject);
+    let mut out = io::stdout().lock();
+    for report in &reports {
         if args.json {
             #[derive(Serialize)]
             struct Line<'a> {
@@ -27,22 +38,18 @@ pub(crate) fn run(args: &cli::Shards) -> anyhow::Result<Outcome> {
                 #[serde(flatten)]
                 report: &'a ShardReport,
             }
-            let line = Line { schema_version: SCHEMA_VERSION, report: &report };
+            let line = Line { schema_version: SCHEMA_VERSION, report };
             serde_json::to_writer(&mut out, &line)?;
             out.write_all(b"\n")?;
         } else {
-            write_table(&mut out, &report)?;
-        }
-        if let Some(limit) = args.max_imbalance {
-            outcome = match (outcome, report.imbalance_percent) {
-                (_, Some(percent)) if percent > limit => Outcome::Crossed,
-                (Outcome::Held, None) => Outcome::Inconclusive,
-                (before, _) => before,
-            };
+            write_table(&mut out, report)?;
         }
     }
+    if !args.json {
+        out.write_all(text::threshold_lines(&thresholds).as_bytes())?;
+    }
     out.flush()?;
-    Ok(outcome)
+    Ok(text::outcome(&thresholds))
 }
 
 fn write_table(out: &mut impl Write, report: &ShardReport) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Stages of a handshake: how many came how far, and how long each step took.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::handshake::attempt::{Attempt, STAGE_COUNT};
@@ -21,14 +22,14 @@ pub(crate) const STAGES: [&str; STAGE_COUNT] = [
 const STEPS: [(usize, usize); 6] = [(0, 2), (2, 3), (2, 4), (4, 5), (6, 7), (0, 6)];
 
 /// How many attempts reached a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 pub(crate) struct Reached {
     pub(crate) stage: &'static str,
     pub(crate) count: usize,
 }
 
 /// Durations of one step, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Step {
     pub(crate) from: &'static str,
     pub(crate) to: &'static str,

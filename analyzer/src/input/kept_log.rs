@@ -1,10 +1,11 @@
-//! Logs of health and metrics pages that somebody kept with curl: JSON lines with a time, or
-//! Prometheus text with a time between the pages (`date -Is; curl …/metrics`).
+//! Logs of health and metrics pages that somebody kept with curl: JSON lines with a time, or the text
+//! of status pages (Prometheus, nginx, haproxy, Envoy) with a time before each (`date -Is; curl …`).
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
+use status_page::Reader;
 
 use crate::error::InputError;
 use crate::input::text::{Unreadable, each_line, head, json_why};
@@ -25,14 +26,21 @@ pub(crate) struct KeptLog {
     pub(crate) lines: u64,
 }
 
+/// The page that a line of text belongs to.
+#[derive(Debug, Default)]
+struct Page {
+    at_unix_ns: Option<i64>,
+    reader: Reader,
+}
+
 impl KeptLog {
     pub(crate) fn read(path: &Path) -> Result<Self, InputError> {
         let mut log = KeptLog { path: path.display().to_string(), ..Self::default() };
         let mut unreadable = Vec::new();
         let json = head(path)?.trim_ascii_start().starts_with(b"{");
-        let mut page_time = None;
+        let mut page = Page::default();
         log.lines = each_line(path, &mut unreadable, |line| {
-            if json { log.take_json(line) } else { log.take_text(line, &mut page_time) }
+            if json { log.take_json(line) } else { log.take_text(line, &mut page) }
         })?;
         log.unreadable = unreadable;
         if log.numbers.is_empty() {
@@ -91,42 +99,36 @@ impl KeptLog {
     }
 
     /// A sample, a comment, or the time of the page that follows.
-    fn take_text(&mut self, line: &[u8], page_time: &mut Option<i64>) -> Result<(), String> {
+    fn take_text(&mut self, line: &[u8], page: &mut Page) -> Result<(), String> {
         let text = std::str::from_utf8(line).map_err(|_| "no UTF-8 text".to_owned())?;
         let bare = text.trim_start_matches('#').trim();
         if let Ok(at) = unix_ns(bare, None) {
-            *page_time = Some(at);
+            *page = Page { at_unix_ns: Some(at), ..Page::default() };
             self.pages_unix_ns.push(at);
             return Ok(());
         }
-        if text.starts_with('#') {
-            return Ok(());
-        }
         let expected = || "expected a sample such as `go_goroutines 12`, or a time".to_owned();
-        let (name, rest) = match text.split_once('{') {
-            // A quoted brace within the labels is the reason to look from the right.
-            Some((name, rest)) => (name, rest.rsplit_once('}').ok_or_else(expected)?.1),
-            None => text.split_once([' ', '\t']).ok_or_else(expected)?,
-        };
-        let sound = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-        if name.is_empty() || !name.chars().all(sound) {
-            return Err(expected());
-        }
-        let mut cells = rest.split_whitespace();
-        let value: f64 = cells.next().and_then(|v| v.parse().ok()).ok_or_else(expected)?;
-        let own = cells.next().and_then(|ms| ms.parse::<i64>().ok()).map(|ms| ms * 1_000_000);
-        let at = own
-            .or(*page_time)
-            .ok_or("a sample without a time: put one before each page, as `date -Is` prints it")?;
-        if value.is_finite() {
-            let series = self.numbers.entry(name.to_owned()).or_default();
-            match series.last_mut() {
-                // One metric of several label sets is one number: their sum.
-                Some(last) if last.0 == at => last.1 += value,
-                _ => series.push((at, value)),
-            }
+        let numbers = page.reader.line(text).ok_or_else(expected)?;
+        for number in numbers {
+            let own = number.unix_ms.map(|ms| ms * 1_000_000);
+            let at = own.or(page.at_unix_ns).ok_or(
+                "a sample without a time: put one before each page, as `date -Is` prints it",
+            )?;
+            self.take_number(at, number.name, number.value);
         }
         Ok(())
+    }
+
+    /// One metric of several label sets is one number: their sum.
+    fn take_number(&mut self, at: i64, name: String, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        let series = self.numbers.entry(name).or_default();
+        match series.last_mut() {
+            Some(last) if last.0 == at => last.1 += value,
+            _ => series.push((at, value)),
+        }
     }
 }
 
@@ -172,6 +174,28 @@ mod tests {
     }
 
     #[test]
+    fn pages_of_proxies_with_times_between_them() {
+        let log = read(
+            "2023-11-14T22:13:20Z\nActive connections: 3 \nserver accepts handled requests\n 5 5 9 \n\
+             Reading: 0 Writing: 1 Waiting: 2 \n2023-11-14T22:14:20Z\nActive connections: 4 \n\
+             server accepts handled requests\n 7 7 12 \nReading: 0 Writing: 1 Waiting: 3 \n",
+        )
+        .unwrap();
+        assert_eq!(log.numbers["nginx_connections_active"], [(T, 3.0), (T + 60_000_000_000, 4.0)]);
+        assert_eq!((log.numbers.len(), log.unreadable.len()), (7, 0));
+        let haproxy = "# pxname,svname,scur,status,\n";
+        let log = read(&format!(
+            "1700000000\n{haproxy}ws,s1,3,UP,\nws,s2,4,UP,\nws\n1700000060\n{haproxy}ws,s1,5,UP,\n"
+        ))
+        .unwrap();
+        let servers = &log.numbers["haproxy_server_scur"];
+        assert_eq!(servers, &[(T, 7.0), (T + 60_000_000_000, 5.0)]);
+        assert_eq!((log.unreadable.len(), log.unreadable[0].line), (1, 5));
+        let log = read("1700000000\nhttp.ws.downstream_cx_active: 3\n").unwrap();
+        assert_eq!(log.numbers["http.ws.downstream_cx_active"], [(T, 3.0)]);
+    }
+
+    #[test]
     fn logs_without_any_number_are_refused_with_what_is_expected() {
         for (text, why) in [
             ("go_goroutines 12\n", "line 1: a sample without a time: put one before each page"),
@@ -180,6 +204,29 @@ mod tests {
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn pages_of_proxies_that_are_cut_or_changed_are_refused() {
+        for page in [
+            "Active connections: many\n",
+            "server accepts handled requests\n 1 2\n",
+            "Reading: 0 Writing: 1\n",
+            "# pxname,svname,scur\nws\n",
+            "# pxname,svname,scur\nws,FRONTEND,1,2,3\n",
+            "ws,FRONTEND,3\n",
+            "server.live: true\n",
+            "cluster web upstream_cx_active: 3\n",
+            "cluster.web.upstream_cx_active=3\n",
+        ] {
+            let error = read(&format!("1700000000\n{page}")).unwrap_err().to_string();
+            assert!(
+                error.contains("expected a sample such as `go_goroutines 12`"),
+                "{page}{error}"
+            );
+            let line = page.lines().count() + 1;
+            assert!(error.contains(&format!("line {line}: ")), "{page}{error}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The table of checkpoints: a baseline, then the values at even intervals.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::leak::source::Series;
@@ -7,7 +8,7 @@ use crate::leak::source::Series;
 /// How much longer than the interval two samples may lie apart.
 const LATE: f64 = 1.5;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Checkpoint {
     /// 0 is the baseline.
     pub(crate) number: usize,
@@ -16,7 +17,7 @@ pub(crate) struct Checkpoint {
     pub(crate) values: Vec<Value>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Value {
     pub(crate) name: String,
     pub(crate) value: f64,
@@ -26,7 +27,7 @@ pub(crate) struct Value {
 }
 
 /// A time in which nothing was polled.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Gap {
     pub(crate) source: String,
     pub(crate) from_unix_ns: i64,

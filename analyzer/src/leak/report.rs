@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use capture::schema::KERNEL_PAGE;
+use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::clock::utc_time;
 use crate::input::connections::Time;
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
 use crate::leak::related::relation;
-use crate::leak::source::{Choice, Series, series};
+use crate::leak::source::{Choice, Page, Series, metrics_pages, series};
 use crate::leak::trend::{Shape, Trend, trend};
 use crate::population::Population;
 use crate::report::model::{ServerReport, UnreadableLine, shown_lines};
@@ -28,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) choices: Vec<Choice>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Level {
     Good,
@@ -57,7 +60,19 @@ impl Level {
 const LIMITS: [(&str, [f64; 4]); 2] =
     [("goroutines", [5.0, 10.0, 20.0, 50.0]), ("descriptors", [2.0, 5.0, 15.0, 30.0])];
 
-#[derive(Debug, Serialize)]
+pub(crate) fn limits(name: &str) -> Option<&'static [f64; 4]> {
+    LIMITS.iter().find(|(known, _)| *known == kind_of(name)).map(|(_, limits)| limits)
+}
+
+/// The series' own name, without the port of one of several services: `descriptors_3002`.
+pub(crate) fn kind_of(name: &str) -> &str {
+    match name.rsplit_once('_') {
+        Some((kind, port)) if port.parse::<u16>().is_ok() => kind,
+        _ => name,
+    }
+}
+
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Followed {
     /// As in thresholds: `leaks.<name>_per_minute`.
     pub(crate) name: String,
@@ -71,7 +86,7 @@ pub(crate) struct Followed {
     pub(crate) points: Vec<(i64, f64)>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct Stability {
     pub(crate) observed_s: f64,
     pub(crate) requests: usize,
@@ -79,13 +94,27 @@ pub(crate) struct Stability {
     pub(crate) http_errors: usize,
     /// Times that the process was another than before.
     pub(crate) restarts: usize,
+    /// Times that nothing listened any more on a port that was watched.
+    pub(crate) crashes: Vec<Crash>,
+    /// Processes that the kernel killed for lack of memory.
+    pub(crate) oom_kills: usize,
     /// Answers in which the server called itself unhealthy.
     pub(crate) unhealthy: usize,
     /// Stopped before the planned duration, or cut off.
     pub(crate) stopped_early: bool,
 }
 
-#[derive(Debug, Serialize)]
+/// A service whose processes were gone.
+#[derive(Debug, PartialEq, JsonSchema, Serialize)]
+pub(crate) struct Crash {
+    /// Its name and port.
+    pub(crate) service: String,
+    pub(crate) at_unix_ns: i64,
+    /// `null` if it did not come back.
+    pub(crate) back_unix_ns: Option<i64>,
+}
+
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct LeakReport {
     pub(crate) name: String,
     pub(crate) interval_s: f64,
@@ -169,7 +198,7 @@ fn usual_pace(polled: &[&Series]) -> i64 {
 
 fn followed(series: &Series) -> Option<Followed> {
     let trend = trend(&series.points)?;
-    let limits = LIMITS.iter().find(|(name, _)| *name == series.name).map(|(_, limits)| limits);
+    let limits = limits(&series.name);
     Some(Followed {
         name: series.name.clone(),
         source: series.source.clone(),
@@ -205,7 +234,14 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
 
 /// What comes and goes with the clients.
 fn is_load(name: &str) -> bool {
-    matches!(name, "sockets_established" | "cpu_percent" | "pool_idle" | "pool_reuse_percent")
+    matches!(
+        name,
+        "sockets_established"
+            | "cpu_percent"
+            | "pool_idle"
+            | "pool_reuse_percent"
+            | "proxy_connections"
+    )
 }
 
 fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
@@ -248,22 +284,50 @@ fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<
         let unhealthy = fields.get(row).is_some_and(|text| text.contains("\".healthy\":0"));
         found.unhealthy += usize::from(unhealthy);
     }
-    let metrics = &recording.metrics;
-    let name = metrics.column("name")?.str()?;
-    let value = metrics.column("value")?.f64()?;
-    let error = metrics.column("error")?.str()?;
-    let mut process_starts = Vec::new();
-    for row in 0..metrics.height() {
-        if error.get(row).is_some() {
-            found.requests += 1;
-            found.http_errors += 1;
-        } else if name.get(row) == Some("process_start_time_seconds") {
-            process_starts.extend(value.get(row));
-        }
+    for row in recording.metrics.column("error")?.str()?.iter() {
+        found.requests += usize::from(row.is_some());
+        found.http_errors += usize::from(row.is_some());
     }
-    starts.push(process_starts);
+    // What the probe read itself knows of every restart; a page of the same process only repeats it.
+    let (of_kernel, of_pages): (Vec<Page>, Vec<Page>) =
+        metrics_pages(recording)?.into_iter().partition(Page::is_of_kernel);
+    let answers = |page: &Page| page.numbers.values().map(Vec::len).max().unwrap_or(0);
+    found.requests += of_pages.iter().map(answers).sum::<usize>();
+    let pages = if of_kernel.is_empty() { &of_pages } else { &of_kernel };
+    starts.extend(pages.iter().map(|page| {
+        let points = page.numbers.get("process_start_time_seconds");
+        points.into_iter().flatten().map(|point| point.1).collect()
+    }));
     found.restarts = starts.iter().map(|values| changes(values)).sum();
+    for page in &of_kernel {
+        let service = page.source.trim_start_matches(KERNEL_PAGE);
+        found.crashes.extend(crashes(service, page.numbers.get("processes")));
+        let kills = page.numbers.get("oom_kills_total").into_iter().flatten().map(|point| point.1);
+        let kills: Vec<f64> = kills.collect();
+        let more = kills.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0)).sum::<f64>();
+        found.oom_kills += more as usize;
+    }
     Ok(found)
+}
+
+/// Each time that a service had no process left.
+fn crashes(service: &str, processes: Option<&Vec<(i64, f64)>>) -> Vec<Crash> {
+    let mut found: Vec<Crash> = Vec::new();
+    let mut before = 0.0;
+    for (at, count) in processes.into_iter().flatten() {
+        if *count == 0.0 && before > 0.0 {
+            let service = service.to_owned();
+            found.push(Crash { service, at_unix_ns: *at, back_unix_ns: None });
+        }
+        if *count > 0.0
+            && let Some(last) = found.last_mut()
+            && last.back_unix_ns.is_none()
+        {
+            last.back_unix_ns = Some(*at);
+        }
+        before = *count;
+    }
+    found
 }
 
 /// How often a start time moved by more than its own rounding.
@@ -337,6 +401,16 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         .collect();
     if !plateaus.is_empty() {
         text.push_str(&format!(" Grew and then stopped: {}.", plateaus.join(", ")));
+    }
+    for crash in &stability.crashes {
+        let at = utc_time(crash.at_unix_ns);
+        let back = crash.back_unix_ns.map(|back| format!(" until {}", utc_time(back)));
+        let back = back.unwrap_or_else(|| ", and did not come back".to_owned());
+        text.push_str(&format!(" {} was gone from {at} UTC{back}.", crash.service));
+    }
+    if stability.oom_kills > 0 {
+        let kills = stability.oom_kills;
+        text.push_str(&format!(" {kills} processes were killed for lack of memory."));
     }
     if stability.restarts > 0 {
         text.push_str(&format!(" The process was restarted {} times.", stability.restarts));

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
+use capture::schema::KERNEL_PAGE;
+
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::join::count_timeline;
@@ -13,7 +15,7 @@ use crate::report::model::ServerReport;
 const SAMPLES: i64 = 400;
 
 /// The ends of names under which servers give a resource, the best known first.
-const KNOWN: [(&str, &[&str]); 6] = [
+const KNOWN: [(&str, &[&str]); 9] = [
     (
         "goroutines",
         &[
@@ -41,6 +43,12 @@ const KNOWN: [(&str, &[&str]); 6] = [
         ],
     ),
     ("cpu_percent", &[".cpu.percentage", ".cpu.percent", ".cpu_percent"]),
+    ("sockets", &["process_sockets"]),
+    ("threads", &["process_threads"]),
+    (
+        "proxy_connections",
+        &["nginx_connections_active", "haproxy_frontend_scur", ".downstream_cx_active"],
+    ),
     ("pool_idle", &[".pool.idle", ".idle_connections", "pool_idle_connections"]),
     ("pool_reuse_percent", &[".pool.reuse_percent", ".reuse_percent", "pool_reuse_percent"]),
 ];
@@ -86,10 +94,38 @@ impl FromStr for Choice {
     }
 }
 
+/// What is followed of services beside the first.
+const OF_OTHERS: [&str; 2] = ["descriptors", "memory_mb"];
+
 /// Numbers by name of one page.
-struct Page {
-    source: String,
-    numbers: BTreeMap<String, Vec<(i64, f64)>>,
+pub(super) struct Page {
+    pub(super) source: String,
+    pub(super) numbers: BTreeMap<String, Vec<(i64, f64)>>,
+}
+
+impl Page {
+    /// What the probe itself read of the processes that listen on a port.
+    pub(super) fn is_of_kernel(&self) -> bool {
+        self.source.starts_with(KERNEL_PAGE)
+    }
+
+    /// The port that it is about: `http://host:PORT/path`, or `kernel: name, port PORT`.
+    fn port(&self) -> Option<u16> {
+        match self.source.strip_prefix(KERNEL_PAGE) {
+            Some(service) => service.rsplit(' ').next()?.parse().ok(),
+            None => port_of_url(&self.source),
+        }
+    }
+}
+
+/// A URL without a port has the scheme's.
+fn port_of_url(url: &str) -> Option<u16> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.split(['/', '?']).next()?;
+    match host.rsplit_once(':') {
+        Some((_, port)) if !port.ends_with(']') => port.parse().ok(),
+        _ => Some(if scheme == "https" { 443 } else { 80 }),
+    }
 }
 
 /// Every series that a recording and its logs have; of a resource given in several places, the one
@@ -109,10 +145,27 @@ pub(crate) fn series(
         pages.extend(metrics_pages(recording)?);
         pages.extend(health_pages(recording)?);
     }
+    // A server's own pages come before what the probe read of it; other services come by their ports.
+    pages.sort_by_key(Page::is_of_kernel);
+    let health = servers.first().and_then(|server| port_of_url(&server.url));
+    let first = health.or_else(|| pages.iter().find_map(Page::port));
+    let (pages, others): (Vec<Page>, Vec<Page>) =
+        pages.into_iter().partition(|page| !page.is_of_kernel() || page.port() == first);
     let mut found = Vec::new();
     for (name, ends) in KNOWN {
         if !choices.iter().any(|choice| choice.name == name) {
             found.extend(ends.iter().find_map(|end| pick(&pages, name, end)));
+        }
+    }
+    if !found.iter().any(|series: &Series| series.name == "cpu_percent") {
+        found.extend(cpu_percent(&pages));
+    }
+    for other in others {
+        let Some(port) = other.port() else { continue };
+        let one = [other];
+        for (name, ends) in KNOWN.iter().filter(|(name, _)| OF_OTHERS.contains(name)) {
+            let picked = ends.iter().find_map(|end| pick(&one, name, end));
+            found.extend(picked.map(|series| Series { name: format!("{name}_{port}"), ..series }));
         }
     }
     for choice in choices {
@@ -145,7 +198,20 @@ fn pick(pages: &[Page], name: &str, end: &str) -> Option<Series> {
     })
 }
 
-fn metrics_pages(recording: &Recording) -> anyhow::Result<Vec<Page>> {
+/// Share of one CPU between two samples, from the time that was used up to each.
+fn cpu_percent(pages: &[Page]) -> Option<Series> {
+    let used = pick(pages, "cpu_percent", "process_cpu_seconds_total")?;
+    let points = used
+        .points
+        .windows(2)
+        .filter(|pair| pair[1].0 > pair[0].0 && pair[1].1 >= pair[0].1)
+        .map(|pair| (pair[1].0, (pair[1].1 - pair[0].1) / ((pair[1].0 - pair[0].0) as f64 / 1e9)))
+        .map(|(at, share)| (at, share * 100.0))
+        .collect();
+    Some(Series { points, ..used })
+}
+
+pub(super) fn metrics_pages(recording: &Recording) -> anyhow::Result<Vec<Page>> {
     let table = &recording.metrics;
     let url = table.column("url")?.str()?;
     let at = table.column("end_mono_ns")?.i64()?;
@@ -218,4 +284,37 @@ fn sockets(recording: &Recording, population: &Population) -> anyhow::Result<Vec
         found.push(Series { name: format!("sockets_{state}"), source, points, polled: false });
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(source: &str, name: &str, points: &[(i64, f64)]) -> Page {
+        let numbers = BTreeMap::from([(name.to_owned(), points.to_vec())]);
+        Page { source: source.to_owned(), numbers }
+    }
+
+    #[test]
+    fn pages_are_about_a_port() {
+        for (source, port) in [
+            ("http://127.0.0.1:3005/metrics", Some(3005)),
+            ("http://[::1]:3005", Some(3005)),
+            ("http://[::1]/x", Some(80)),
+            ("https://web/stats;csv", Some(443)),
+            ("kernel: a, b, port 3002", Some(3002)),
+            ("metrics.log", None),
+        ] {
+            assert_eq!(page(source, "x", &[]).port(), port, "{source}");
+        }
+    }
+
+    #[test]
+    fn cpu_time_becomes_a_share() {
+        const S: i64 = 1_000_000_000;
+        let used = [(0, 1.0), (2 * S, 2.0), (3 * S, 2.25), (4 * S, 0.0), (5 * S, 0.5)];
+        let found = cpu_percent(&[page("p", "process_cpu_seconds_total", &used)]).unwrap();
+        // Another process began from 0.
+        assert_eq!(found.points, [(2 * S, 50.0), (3 * S, 25.0), (5 * S, 50.0)]);
+    }
 }

@@ -1,5 +1,6 @@
 //! The course of one number: how fast it grows, and whether it has stopped growing.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::slope::theil_sen;
@@ -10,7 +11,7 @@ const FEWEST: usize = 4;
 /// A later slope below this share of the earlier one is a plateau, if it may also be zero.
 const PLATEAU_SHARE: f64 = 0.25;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Shape {
     /// No slope that chance would not explain.
@@ -35,7 +36,7 @@ impl Shape {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Trend {
     pub(crate) baseline: f64,
     #[serde(rename = "final")]

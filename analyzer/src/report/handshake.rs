@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::spread::Spread;
@@ -22,7 +23,7 @@ const EXAMPLES: usize = 5;
 const BUCKETS: i64 = 60;
 
 /// Handshakes of one capture.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct HandshakeReport {
     pub(crate) capture: String,
     /// On legs that clients made; a proxy's own are not counted again.
@@ -56,7 +57,7 @@ pub(crate) struct HandshakeReport {
 }
 
 /// One client's attempt, with what was made of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct NamedAttempt {
     #[serde(flatten)]
     pub(crate) pair: Pair,
@@ -70,7 +71,7 @@ pub(crate) struct NamedAttempt {
 }
 
 /// How attempts at a proxy are linked with its upstream connections.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Links {
     pub(crate) linked: usize,
     pub(crate) certain: usize,
@@ -79,7 +80,7 @@ pub(crate) struct Links {
 }
 
 /// One port of one container, seen from one end.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ServiceHandshakes {
     pub(crate) container: String,
     pub(crate) port: u32,
@@ -92,7 +93,7 @@ pub(crate) struct ServiceHandshakes {
     pub(crate) outcomes: Vec<OutcomeCount>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct OutcomeCount {
     pub(crate) outcome: String,
     pub(crate) count: usize,
@@ -102,7 +103,7 @@ pub(crate) struct OutcomeCount {
     pub(crate) examples: Vec<Pair>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct RankedCause {
     #[serde(flatten)]
     pub(crate) cause: Cause,
@@ -112,7 +113,7 @@ pub(crate) struct RankedCause {
 }
 
 /// What `ss` and tcpdump can be asked by.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Pair {
     pub(crate) remote_address: String,
     pub(crate) remote_port: u32,
@@ -121,7 +122,7 @@ pub(crate) struct Pair {
     pub(crate) cookie: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, JsonSchema, Serialize)]
 pub(crate) struct Bucket {
     pub(crate) at_unix_ns: i64,
     pub(crate) attempts: usize,

@@ -71,7 +71,8 @@ fn stability(leaks: &LeakReport) -> Markup {
     html! {
         p.small {
             b { "Stability. " }
-            (found.restarts) " restarts, " (found.http_errors) " of " (found.requests)
+            (found.restarts) " restarts, " (found.crashes.len()) " crashes, " (found.oom_kills)
+            " killed for lack of memory, " (found.http_errors) " of " (found.requests)
             " requests failed, " (found.unhealthy) " answers unhealthy, observed for "
             (format!("{:.1}", found.observed_s / 60.0)) " min"
             @if found.stopped_early { ", stopped early" } "."

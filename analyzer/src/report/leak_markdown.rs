@@ -62,9 +62,11 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
     let stability = &report.stability;
     let _ = writeln!(
         text,
-        "\n**Stability**: {} restarts, {} of {} requests failed, {} answers unhealthy, observed for \
-         {:.1} min{}.",
+        "\n**Stability**: {} restarts, {} crashes, {} killed for lack of memory, {} of {} requests \
+         failed, {} answers unhealthy, observed for {:.1} min{}.",
         stability.restarts,
+        stability.crashes.len(),
+        stability.oom_kills,
         stability.http_errors,
         stability.requests,
         stability.unhealthy,

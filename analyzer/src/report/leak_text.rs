@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::clock::{utc, utc_time};
 use crate::leak::checkpoint::Checkpoint;
-use crate::leak::report::{Followed, LeakReport};
+use crate::leak::report::{Followed, LeakReport, limits};
 use crate::report::text::wrap;
 use crate::report::verdict::thousands;
 
@@ -63,7 +63,12 @@ fn checkpoint_line(checkpoint: &Checkpoint, planned: usize) -> String {
         };
         let _ = write!(line, " {short}={}", number(value.value));
         if checkpoint.number > 0 {
-            let _ = write!(line, " ({}, {:+.1}/min)", signed(value.growth), value.per_minute);
+            let _ = write!(line, " ({}", signed(value.growth));
+            // A rate where there is a target for it: lines that wrap are no table.
+            if limits(name).is_some() {
+                let _ = write!(line, ", {:+.1}/min", value.per_minute);
+            }
+            line.push(')');
         }
     }
     line.push('\n');

@@ -1,6 +1,7 @@
 //! The report as data: what every renderer shows, and what `report.json` holds. Times are Unix
 //! nanoseconds of the capturing host's clock.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::report::ClientReport;
@@ -15,7 +16,7 @@ use crate::report::handshake::HandshakeReport;
 
 pub(crate) const SCHEMA_VERSION: &str = "1.0";
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Report {
     pub(crate) schema_version: &'static str,
     pub(crate) analyzer_version: &'static str,
@@ -27,7 +28,7 @@ pub(crate) struct Report {
     pub(crate) clients: Option<ClientReport>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Verdict {
     pub(crate) state: VerdictState,
     /// A few words: `45 phantoms`.
@@ -36,7 +37,7 @@ pub(crate) struct Verdict {
     pub(crate) sentences: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum VerdictState {
     Held,
@@ -54,7 +55,7 @@ impl VerdictState {
     }
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Threshold {
     pub(crate) name: String,
     /// The limit as it was given: `20`, `2%` or `< 50`.
@@ -66,7 +67,7 @@ pub(crate) struct Threshold {
     pub(crate) state: VerdictState,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct CaptureReport {
     pub(crate) name: String,
     pub(crate) host: String,
@@ -91,7 +92,7 @@ pub(crate) struct CaptureReport {
 }
 
 /// What may be missing from the figures.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Quality {
     pub(crate) backend: String,
     pub(crate) hooks: Vec<String>,
@@ -104,13 +105,13 @@ pub(crate) struct Quality {
     pub(crate) worst_drift: Option<f64>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Truncation {
     pub(crate) table: &'static str,
     pub(crate) at_byte: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct LossReport {
     pub(crate) from_unix_ns: i64,
     pub(crate) to_unix_ns: i64,
@@ -119,13 +120,13 @@ pub(crate) struct LossReport {
 }
 
 /// All connections of the capture, whatever the population.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ConnectionSummary {
     pub(crate) total: usize,
     pub(crate) by_service: Vec<ServiceSummary>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ServiceSummary {
     pub(crate) container: String,
     pub(crate) port: u32,
@@ -136,7 +137,7 @@ pub(crate) struct ServiceSummary {
 }
 
 /// One polled server beside the kernel's counts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ServerReport {
     pub(crate) url: String,
     pub(crate) population: Population,
@@ -162,14 +163,14 @@ pub(crate) struct ServerReport {
     pub(crate) series: Vec<Point>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Tally {
     pub(crate) why: String,
     pub(crate) count: usize,
 }
 
 /// One judged health sample.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub(crate) struct Point {
     pub(crate) at_unix_ns: i64,
     pub(crate) reported: i64,
@@ -180,7 +181,7 @@ pub(crate) struct Point {
 }
 
 /// How much of something there was that lasted; `None` where nothing could be judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Magnitude {
     pub(crate) peak: Option<i64>,
     /// Of what was reported at that time.
@@ -188,7 +189,7 @@ pub(crate) struct Magnitude {
     pub(crate) at_end: Option<i64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     ApplicationLeak,
@@ -226,7 +227,7 @@ impl Kind {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Certainty {
     Certain,
@@ -247,7 +248,7 @@ impl Certainty {
 }
 
 /// One kind of difference between reported and established, with what speaks for and against it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Finding {
     pub(crate) kind: Kind,
     /// The most there were at one time.
@@ -271,7 +272,7 @@ pub(crate) struct Finding {
 }
 
 /// A time throughout which there were some.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Episode {
     pub(crate) from_unix_ns: i64,
     pub(crate) to_unix_ns: i64,
@@ -283,7 +284,7 @@ pub(crate) struct Episode {
 }
 
 /// A time in which their number rose, and the connections that ended then.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Birth {
     pub(crate) from_unix_ns: i64,
     pub(crate) to_unix_ns: i64,
@@ -294,14 +295,14 @@ pub(crate) struct Birth {
     pub(crate) ended: Vec<EndingCount>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct EndingCount {
     #[serde(flatten)]
     pub(crate) ending: Ending,
     pub(crate) count: usize,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Example {
     pub(crate) local_address: String,
     pub(crate) local_port: u32,
@@ -313,7 +314,7 @@ pub(crate) struct Example {
 }
 
 /// A line that could not be used.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct UnreadableLine {
     pub(crate) file: String,
     pub(crate) line: u64,

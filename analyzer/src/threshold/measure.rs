@@ -2,7 +2,7 @@
 
 use crate::client::report::ClientReport;
 use crate::client::spread::Latency;
-use crate::leak::report::LeakReport;
+use crate::leak::report::{Followed, LeakReport, kind_of};
 use crate::report::handshake::{self, HandshakeReport};
 use crate::report::model::{Magnitude, ServerReport};
 use crate::report::shard::ShardReport;
@@ -73,6 +73,8 @@ pub(crate) const FIGURES: &[(&str, &str)] = &[
     ("leaks.pool_reuse_percent_final", "connections of the pool that were used again"),
     ("leaks.http_errors", "health and metrics requests without a good answer"),
     ("leaks.restarts", "times the process was another than before"),
+    ("leaks.crashes", "times that nothing listened any more on a watched port"),
+    ("leaks.oom_kills", "processes of the containers that were killed for lack of memory"),
     ("leaks.gaps", "times of more than 1.5 intervals without a sample"),
     ("leaks.stopped_early", "1 if the run was shorter than planned, or cut off"),
 ];
@@ -102,8 +104,10 @@ pub(crate) fn measure(figure: &str, subject: &Subject<'_>) -> Measure {
         "end" => at_end(name, subject),
         "handshake" => of_handshakes(name, subject),
         "shards" => {
-            let found = subject.shards.iter().map(|report| report.imbalance_percent);
-            Measure::of(worst(found), "%")
+            let found = || subject.shards.iter().map(|report| report.imbalance_percent);
+            let complete = found().all(|percent| percent.is_some());
+            let value = found().flatten().max_by(f64::total_cmp);
+            Measure { complete, ..Measure::of(value, "%") }
         }
         "clients" => subject.clients.map_or(Measure::of(None, ""), |found| of_clients(name, found)),
         _ => of_leaks(name, subject),
@@ -206,6 +210,11 @@ fn of_clients(name: &str, clients: &ClientReport) -> Measure {
     }
 }
 
+/// Of several services' descriptors the worst decide.
+fn is_of(followed: &Followed, series: &str) -> bool {
+    followed.name == series || kind_of(&followed.name) == series
+}
+
 fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
     let over = |of: fn(&LeakReport) -> usize| {
         Measure::of(worst(subject.leaks.iter().map(|report| Some(of(report) as f64))), "")
@@ -213,6 +222,8 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
     match name {
         "http_errors" => return over(|report| report.stability.http_errors),
         "restarts" => return over(|report| report.stability.restarts),
+        "crashes" => return over(|report| report.stability.crashes.len()),
+        "oom_kills" => return over(|report| report.stability.oom_kills),
         "gaps" => return over(|report| report.gaps.len()),
         "stopped_early" => return over(|report| report.stability.stopped_early.into()),
         _ => {}
@@ -223,7 +234,7 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
         return Measure::of(None, "");
     };
     let followed = subject.leaks.iter().flat_map(|report| &report.followed);
-    let trends = followed.filter(|followed| followed.name == series).map(|found| &found.trend);
+    let trends = followed.filter(|followed| is_of(followed, series)).map(|found| &found.trend);
     let memory = series == "memory_mb";
     let mut found = Measure::of(None, "");
     for trend in trends {

@@ -71,6 +71,11 @@ impl Rule {
         Ok(Rule { figure: figure.to_owned(), op, limit })
     }
 
+    /// `--max-imbalance`
+    pub(crate) fn imbalance_at_most(percent: f64) -> Self {
+        Rule { figure: "shards.imbalance_percent".to_owned(), op: Op::AtMost, limit: percent }
+    }
+
     pub(crate) fn holds(&self, value: f64) -> bool {
         match self.op {
             Op::Below => value < self.limit,

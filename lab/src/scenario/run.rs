@@ -105,10 +105,11 @@ impl<'a> Stage<'a> {
             lab: std::env::current_exe()?,
             link: (options.scenario.cut_off > 0).then(Link::create).transpose()?,
         };
-        let (server, address) = run.serve().await?;
+        let (server, bound) = run.serve().await?;
+        let address = bound.address.clone();
         // The watch first: it is then attached when the recording is, and the load begins.
         let mut watch = run.watch(&probe, &address).await?;
-        let record = run.record(&probe, &address).await?;
+        let record = run.record(&probe, &bound).await?;
         if let (None, Some(watch)) = (&record, &mut watch) {
             // Its polls would be connections in the other's eyes, which cannot tell them apart.
             watch.kill().await?;
@@ -140,7 +141,7 @@ impl<'a> Stage<'a> {
     /// What was found against what was done, and the analyzer's own exit code.
     async fn judge(&mut self) -> anyhow::Result<(Comparison, i32)> {
         let judged = match self.record {
-            Some(_) => self.run.report(&self.analyzer).await?,
+            Some(_) => self.run.report(&self.analyzer, &self.address).await?,
             None => 4,
         };
         interrupt("lab serve", &mut self.server).await?;
@@ -151,6 +152,19 @@ impl<'a> Stage<'a> {
             None => judge::compare_polled(&hits, &dir.join(BLOCKS))?,
         };
         Ok((comparison, judged))
+    }
+}
+
+/// Where a server listens, and its shards if it is a balancer.
+struct Bound {
+    address: String,
+    shards: Vec<String>,
+}
+
+impl Bound {
+    fn ports(&self) -> String {
+        let all = std::iter::once(&self.address).chain(&self.shards);
+        all.map(|address| port(address)).collect::<Vec<_>>().join(",")
     }
 }
 
@@ -186,11 +200,13 @@ impl Run<'_> {
         humantime::format_duration(self.scaled(time)).to_string()
     }
 
-    /// The server, and the address it listens on.
-    async fn serve(&self) -> anyhow::Result<(Child, String)> {
+    /// The server, and where it listens.
+    async fn serve(&self) -> anyhow::Result<(Child, Bound)> {
         #[derive(Deserialize)]
         struct Listening {
             listening: Vec<String>,
+            #[serde(default)]
+            shards: Vec<String>,
         }
 
         let host = self
@@ -225,14 +241,15 @@ impl Run<'_> {
         let (server, line) = programs::serve(&mut serve, self.dir()).await?;
         let listening: Listening = serde_json::from_str(&line)?;
         let address = listening.listening.into_iter().next().unwrap_or_default();
-        Ok((server, address))
+        Ok((server, Bound { address, shards: listening.shards }))
     }
 
     /// `probe record`, attached. None if this host cannot, and polling will do for the scenario.
-    async fn record(&self, probe: &Path, address: &str) -> anyhow::Result<Option<Child>> {
+    async fn record(&self, probe: &Path, bound: &Bound) -> anyhow::Result<Option<Child>> {
+        let address = &bound.address;
         let mut record = command(self.server_namespace(), probe);
         record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
-        record.args(["--health", &format!("http://{address}/health"), "--port", port(address)]);
+        record.args(["--health", &format!("http://{address}/health"), "--port", &bound.ports()]);
         if self.scenario().verdict == Verdict::Thresholds {
             record.args(["--metrics", &format!("http://{address}/metrics")]);
         }
@@ -390,9 +407,9 @@ impl Run<'_> {
     }
 
     /// `analyzer report`; its exit code, if it came to a judgement.
-    async fn report(&self, analyzer: &Path) -> anyhow::Result<i32> {
+    async fn report(&self, analyzer: &Path, address: &str) -> anyhow::Result<i32> {
         let mut report = command(None, analyzer);
-        report.arg("report").arg(self.dir().join(CAPTURE));
+        report.arg("report").arg(self.dir().join(CAPTURE)).args(["--port", port(address)]);
         report.arg("--client").arg(self.dir().join(RESULTS));
         report.args(["--max-phantoms", &self.scenario().max_phantoms.to_string()]);
         if let Some(preset) = self.scenario().preset {

@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub(crate) mod checkpoints;
 pub(crate) mod config;
 pub(crate) mod connections;
 pub(crate) mod count;

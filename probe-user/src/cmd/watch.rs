@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use status_page::Number;
 use tokio::{
     sync::mpsc::Receiver,
     time::{Instant, MissedTickBehavior},
@@ -9,16 +10,12 @@ use tokio::{
 
 use crate::{
     cli::Watch,
-    cmd::{print, print_json},
+    cmd::{checkpoints, print, print_json},
     error::Error,
     exit::Exit,
     export::json::key_of,
     handshake::outcome::Sight,
-    health::{
-        metrics::{MetricsPoller, Series},
-        request::Failure,
-        url::HealthUrl,
-    },
+    health::{metrics::MetricsPoller, request::Failure, url::HealthUrl},
     identity::Identity,
     signal::{Signals, Stop},
     truth::{
@@ -49,8 +46,11 @@ const IDLE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::Result<Exit> {
     let Some(poller) = arguments.health.poller(&arguments.shards) else {
+        if !arguments.metrics.metrics.is_empty() {
+            return checkpoints::run(arguments).await;
+        }
         return Err(Error::input(
-            "watch needs --health: the URL where the server reports its connections",
+            "watch needs --health, the URL where the server reports its connections, or --metrics",
             "for example: probe watch --health http://127.0.0.1:3005/health",
         )
         .into());
@@ -92,9 +92,9 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     if let Ok(answer) = &first.sample.answer {
         shards.now(&answer.shards)?;
     }
-    let metrics = arguments.metrics.poller(&arguments.health);
-    if let Some(metrics) = &metrics {
-        check(&metrics.target.url, metrics.ask().await.answer)?;
+    let metrics = arguments.metrics.pollers(&arguments.health);
+    for page in &metrics {
+        check(&page.target.url, page.ask().await.answer)?;
     }
     eprintln!(
         "probe: watching port {} and what {} reports",
@@ -127,11 +127,11 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
 }
 
 /// A page that is not there yet may come; one without the metric will not get it.
-fn check(url: &HealthUrl, first: Result<Vec<Series>, Failure>) -> anyhow::Result<()> {
+fn check(url: &HealthUrl, first: Result<Vec<Number>, Failure>) -> anyhow::Result<()> {
     match first {
         Err(failure) if failure.is_misuse() => Err(Error::input(
             format!("{url}: {failure}"),
-            "expected a metrics page in the Prometheus text format",
+            "expected a page of Prometheus metrics, nginx stub_status, haproxy CSV or Envoy /stats",
         )
         .into()),
         _ => Ok(()),
@@ -141,7 +141,7 @@ fn check(url: &HealthUrl, first: Result<Vec<Series>, Failure>) -> anyhow::Result
 /// What stands in a block beside the server's report and the kernel's count.
 struct Beside {
     clients: Option<ClientFile>,
-    metrics: Option<MetricsPoller>,
+    metrics: Vec<MetricsPoller>,
     shards: ShardWatch,
     /// `None` where connections are polled.
     ended: Option<Receiver<Ended>>,
@@ -218,10 +218,10 @@ async fn loop_blocks(
                 let polls = polls(watcher, arguments.interval).await?;
                 let reported = polls.iter().rev().find_map(|poll| poll.sample.answer.as_ref().ok());
                 let reported = reported.map_or(&[][..], |answer| &answer.shards);
-                let metrics = match &beside.metrics {
-                    Some(metrics) => Some(Metrics::new(metrics.ask().await.answer)),
-                    None => None,
-                };
+                let mut metrics: Option<Metrics> = None;
+                for page in &beside.metrics {
+                    metrics.get_or_insert_default().add(page.ask().await.answer);
+                }
                 let shards = beside.shards.now(reported)?;
                 while let Some(Ok(batch)) = beside.ended.as_mut().map(Receiver::try_recv) {
                     beside.take(&batch, population);

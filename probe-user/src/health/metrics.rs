@@ -1,26 +1,44 @@
-//! Numbers of a server's metrics page, in the Prometheus text format.
+//! Numbers of a server's status page, in any of the formats that `status_page` knows.
+
+use status_page::{Number, numbers};
 
 use super::request::{Asked, Failure, Target};
 
-/// What tells a leak of descriptors, tasks or memory; the names are those of the common client
-/// libraries.
-pub(crate) const USUAL: [&str; 6] = [
+/// What tells a leak of descriptors, tasks or memory, and a restart; the names are those of the common
+/// client libraries.
+const USUAL: [&str; 7] = [
     "go_goroutines",
     "nodejs_active_handles_total",
     "process_cpu_seconds_total",
     "process_max_fds",
     "process_open_fds",
     "process_resident_memory_bytes",
+    "process_start_time_seconds",
 ];
 
-/// One sample line.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Series {
-    pub(crate) name: String,
-    /// Without the braces; `None` where there are none.
-    pub(crate) labels: Option<String>,
-    /// Any float, also `NaN`.
-    pub(crate) value: f64,
+/// What tells of a proxy's connections, by the ends of names: all of nginx's `stub_status`, a few of
+/// haproxy's columns and of Envoy's statistics.
+const USUAL_OF_PROXIES: [(&str, &[&str]); 4] = [
+    ("nginx_", &[""]),
+    ("haproxy_", &["_qcur", "_scur", "_slim", "_stot", "_econ", "_eresp", "_wretr", "_wredis"]),
+    (
+        "cluster.",
+        &[
+            ".upstream_cx_active",
+            ".upstream_cx_total",
+            ".upstream_cx_connect_fail",
+            ".upstream_cx_overflow",
+            ".upstream_rq_pending_overflow",
+        ],
+    ),
+    ("http.", &[".downstream_cx_active", ".downstream_cx_total", ".downstream_rq_5xx"]),
+];
+
+fn is_usual(name: &str) -> bool {
+    USUAL.contains(&name)
+        || USUAL_OF_PROXIES.iter().any(|(start, ends)| {
+            name.starts_with(start) && ends.iter().any(|end| name.ends_with(end))
+        })
 }
 
 /// Which page, and which of its numbers.
@@ -29,22 +47,22 @@ pub(crate) struct MetricsPoller {
     pub(crate) target: Target,
     /// Beside the usual ones.
     pub(crate) names: Vec<String>,
+    /// Among several pages, one may have none of what is looked for.
+    pub(crate) alone: bool,
 }
 
 impl MetricsPoller {
-    pub(crate) async fn ask(&self) -> Asked<Vec<Series>> {
+    pub(crate) async fn ask(&self) -> Asked<Vec<Number>> {
         self.target.get("text/plain;version=0.0.4", |body| self.pick(body)).await
     }
 
-    fn pick(&self, body: &[u8]) -> Result<Vec<Series>, Failure> {
+    fn pick(&self, body: &[u8]) -> Result<Vec<Number>, Failure> {
         let page = String::from_utf8_lossy(body);
-        let all: Vec<Series> = page.lines().filter_map(parse).collect();
-        let is_wanted = |series: &&Series| {
-            USUAL.contains(&series.name.as_str()) || self.names.contains(&series.name)
-        };
+        let all = numbers(&page);
+        let is_wanted = |one: &&Number| is_usual(&one.name) || self.names.contains(&one.name);
         let missing = self.names.iter().find(|name| !all.iter().any(|one| one.name == **name));
-        let picked: Vec<Series> = all.iter().filter(is_wanted).cloned().collect();
-        if missing.is_none() && !picked.is_empty() {
+        let picked: Vec<Number> = all.iter().filter(is_wanted).cloned().collect();
+        if (missing.is_none() || !self.alone) && !picked.is_empty() {
             return Ok(picked);
         }
         Err(Failure::NoMetric {
@@ -55,8 +73,8 @@ impl MetricsPoller {
 }
 
 /// Names that the page does have.
-fn near(all: &[Series]) -> String {
-    let mut names: Vec<&str> = all.iter().map(|series| series.name.as_str()).collect();
+fn near(all: &[Number]) -> String {
+    let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     if names.is_empty() {
@@ -67,72 +85,36 @@ fn near(all: &[Series]) -> String {
     format!("it has {}{more}", names.join(", "))
 }
 
-/// `name{labels} value timestamp`; comments and what is no such line are none.
-fn parse(line: &str) -> Option<Series> {
-    let line = line.trim();
-    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    let end = line.find(|c| !is_part(c))?;
-    let (name, rest) = line.split_at(end);
-    if name.is_empty() {
-        return None;
-    }
-    let (labels, rest) = match rest.trim_start().strip_prefix('{') {
-        Some(inside) => {
-            let end = closing_brace(inside)?;
-            (Some(inside[..end].trim().to_owned()), &inside[end + 1..])
-        }
-        None => (None, rest),
-    };
-    let value = rest.split_whitespace().next()?.parse().ok()?;
-    let labels = labels.filter(|labels| !labels.is_empty());
-    Some(Series { name: name.to_owned(), labels, value })
-}
-
-/// Braces within a label's value are no ends.
-fn closing_brace(inside: &str) -> Option<usize> {
-    let (mut quoted, mut escaped) = (false, false);
-    for (at, c) in inside.char_indices() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if quoted => escaped = true,
-            '"' => quoted = !quoted,
-            '}' if !quoted => return Some(at),
-            _ => {}
-        }
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn series(name: &str, labels: Option<&str>, value: f64) -> Option<Series> {
-        Some(Series { name: name.into(), labels: labels.map(Into::into), value })
-    }
-
-    #[test]
-    fn lines_are_read() {
-        assert_eq!(parse("go_goroutines 2013"), series("go_goroutines", None, 2013.0));
-        assert_eq!(parse("a:b_1  1.5e3 1700000000000"), series("a:b_1", None, 1500.0));
-        assert_eq!(
-            parse(r#"x{path="/{id}\"}",a="b",} +Inf"#),
-            series("x", Some(r#"path="/{id}\"}",a="b","#), f64::INFINITY)
-        );
-        assert_eq!(parse("x{} -1"), series("x", None, -1.0));
-        for line in ["# TYPE x gauge", "", "x", "x{a=\"b\" 1", "{a=\"b\"} 1", "x one", "<html>"] {
-            assert_eq!(parse(line), None, "{line}");
-        }
-    }
-
-    fn pick(names: &[&str], page: &str) -> Result<Vec<Series>, String> {
+    fn pick(names: &[&str], page: &str) -> Result<Vec<Number>, String> {
         let target = Target {
             url: "http://localhost/metrics".parse().unwrap(),
             timeout: std::time::Duration::from_secs(1),
             ca: None,
         };
         let names = names.iter().map(|&name| name.to_owned()).collect();
-        MetricsPoller { target, names }.pick(page.as_bytes()).map_err(|error| error.to_string())
+        MetricsPoller { target, names, alone: true }
+            .pick(page.as_bytes())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn proxies_say_what_they_hold() {
+        let names = |page: &str| -> Vec<String> {
+            pick(&[], page).unwrap().into_iter().map(|one| one.name).collect()
+        };
+        assert_eq!(names("Active connections: 7\n"), ["nginx_connections_active"]);
+        assert_eq!(
+            names("# pxname,svname,scur,smax,hrsp_5xx\nws,FRONTEND,3,9,1\n"),
+            ["haproxy_frontend_scur"]
+        );
+        assert_eq!(
+            names("cluster.web.upstream_cx_active: 3\ncluster.web.version: 9\n"),
+            ["cluster.web.upstream_cx_active"]
+        );
     }
 
     #[test]

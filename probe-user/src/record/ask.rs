@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use status_page::Number;
 use tokio::{
     sync::mpsc::{self, Receiver, Sender},
     time::MissedTickBehavior,
@@ -14,12 +15,13 @@ use crate::{
     filter::Filter,
     health::{
         listing::{Listing, ListingPoller},
-        metrics::{MetricsPoller, Series},
+        metrics::MetricsPoller,
         path::FieldPath,
         request::{Asked, Failure},
         url::HealthUrl,
     },
     identity::Identity,
+    process::service::{ServiceFacts, Services},
     record::rows,
     truth::source::Source,
     watch::{poll::Watcher, population::Population},
@@ -29,12 +31,16 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Answer {
     Health(capture::schema::HealthRow),
-    Metrics(HealthUrl, Asked<Vec<Series>>),
+    Metrics(HealthUrl, Asked<Vec<Number>>),
+    Processes(Vec<ServiceFacts>),
     Listing(HealthUrl, Asked<Listing>),
 }
 
 /// Answers that may wait while rows are written.
 const BACKLOG: usize = 64;
+
+/// Reading every descriptor of the processes more often than this would show in their figures.
+const PROCESSES_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
 /// Asks for everything that the command line names once, then at its interval.
 ///
@@ -48,9 +54,15 @@ pub(crate) async fn start(
 ) -> anyhow::Result<Receiver<Answer>> {
     let (answers, receiver) = mpsc::channel(BACKLOG);
     let interval = asked.interval;
+    keep_reading(
+        interval.max(PROCESSES_AT_MOST_EVERY),
+        answers.clone(),
+        Services::new(filter.clone(), Arc::clone(&identity)),
+    );
     ask_health(asked, filter, source, identity, answers.clone()).await?;
-    if let Some(poller) = asked.metrics.poller(&asked.health) {
-        let next = "expected a metrics page in the Prometheus text format";
+    for poller in asked.metrics.pollers(&asked.health) {
+        let next =
+            "expected a page of Prometheus metrics, nginx stub_status, haproxy CSV or Envoy /stats";
         check(&poller.target.url, &poller.ask().await.answer, next)?;
         keep_asking(interval, answers.clone(), Question::Metrics(poller));
     }
@@ -114,6 +126,20 @@ fn check<T>(url: &HealthUrl, first: &Result<T, Failure>, next: &str) -> anyhow::
         }
     }
     Ok(())
+}
+
+fn keep_reading(interval: Duration, answers: Sender<Answer>, mut services: Services) {
+    tokio::spawn(async move {
+        let mut ticks = ticks(interval);
+        loop {
+            ticks.tick().await;
+            // The recorder's own tick meets the same failure, and reports it.
+            let Ok(facts) = tokio::task::block_in_place(|| services.read()) else { return };
+            if answers.send(Answer::Processes(facts)).await.is_err() {
+                return;
+            }
+        }
+    });
 }
 
 enum Question {

@@ -119,6 +119,7 @@ impl Recorder {
         match answer {
             Answer::Health(row) => self.writer.health(&[row]),
             Answer::Metrics(url, asked) => self.writer.metrics(&rows::metrics(&url, asked)),
+            Answer::Processes(all) => self.writer.metrics(&rows::processes(&all)),
             Answer::Listing(url, asked) => {
                 self.writer.listings(&[rows::listing(&url, &asked)])?;
                 let Ok(listing) = &asked.answer else { return Ok(()) };

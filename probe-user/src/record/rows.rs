@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use capture::{
     cell::Comm,
-    schema::{ConnectionRow, ContainerRow, CountRow, HealthRow, ListingRow, MetricRow},
+    schema::{
+        ConnectionRow, ContainerRow, CountRow, HealthRow, KERNEL_PAGE, ListingRow, MetricRow,
+    },
 };
 use probe_common::{
     connection::{Connection, class, flag},
@@ -12,14 +14,18 @@ use probe_common::{
     state::{self, role},
 };
 
+use status_page::Number;
+
 use crate::{
+    clock,
     export::json::{address, service_port},
     handshake::{
         follow::Observed,
         outcome::{Sight, outcome},
     },
-    health::{listing::Listing, metrics::Series, poller::Sample, request::Asked, url::HealthUrl},
+    health::{listing::Listing, poller::Sample, request::Asked, url::HealthUrl},
     identity::cgroup::Container,
+    process::service::ServiceFacts,
     truth::sock_diag::TcpInfo,
     watch::bracket::Bracket,
 };
@@ -229,7 +235,7 @@ pub(crate) fn health(url: &HealthUrl, sample: &Sample, bracket: Option<Bracket>)
 }
 
 /// A row per series; one with the error where there are none.
-pub(crate) fn metrics(url: &HealthUrl, asked: Asked<Vec<Series>>) -> Vec<MetricRow> {
+pub(crate) fn metrics(url: &HealthUrl, asked: Asked<Vec<Number>>) -> Vec<MetricRow> {
     let row = MetricRow {
         url: url.to_string().into(),
         start_mono_ns: asked.start_mono_ns,
@@ -251,6 +257,25 @@ pub(crate) fn metrics(url: &HealthUrl, asked: Asked<Vec<Series>>) -> Vec<MetricR
             .collect(),
         Err(failure) => vec![MetricRow { error: Some(failure.to_string().into()), ..row }],
     }
+}
+
+/// What was read just now.
+pub(crate) fn processes(all: &[ServiceFacts]) -> Vec<MetricRow> {
+    let at_mono_ns = clock::mono_ns();
+    all.iter()
+        .flat_map(|service| {
+            let url = format!("{KERNEL_PAGE}{}, port {}", service.name, service.port);
+            service.facts.named().into_iter().map(move |(name, value)| MetricRow {
+                url: url.clone().into(),
+                start_mono_ns: at_mono_ns,
+                end_mono_ns: at_mono_ns,
+                name: Some(name.into()),
+                labels: None,
+                value: Some(value),
+                error: None,
+            })
+        })
+        .collect()
 }
 
 pub(crate) fn listing(url: &HealthUrl, asked: &Asked<Listing>) -> ListingRow {

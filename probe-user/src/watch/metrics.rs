@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::health::{metrics::Series, request::Failure};
+use status_page::Number;
+
+use crate::health::request::Failure;
 
 /// One look at the page.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -16,15 +18,20 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(answer: Result<Vec<Series>, Failure>) -> Self {
+    /// One page's answer; of what several pages have, the first page's.
+    pub(crate) fn add(&mut self, answer: Result<Vec<Number>, Failure>) {
         match answer {
-            Ok(all) => Self { values: all.into_iter().map(named).collect(), error: None },
-            Err(failure) => Self { error: Some(failure.to_string()), ..Self::default() },
+            Ok(all) => {
+                for (name, value) in all.into_iter().map(named) {
+                    self.values.entry(name).or_insert(value);
+                }
+            }
+            Err(failure) => self.error = Some(failure.to_string()),
         }
     }
 }
 
-fn named(series: Series) -> (String, f64) {
+fn named(series: Number) -> (String, f64) {
     let name = match series.labels {
         Some(labels) => format!("{}{{{labels}}}", series.name),
         None => series.name,
@@ -54,21 +61,25 @@ mod tests {
 
     #[test]
     fn a_page_in_a_line() {
-        let series = |name: &str, labels: Option<&str>, value| Series {
+        let series = |name: &str, labels: Option<&str>, value| Number {
             name: name.into(),
             labels: labels.map(Into::into),
             value,
+            unix_ms: None,
         };
-        let metrics = Metrics::new(Ok(vec![
+        let mut metrics = Metrics::default();
+        metrics.add(Ok(vec![
             series("process_open_fds", None, 42.0),
             series("process_resident_memory_bytes", None, 1_572_864.0),
             series("open", Some("pool=\"a\""), 3.0),
         ]));
+        metrics.add(Ok(vec![series("process_open_fds", None, 7.0)]));
         assert_eq!(
             line(&metrics),
             "open{pool=\"a\"} 3   process_open_fds 42   process_resident_memory 1.5 MB"
         );
-        let failed = Metrics::new(Err(Failure::Status(404)));
+        let mut failed = Metrics::default();
+        failed.add(Err(Failure::Status(404)));
         assert_eq!(line(&failed), "metrics: unavailable (status 404)");
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod block;
 pub(crate) mod bracket;
+pub(crate) mod checkpoint;
 pub(crate) mod client_file;
 pub(crate) mod failures;
 pub(crate) mod metrics;

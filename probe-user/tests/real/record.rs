@@ -49,12 +49,19 @@ fn the_metrics_page_and_the_table_become_rows() {
     let capture = Capture::open(&dir).unwrap();
     assert_eq!(capture.meta().selection.metrics_urls, [metrics.url()]);
     assert_eq!(capture.meta().selection.table_urls, [table.url()]);
-    let mut pages = 0;
+    let (mut pages, mut of_kernel) = (0, Vec::new());
     for batch in rows(&capture, Table::Metrics) {
+        let urls = batch["url"].as_string::<i32>().iter();
         let names = batch["name"].as_string::<i32>().iter();
         let labels = batch["labels"].as_string::<i32>().iter();
         let values = batch["value"].as_primitive::<Float64Type>().iter();
-        let lines: Vec<_> = names.zip(labels).zip(values).collect();
+        let (of_page, read): (Vec<_>, Vec<_>) = urls
+            .zip(names.zip(labels).zip(values))
+            .partition(|(url, _)| *url == Some(metrics.url().as_str()));
+        of_kernel.extend(read.into_iter().map(|(url, ((name, _), value))| {
+            (url.unwrap().to_owned(), name.unwrap().to_owned(), value.unwrap())
+        }));
+        let lines: Vec<_> = of_page.into_iter().map(|(_, line)| line).collect();
         for page in lines.chunks(2) {
             let fds = ((Some("process_open_fds"), None), Some(42.0));
             assert_eq!(page, [fds, ((Some("open"), Some("pool=\"a\"")), Some(1.5))]);
@@ -62,6 +69,12 @@ fn the_metrics_page_and_the_table_become_rows() {
         }
     }
     assert!(pages >= 2, "{pages}");
+    // This test's own process listens on the port.
+    let end = format!(", port {}", held.address.port());
+    assert!(of_kernel.iter().all(|(url, ..)| url.starts_with("kernel: ") && url.ends_with(&end)));
+    let of = |wanted: &str| of_kernel.iter().find(|(_, name, _)| name == wanted).unwrap().2;
+    assert_eq!(of("processes"), 1.0);
+    assert!(of("process_open_fds") > of("process_sockets") && of("process_sockets") >= 7.0);
 
     let listings = rows(&capture, Table::Listings);
     let entries: Vec<_> =

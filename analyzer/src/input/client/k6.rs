@@ -72,6 +72,8 @@ impl Sums {
                     add(&mut self.request_errors, tags.kind(), count);
                 }
             }
+            // Of sessions that were refused as well: they never became a connection.
+            "ws_connecting" if tags.status.as_deref() != Some("101") => {}
             "ws_connecting" => results.connect.record_ms(value),
             "ws_ping" | "http_req_duration" => results.round_trip.record_ms(value),
             "ws_msgs_sent" => *results.messages_sent.get_or_insert(0) += count,

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::client::spread::{Given, Spread};
@@ -37,7 +38,7 @@ pub(crate) struct ClientConnection {
 }
 
 /// The tools whose files are recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Format {
     Lab,
@@ -70,7 +71,7 @@ impl Format {
 }
 
 /// One file and what became of its lines.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct ClientFile {
     pub(crate) path: String,
     pub(crate) format: Format,

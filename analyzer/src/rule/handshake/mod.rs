@@ -29,6 +29,7 @@ mod upstream_unreachable;
 mod wrong_accept;
 mod wrong_path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::handshake::attempt::{Attempt, Attempts};
@@ -46,7 +47,7 @@ pub(crate) struct Case<'a> {
 }
 
 /// One cause, the failures it explains, and what speaks for and against it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Cause {
     pub(crate) name: &'static str,
     /// What happened, in a sentence.

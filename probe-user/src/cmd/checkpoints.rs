@@ -1,0 +1,124 @@
+//! `probe watch --metrics` without `--health`: what grows, checkpoint by checkpoint.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::{
+    cli::Watch,
+    clock,
+    cmd::{print, print_json},
+    error::Error,
+    exit::Exit,
+    filter::Ports,
+    health::metrics::MetricsPoller,
+    identity::Identity,
+    process::service::Services,
+    signal::{Signals, Stop},
+    watch::{
+        checkpoint::{Checkpoints, Sample},
+        style::Style,
+    },
+};
+
+pub(crate) async fn run(arguments: Watch) -> anyhow::Result<Exit> {
+    let mut signals = Signals::catch()?;
+    let pollers = arguments.metrics.pollers(&arguments.health);
+    let mut filter = arguments.filter.clone();
+    if let (true, Some(first)) = (filter.ports.is_empty(), pollers.first()) {
+        filter.ports = Ports::one(first.target.url.port);
+    }
+    let identity = Arc::new(Identity::new()?);
+    identity.refresh([]).await;
+    filter.check_containers(&identity)?;
+    let mut sampler =
+        Sampler { pollers, services: Services::new(filter, identity), began: Instant::now() };
+    let style = if arguments.json { Style::plain() } else { Style::of_stdout() };
+
+    // A run that is shorter than an interval has one checkpoint, at its end.
+    let interval = arguments.duration.map_or(arguments.interval, |all| arguments.interval.min(all));
+    let planned = arguments.duration.map(|all| planned(all, interval));
+    let mut checkpoints = Checkpoints::new(interval, arguments.duration, planned);
+    let baseline = sampler.sample().await?;
+    if let Some(error) = &baseline.error {
+        return Err(Error::input(
+            error,
+            "expected a page of Prometheus metrics, nginx stub_status, haproxy CSV or Envoy /stats",
+        )
+        .into());
+    }
+    let mut say = |sample: Sample| {
+        let checkpoint = checkpoints.take(sample);
+        if arguments.json { print_json(&checkpoint) } else { print(&checkpoint.text(style)) }
+    };
+    say(baseline)?;
+    let mut ticks = tokio::time::interval_at(sampler.began + interval, interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut left = planned;
+    let stopped: Option<Stop> = loop {
+        tokio::select! {
+            stop = signals.next() => break Some(stop),
+            _ = ticks.tick() => {
+                say(sampler.sample().await?)?;
+                left = left.map(|left| left - 1);
+                if left == Some(0) {
+                    break None;
+                }
+            }
+        }
+    };
+    let stopped_by = stopped.map_or("--duration", Stop::name);
+    let end = checkpoints.end(sampler.began.elapsed(), stopped_by, stopped.is_some());
+    if arguments.json {
+        print_json(&end)?;
+    } else {
+        print(&end.text(style))?;
+    }
+    Ok(if !end.failures.is_empty() {
+        Exit::Threshold
+    } else if end.inconclusive {
+        Exit::Inconclusive
+    } else {
+        stopped.map_or(Exit::Done, Stop::exit)
+    })
+}
+
+/// At least one.
+fn planned(duration: Duration, interval: Duration) -> u64 {
+    (duration.as_secs_f64() / interval.as_secs_f64()).round().max(1.0) as u64
+}
+
+/// Asks every page, and reads `/proc`.
+struct Sampler {
+    pollers: Vec<MetricsPoller>,
+    services: Services,
+    began: Instant,
+}
+
+impl Sampler {
+    async fn sample(&mut self) -> anyhow::Result<Sample> {
+        let (mut pages, mut error) = (Vec::new(), None);
+        for poller in &self.pollers {
+            match poller.ask().await.answer {
+                // What an earlier page has is not counted twice.
+                Ok(numbers) => {
+                    let known: Vec<String> = pages.iter().map(name).collect();
+                    pages.extend(numbers.into_iter().filter(|one| !known.contains(&one.name)));
+                }
+                Err(failure) => error = Some(format!("{}: {failure}", poller.target.url)),
+            }
+        }
+        let services = tokio::task::block_in_place(|| self.services.read())?;
+        let asked = self.pollers.first().map_or(&[][..], |poller| &poller.names);
+        Ok(Sample {
+            at_unix_ns: clock::Pair::now().unix_ns,
+            elapsed: self.began.elapsed(),
+            error,
+            ..Sample::new(&pages, &services, asked)
+        })
+    }
+}
+
+fn name(number: &status_page::Number) -> String {
+    number.name.clone()
+}

@@ -1,0 +1,137 @@
+//! Services: the processes that listen on a port that is watched, found again when they change.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use super::facts::Facts;
+use crate::{
+    filter::Filter,
+    identity::{Identity, process},
+    truth::{
+        polled::{dump_all, keyed},
+        sock_diag::Detail,
+    },
+};
+use probe_common::state;
+
+/// A look at every descriptor of the host finds who listens, which is not free.
+const FIND_EVERY: Duration = Duration::from_secs(10);
+
+/// More services than this are a host, not a server that is watched.
+const MOST: usize = 32;
+
+/// Who listens on a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Service {
+    /// The container's name, or the process's.
+    name: String,
+    pids: Vec<u32>,
+}
+
+/// What is read of one service.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct ServiceFacts {
+    pub(crate) name: String,
+    pub(crate) port: u16,
+    #[serde(flatten)]
+    pub(crate) facts: Facts,
+}
+
+/// Every service that was ever found, by its lowest port.
+#[derive(Debug)]
+pub(crate) struct Services {
+    filter: Filter,
+    identity: Arc<Identity>,
+    known: BTreeMap<u16, Service>,
+    found: Option<Instant>,
+}
+
+impl Services {
+    pub(crate) fn new(filter: Filter, identity: Arc<Identity>) -> Self {
+        Self { filter, identity, known: BTreeMap::new(), found: None }
+    }
+
+    /// Reads all of them now; one whose processes are gone has 0 of them. Blocks for milliseconds.
+    pub(crate) fn read(&mut self) -> anyhow::Result<Vec<ServiceFacts>> {
+        let mut facts = self.facts();
+        let is_old = self.found.is_none_or(|found| found.elapsed() >= FIND_EVERY);
+        let is_changed = facts
+            .iter()
+            .zip(self.known.values())
+            .any(|(facts, service)| facts.facts.processes < service.pids.len().max(1) as u64);
+        if is_old || is_changed {
+            self.find()?;
+            facts = self.facts();
+        }
+        Ok(facts)
+    }
+
+    fn facts(&self) -> Vec<ServiceFacts> {
+        let facts = |(port, service): (&u16, &Service)| ServiceFacts {
+            name: service.name.clone(),
+            port: *port,
+            facts: Facts::of(&service.pids),
+        };
+        self.known.iter().map(facts).collect()
+    }
+
+    fn find(&mut self) -> anyhow::Result<()> {
+        let dumped = dump_all(Detail::Basic)?;
+        let listeners: Vec<_> = keyed(&dumped.sockets)
+            .into_iter()
+            .filter(|(socket, _)| socket.state == state::LISTEN && socket.inode != 0)
+            .filter(|(_, key)| self.filter.keeps_of(key, &self.identity))
+            .collect();
+        let inodes: HashSet<u32> = listeners.iter().map(|(socket, _)| socket.inode).collect();
+        let owners = process::owners(&inodes);
+        let mut now: BTreeMap<u16, Service> = BTreeMap::new();
+        for (socket, key) in &listeners {
+            let Some(holders) = owners.get(&socket.inode) else { continue };
+            let Some(first) = holders.first() else { continue };
+            let container = self.identity.of(key.cgroup_id, key.netns);
+            let name = if container.id.is_some() { container.name } else { first.comm.clone() };
+            let service = now.entry(key.port).or_insert_with(|| Service { name, pids: Vec::new() });
+            service.pids.extend(holders.iter().map(|holder| holder.pid));
+            service.pids.sort_unstable();
+            service.pids.dedup();
+        }
+        // One that listens on several ports is one service.
+        let mut seen: HashSet<Vec<u32>> = HashSet::new();
+        now.retain(|_, service| seen.insert(service.pids.clone()));
+        for service in self.known.values_mut() {
+            service.pids.clear();
+        }
+        self.known.extend(now);
+        while self.known.len() > MOST {
+            self.known.pop_last();
+        }
+        self.found = Some(Instant::now());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn who_listens_is_found_and_missed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let filter = Filter { ports: port.to_string().parse().unwrap(), ..Filter::default() };
+        let mut services = Services::new(filter, Arc::new(Identity::new().unwrap()));
+        let found = services.read().unwrap();
+        assert_eq!((found.len(), found[0].port, found[0].facts.processes), (1, port, 1));
+        drop(listener);
+        services.find().unwrap();
+        let gone = services.read().unwrap();
+        assert_eq!((gone.len(), gone[0].facts.processes), (1, 0));
+    }
+}
