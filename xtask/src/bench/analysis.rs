@@ -18,8 +18,9 @@ use super::{Context, process};
 const MIB: f64 = 1024.0 * 1024.0;
 /// Pairs of a report and its peer; a pair of the large ones takes a minute.
 const PAIRS: usize = 5;
-const DUCKDB: &str = include_str!("analysis/duckdb.py");
-const PANDAS: &str = include_str!("analysis/pandas.py");
+const DUCKDB: &str = include_str!("analysis/ask_duckdb.py");
+const FLEET: &str = include_str!("analysis/ask_fleet.py");
+const PANDAS: &str = include_str!("analysis/ask_pandas.py");
 
 /// One run of a program.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +41,7 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
     for _ in 0..PAIRS {
         reports.push(report(context, &large)?);
         if let Ok(python) = &python {
-            peers.push(peer(context, python, "duckdb.py", DUCKDB, &large)?);
+            peers.push(peer(context, python, "ask_duckdb.py", DUCKDB, &large)?);
         }
     }
     let what = "report on 10 M connections / DuckDB";
@@ -61,10 +62,13 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
     let what = "report on 1 M connections / pandas, time";
     match &python {
         Ok(python) => {
-            let pandas = repeat(|| peer(context, python, "pandas.py", PANDAS, &middle))?;
+            let pandas = repeat(|| peer(context, python, "ask_pandas.py", PANDAS, &middle))?;
             rows.push(ratio(what, 0.1, &middles, &pandas, |run| run.seconds)?);
         }
         Err(why) => rows.push(Row::absent(what, Goal::AtMost(0.1), why)),
+    }
+    if let Ok(python) = &python {
+        check_fleet(context, python, &middle)?;
     }
     let smalls = repeat(|| report(context, &small))?;
     rows.push(row("report on 1,000 connections, start to HTML", 300.0, "ms", &smalls, |run| {
@@ -178,6 +182,42 @@ fn check(found: &Value, answers: &Value) -> Result<()> {
             let (theirs, truth) = (found["steps"][&name][place].as_f64(), step[quantile].as_f64());
             ensure!(theirs == truth, "{quantile} of {name}: {theirs:?}, and not {truth:?}");
         }
+    }
+    Ok(())
+}
+
+/// Another engine must give the same answers to the questions of `docs/fleet.md`, on the exported files.
+fn check_fleet(context: &Context, python: &Path, directory: &Path) -> Result<()> {
+    let capture = directory.join("capture");
+    let mut export = Command::new(context.binary("analyzer"));
+    export.arg("export").arg(&capture).arg("--parquet").arg(directory.join("fleet"));
+    process::output(&mut export)?;
+    let script = context.file("ask_fleet.py");
+    fs::write(&script, FLEET).with_context(|| format!("cannot write {}", script.display()))?;
+    let page = crate::paths::root().join("docs").join("fleet.md");
+    let mut ask = Command::new(python);
+    let printed = process::output(ask.arg(&script).arg(page).current_dir(directory))?;
+    let found: Value = serde_json::from_str(&printed)?;
+    let answers = read_json(&directory.join("answers.json"))?;
+    let [phantoms, failures, times] = [0, 1, 2].map(|query| &found[query]);
+    ensure!(phantoms[0][2] == answers["phantoms"], "other phantoms: {phantoms}");
+    let rows = || failures.as_array().into_iter().flatten();
+    ensure!(rows().count() + 1 == answers["outcomes"].as_object().map_or(0, |all| all.len()));
+    for row in rows() {
+        ensure!(row[1] == answers["outcomes"][text(&row[0])], "other failures: {row}");
+    }
+    let steps = [
+        ("syn_received", "established"),
+        ("established", "accepted"),
+        ("established", "request_received"),
+        ("request_received", "response_sent"),
+    ];
+    for (place, (from, to)) in steps.into_iter().enumerate() {
+        let all = answers["steps"].as_array().into_iter().flatten();
+        let step = all.into_iter().find(|step| step["from"] == from && step["to"] == to);
+        let (theirs, truth) =
+            (times[0][place + 3].as_f64(), step.and_then(|s| s["p99_us"].as_f64()));
+        ensure!(theirs.is_some() && theirs == truth, "p99 to {to}: {theirs:?}, and not {truth:?}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 """The questions of `analyzer report`, asked with pandas as scripts do today.
 
-Usage: pandas.py DIR — a directory that `lab generate` made. Prints answers as JSON."""
+Usage: ask_pandas.py DIR — a directory that `lab generate` made. Prints answers as JSON."""
 
 import json
 import sys

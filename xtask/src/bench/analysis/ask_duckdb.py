@@ -1,7 +1,7 @@
 """The questions of `analyzer report`, asked of DuckDB on the same files: outcomes, quantiles of each
 stage, phantoms of each health sample, and clients joined with what the kernel saw of them.
 
-Usage: duckdb.py DIR THREADS — a directory that `lab generate` made. Prints answers as JSON."""
+Usage: ask_duckdb.py DIR THREADS — a directory that `lab generate` made. Prints answers as JSON."""
 
 import json
 import sys
