@@ -90,11 +90,22 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
     assert_eq!(exact[0]["value"][1], "1");
     wait("healthy rules", || {
         let rules = api("/api/v1/rules").ok_or("no answer")?;
-        let rules = rules["data"]["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
-        assert_eq!(rules.len(), 6);
+        let groups = rules["data"]["groups"].as_array().cloned().unwrap_or_default();
+        let rules: Vec<Value> =
+            groups.iter().flat_map(|group| group["rules"].as_array().cloned()).flatten().collect();
+        let recorded = rules.iter().filter(|rule| rule["type"] == "recording").count();
+        assert_eq!((rules.len(), recorded), (10, 4));
         match rules.iter().find(|rule| rule["health"] != "ok") {
             Some(rule) => Err(rule.to_string()),
             None => Ok(()),
+        }
+    });
+    wait("what is recorded for the fleet", || {
+        let minimum = ask("job:groundtruth_exact:min").unwrap_or_default();
+        let sums = ask("container_port_role_state:groundtruth_connections:sum").unwrap_or_default();
+        match minimum.first().filter(|_| !sums.is_empty()) {
+            Some(minimum) if minimum["value"][1] == "1" => Ok(()),
+            _ => Err(format!("{minimum:?} {}", sums.len())),
         }
     });
 }
