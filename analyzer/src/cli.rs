@@ -89,6 +89,12 @@ pub(crate) enum Command {
         analyzer connections run1 --role passive --csv > connections.csv\n  \
         analyzer connections run1 --json | jq -c '{remote_port, closed_how}'")]
     Connections(Connections),
+    /// Captures of many hosts into one directory, as Parquet for DuckDB, ClickHouse, Spark and polars
+    #[command(after_help = "Examples:\n  \
+        analyzer export run1 run2 --parquet fleet\n  \
+        analyzer report fleet -o out\n\n\
+        Written: fleet/<table>/host=<host>/date=<day>/<start>-<boot>.parquet")]
+    Export(Export),
     /// Tables and columns of the capture format, and the JSON schema of report.json
     #[command(
         after_help = "Examples:\n  analyzer schema\n  analyzer schema connections --json\n  \
@@ -161,8 +167,20 @@ pub(crate) struct Judging {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Report {
+pub(crate) struct Export {
     /// Directories that `probe record -o` wrote
+    #[arg(required = true, value_name = "CAPTURE")]
+    pub(crate) captures: Vec<PathBuf>,
+    /// The fleet's directory; a capture that is there already is written anew
+    #[arg(long, value_name = "DIR")]
+    pub(crate) parquet: PathBuf,
+    #[command(flatten)]
+    pub(crate) judging: Judging,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Report {
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]

@@ -30,6 +30,11 @@ pub(crate) enum InputError {
     NoLogLines { path: PathBuf, line: u64, why: String },
     #[error("{}: {why}", .path.display())]
     Thresholds { path: PathBuf, why: String },
+    #[error(
+        "{} is not of `analyzer export`: expected the capture's metadata in it; move other files elsewhere",
+        .0.display()
+    )]
+    NotExported(PathBuf),
     #[error("no client results are named: give a file with --client")]
     NoClientFile,
     #[error("nothing to read: name a capture, or a log with --log")]

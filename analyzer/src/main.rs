@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod cmd;
 mod error;
+mod fleet;
 mod handshake;
 mod input;
 mod join;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Thresholds(args) => cmd::thresholds::run(&args),
         Command::Compare(args) => cmd::compare::run(&args),
         Command::Connections(args) => cmd::connections::run(&args),
+        Command::Export(args) => cmd::export::run(&args),
         Command::Schema(args) => cmd::schema::run(&args),
     };
     match result {

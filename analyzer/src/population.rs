@@ -1,5 +1,7 @@
 //! Which connections a number is about: ports, roles, containers.
 
+use std::collections::BTreeSet;
+
 use polars::prelude::{BooleanChunked, DataFrame, NewChunkedArray, PlSmallStr};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -95,6 +97,18 @@ impl Population {
                     || cgroup.is_some_and(|cgroup| self.cgroups.contains(&cgroup)))
         });
         Ok(BooleanChunked::from_iter_values(PlSmallStr::EMPTY, mask))
+    }
+
+    /// Whose connections they are, by name.
+    pub(crate) fn container_names(&self, recording: &Recording) -> Vec<String> {
+        let connections = &recording.connections;
+        let members = self.members(connections);
+        let cgroup = |row| connections.number(Number::Cgroup, row);
+        let cgroups: BTreeSet<u64> = members.rows().filter_map(cgroup).collect();
+        let mut names: Vec<String> =
+            cgroups.into_iter().map(|cgroup| recording.container_name(cgroup)).collect();
+        names.sort_unstable();
+        names
     }
 
     /// `passive connections to port 3005 of web`, for sentences.

@@ -9,7 +9,10 @@ use crate::schema::Column;
 /// Puts a batch's columns in this order; what the file lacks becomes null, what this
 /// version does not know is left out. A column that was added later is nullable here whatever the
 /// current schema says, since older rows have no value for it.
-pub(crate) fn conform(batch: &RecordBatch, columns: &[Column]) -> Result<RecordBatch, ArrowError> {
+///
+/// # Errors
+/// If a column that may not be null here has nulls.
+pub fn conform(batch: &RecordBatch, columns: &[Column]) -> Result<RecordBatch, ArrowError> {
     let mut fields = Vec::with_capacity(columns.len());
     let mut arrays = Vec::with_capacity(columns.len());
     for column in columns {

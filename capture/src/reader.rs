@@ -11,7 +11,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_ipc::{MessageHeader, convert, root_as_message};
 use arrow_schema::{ArrowError, Schema};
 
-use crate::compat;
+pub use crate::compat::conform;
 use crate::meta::{META_FILE, Meta};
 use crate::schema::{Column, MAJOR, Table};
 
@@ -197,7 +197,7 @@ impl TableFile {
                 let why = "the file is damaged: its rows contradict themselves";
                 Some(Err(ArrowError::IpcError(why.to_owned())))
             })?;
-            Some(batch.and_then(|batch| compat::conform(&batch, &columns)).map_err(&failed))
+            Some(batch.and_then(|batch| conform(&batch, &columns)).map_err(&failed))
         }))
     }
 

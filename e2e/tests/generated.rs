@@ -1,12 +1,11 @@
 //! A made-up capture with known answers: the same seed makes the same bytes, and the analyzer finds
-//! the answers.
+//! the answers. Files alone: the machine may be at work on other tests.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use e2e::machine::require;
 use e2e::process::{Finished, binary, finish};
 use e2e::scratch::Scratch;
 use serde_json::Value;
@@ -59,7 +58,6 @@ fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn the_same_seed_makes_the_same_bytes() {
-    let Some(_machine) = require(&[]) else { return };
     let scratch = Scratch::new("same-bytes");
     let [one, again, other] = ["one", "again", "other"].map(|name| scratch.join(name));
     generate(&one, "7");
@@ -77,7 +75,6 @@ fn the_same_seed_makes_the_same_bytes() {
 
 #[test]
 fn the_analyzer_finds_the_answers() {
-    let Some(_machine) = require(&[]) else { return };
     let scratch = Scratch::new("answers");
     let dir = scratch.join("made");
     generate(&dir, "7");
@@ -139,4 +136,56 @@ fn the_analyzer_finds_the_answers() {
     let uncertainty_ns = seen["clock"]["uncertainty_ns"].as_f64().unwrap();
     assert!((found_ns - ahead_ns).abs() <= uncertainty_ns, "{}", seen["clock"]);
     assert!(uncertainty_ns < 5e6, "{}", seen["clock"]);
+}
+
+/// Two hosts' captures as a fleet: laid out for other engines, and read back to the same report.
+#[test]
+fn a_fleet_reports_what_its_captures_do() {
+    let scratch = Scratch::new("fleet");
+    let fleet = scratch.join("fleet");
+    let captures = ["web-1", "web-2"].map(|host| {
+        let dir = scratch.join(host);
+        let seed = if host == "web-1" { "1" } else { "2" };
+        let mut command = Command::new(binary("lab"));
+        command.args(["generate", "--connections", "5k", "--health", "60", "--host", host]);
+        let finished = finish(command.args(["--seed", seed, "-o", &dir]));
+        assert_eq!(finished.code, Some(0), "{finished}");
+        format!("{dir}/capture")
+    });
+    let [one, two] = &captures;
+    let exported = analyzer(&["export", one, two, "--parquet", &fleet]);
+    assert_eq!(exported.code, Some(0), "{exported}");
+    for (table, host) in [("connections", "web-1"), ("health", "web-2"), ("samples", "web-2")] {
+        let day = format!("{fleet}/{table}/host={host}/date=2023-11-14");
+        let seed = if host == "web-1" { 1 } else { 2 };
+        let file = format!("{day}/1700000000-generated{seed}.parquet");
+        let bytes = fs::read(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(bytes.starts_with(b"PAR1"), "{file}");
+    }
+
+    let report = |name: &str, inputs: &[&str]| {
+        let output = scratch.join(name);
+        let finished = analyzer(&[&["report", "-o", &output], inputs].concat());
+        assert_eq!(finished.code, Some(99), "{finished}");
+        let report = read_json(&format!("{output}/report.json"));
+        let captures = report["captures"].as_array().unwrap().clone();
+        assert_eq!(captures.len(), 2);
+        for capture in &captures {
+            assert_eq!(capture["servers"][0]["phantoms"]["at_end"], 23);
+        }
+        // What alone may differ: where they were read from.
+        let nameless = captures.iter().map(|capture| {
+            let name = capture["name"].as_str().unwrap();
+            capture.to_string().replace(name, "capture")
+        });
+        nameless.collect::<Vec<String>>()
+    };
+    assert!(report("of-captures", &[one, two]) == report("of-fleet", &[&fleet]));
+
+    // What lies there already and is none of ours is named.
+    let stray = format!("{fleet}/connections/host=web-1/date=2023-11-14/stray.parquet");
+    fs::write(&stray, b"PAR1").unwrap();
+    let finished = analyzer(&["report", &fleet]);
+    assert_eq!(finished.code, Some(2), "{finished}");
+    assert!(finished.stderr.contains("stray.parquet"), "{finished}");
 }

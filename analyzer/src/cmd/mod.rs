@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 pub(crate) mod compare;
 pub(crate) mod connections;
+pub(crate) mod export;
 pub(crate) mod handshakes;
 pub(crate) mod leaks;
 pub(crate) mod phantoms;

@@ -12,7 +12,6 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, BooleanArray, PrimitiveArray, RecordBatch, StringArray};
 use capture::ReadError;
-use capture::reader::TableFile;
 use capture::schema::{Column, Table};
 
 use crate::input::packed::{NONE, Packed};
@@ -165,10 +164,13 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub(crate) fn read(file: &TableFile) -> Result<Self, ReadError> {
+    /// From batches of [`columns`].
+    pub(crate) fn read(
+        batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
+    ) -> Result<Self, ReadError> {
         let mut connections = Self::default();
         let mut chunk = Chunk::default();
-        for batch in file.batches(columns())? {
+        for batch in batches {
             let batch = batch?;
             let mut from = 0;
             while from < batch.num_rows() {
@@ -302,7 +304,7 @@ impl Connections {
 }
 
 /// The columns in use, in the order of [`Time`], [`Word`], [`Number`], [`Address`], [`Flag`].
-fn columns() -> Vec<Column> {
+pub(crate) fn columns() -> Vec<Column> {
     let names = TIMES.iter().map(|(_, name)| *name);
     let names = names.chain(WORDS).chain(NUMBERS).chain(ADDRESSES).chain(FLAGS);
     let known = Table::Connections.columns();

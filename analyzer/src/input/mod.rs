@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod connections;
+mod fleet;
 pub(crate) mod kept_log;
 mod packed;
 pub(crate) mod recording;

@@ -1,7 +1,7 @@
 //! A capture, read into columns.
 
 use std::collections::BTreeMap;
-use std::io::BufReader;
+use std::io::{BufReader, Cursor};
 use std::path::Path;
 
 use capture::meta::Meta;
@@ -14,7 +14,8 @@ use polars::prelude::{Column, DataFrame, DataType, PlSmallStr};
 
 use crate::clock::HostClock;
 use crate::error::InputError;
-use crate::input::connections::Connections;
+use crate::input::connections::{self, Connections};
+use crate::input::fleet::{self, FleetCapture};
 
 /// An interval in which the recorder lost something.
 #[derive(Clone, Debug)]
@@ -52,18 +53,28 @@ pub(crate) struct Recording {
     pub(crate) clock: HostClock,
     pub(crate) loss: Vec<Loss>,
     pub(crate) containers: Vec<Container>,
-    /// Tables that end in the middle, and the byte.
-    pub(crate) truncated: Vec<(&'static str, u64)>,
+    pub(crate) truncated: Truncated,
 }
 
 impl Recording {
+    /// The capture in a directory, or every capture of a fleet's.
+    pub(crate) fn open_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
+        match fleet::captures(dir)? {
+            Some(captures) => {
+                captures.into_iter().map(|capture| Self::read(&Source::Fleet(capture))).collect()
+            }
+            None => Ok(vec![Self::open(dir)?]),
+        }
+    }
+
     pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
-        let capture = Capture::open(dir).map_err(InputError::from)?;
+        Self::read(&Source::Directory(Capture::open(dir).map_err(InputError::from)?))
+    }
+
+    fn read(source: &Source) -> anyhow::Result<Self> {
         let mut truncated = Vec::new();
-        let file = capture.table(Table::Connections).map_err(InputError::from)?;
-        truncated.extend(file.truncated_at().map(|at| (Table::Connections.name(), at)));
-        let connections = Connections::read(&file).map_err(InputError::from)?;
-        let mut read = |table| read_table(&capture, table, &mut truncated);
+        let connections = source.connections(&mut truncated)?;
+        let mut read = |table| source.frame(table, &mut truncated);
         let counts = read(Table::Counts)?;
         let health = read(Table::Health)?;
         let metrics = read(Table::Metrics)?;
@@ -72,11 +83,11 @@ impl Recording {
         let clock = read(Table::Clock)?;
         let loss = read(Table::Loss)?;
         let containers = read(Table::Containers)?;
-        let meta = capture.meta().clone();
+        let meta = source.meta().clone();
         let pairs =
             clock.column("mono_ns")?.i64()?.iter().zip(clock.column("unix_ns")?.i64()?.iter());
         Ok(Self {
-            name: dir.display().to_string(),
+            name: source.name(),
             clock: HostClock::new(
                 (meta.started_mono_ns, meta.started_unix_ns),
                 pairs.filter_map(|(mono, unix)| Some((mono?, unix?))).collect(),
@@ -147,15 +158,58 @@ pub(crate) fn connection_rows(dir: &Path) -> anyhow::Result<DataFrame> {
     frame(&file)
 }
 
-fn read_table(
-    capture: &Capture,
-    table: Table,
-    truncated: &mut Vec<(&'static str, u64)>,
-) -> anyhow::Result<DataFrame> {
-    let file = capture.table(table).map_err(InputError::from)?;
-    truncated.extend(file.truncated_at().map(|at| (table.name(), at)));
-    frame(&file)
+/// Where a capture is read from.
+enum Source {
+    Directory(Capture),
+    Fleet(FleetCapture),
 }
+
+impl Source {
+    fn meta(&self) -> &Meta {
+        match self {
+            Source::Directory(capture) => capture.meta(),
+            Source::Fleet(capture) => &capture.meta,
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Source::Directory(capture) => capture.dir().display().to_string(),
+            Source::Fleet(capture) => capture.name(),
+        }
+    }
+
+    fn connections(&self, truncated: &mut Truncated) -> Result<Connections, InputError> {
+        let columns = connections::columns();
+        match self {
+            Source::Directory(capture) => {
+                let file = capture.table(Table::Connections)?;
+                truncated.extend(file.truncated_at().map(|at| (Table::Connections.name(), at)));
+                Ok(Connections::read(file.batches(columns)?)?)
+            }
+            Source::Fleet(capture) => {
+                Ok(Connections::read(capture.batches(Table::Connections, columns)?)?)
+            }
+        }
+    }
+
+    fn frame(&self, table: Table, truncated: &mut Truncated) -> anyhow::Result<DataFrame> {
+        match self {
+            Source::Directory(capture) => {
+                let file = capture.table(table).map_err(InputError::from)?;
+                truncated.extend(file.truncated_at().map(|at| (table.name(), at)));
+                frame(&file)
+            }
+            Source::Fleet(capture) => {
+                let stream = Cursor::new(capture.stream(table)?);
+                Ok(IpcStreamReader::new(stream).finish()?)
+            }
+        }
+    }
+}
+
+/// Tables that end in the middle, and the byte.
+type Truncated = Vec<(&'static str, u64)>;
 
 fn frame(file: &TableFile) -> anyhow::Result<DataFrame> {
     let stream = BufReader::with_capacity(1 << 20, file.stream().map_err(InputError::from)?);

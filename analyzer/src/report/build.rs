@@ -1,6 +1,6 @@
 //! From captures to the report model.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use crate::both::both;
 use crate::cli::{Filter, Judging};
@@ -333,19 +333,14 @@ fn notes(
         )),
     }
     if joined.population.containers.is_empty() && filter.container.is_empty() {
-        let connections = &recording.connections;
-        let members = joined.population.members(connections);
-        let cgroup = |row| connections.number(Number::Cgroup, row);
-        let seen: BTreeSet<u64> = members.rows().filter_map(cgroup).collect();
-        if seen.len() > 1 {
-            let mut names: Vec<String> =
-                seen.iter().map(|cgroup| recording.container_name(*cgroup)).collect();
-            names.sort_unstable();
+        let mut names = joined.population.container_names(recording);
+        if names.len() > 1 {
+            let containers = names.len();
             names.truncate(6);
             notes.push(format!(
                 "connections of {} containers are counted together ({}): choose one with --container \
                  if the server is only one of them",
-                seen.len(),
+                containers,
                 names.join(", ")
             ));
         }
