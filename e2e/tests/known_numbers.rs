@@ -3,10 +3,12 @@
 //! count, `ss`, `CurrEstab` and the server's own books are equal.
 
 use e2e::docker::{self, Container};
+use e2e::lab;
 use e2e::machine::{Need, require};
-use e2e::net::{Place, Plugged};
+use e2e::net::{Netns, Place, Plugged};
 use e2e::peer::{Peer, Reaped};
-use e2e::probe::{Agent, Counts, Of};
+use e2e::probe::{self, Agent, Counts, Of};
+use e2e::process::Running;
 use e2e::truth::{curr_estab, ss, wait_equal};
 
 const PORT: u16 = 18_080;
@@ -137,4 +139,27 @@ fn connections_997() {
 #[test]
 fn connections_5000() {
     known_number(5000);
+}
+
+/// Their packets come by while the probe starts, before it has met their listener.
+#[test]
+fn connections_that_talk_while_the_probe_starts() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let netns = Netns::new();
+    let place = netns.place();
+    let server = lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0"]);
+    let port = server.address().port().to_string();
+    let url = format!("ws://{}/", server.address());
+    let mut load = lab::command(&place);
+    load.args(["load", "--url", &url, "--connections", "200", "--ramp", "200/s"]);
+    load.args(["--message-interval", "20ms", "--hold", "10m"]);
+    let _load = Running::start(&mut load);
+    wait_equal("ss", &200, || ss(&place, "established", &format!("sport = :{port}")));
+    for _ in 0..5 {
+        for (role, count) in [("passive", 200), ("active", 200), ("unknown", 0)] {
+            let args = ["connections", "--json", "--state", "established", "--port", &port];
+            let text = probe::run(&[&args[..], &["--role", role]].concat()).success("connections");
+            assert_eq!(text.lines().count(), count, "{role}");
+        }
+    }
 }

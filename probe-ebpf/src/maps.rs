@@ -59,6 +59,15 @@ pub static HANDSHAKES: HashMap<Pair, Handshake> =
 #[map]
 pub static ADDRESSES: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
-/// Room for one entry, where the stack has none left (`cgroup_skb_ingress`).
+/// Room to build an entry in, where the stack has none left: under the socket's lock, which may be
+/// held in the middle of another such program on the same CPU, by socket (`cgroup_skb_egress`) …
+#[map]
+pub static ROOMS: HashMap<u64, Connection> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
+/// … made from this, which stays zero.
+#[map]
+pub static ZERO: Array<Connection> = Array::with_max_entries(1, 0);
+
+/// … and by CPU, where nothing interrupts (`cgroup_skb_ingress`).
 #[map]
 pub static SCRATCH: PerCpuArray<Connection> = PerCpuArray::with_max_entries(1, 0);

@@ -55,8 +55,11 @@ pub fn state_change<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8) {
         return;
     }
     if !is_birth {
+        if count::walk() == 0 {
+            return; // the seed pass will meet it
+        }
         // Its birth was missed: it is still in the old state, and what it is must be found out.
-        found(sk, sk.cookie(), count::walk() > 0, &mut room());
+        found_late(sk, sk.cookie(), &mut room());
         if let Some(connection) = CONNECTIONS.get_ptr_mut(&key) {
             // SAFETY: as above.
             bring_to(sk, unsafe { &mut *connection }, new);
@@ -157,6 +160,15 @@ pub fn catch_up(sk: Sock, seen: u8, connection: &mut Connection) {
 pub fn room() -> Connection {
     // SAFETY: all-zero is a valid Connection.
     unsafe { core::mem::zeroed() }
+}
+
+/// Follows a socket whose birth was missed; nothing before the seed pass is over. That meets listeners
+/// first, so that it can tell who opened a connection, and what comes by earlier can't.
+#[inline(always)]
+pub fn found_late(sk: Sock, cookie: u64, connection: &mut Connection) {
+    if count::walk() > 0 {
+        found(sk, cookie, true, connection);
+    }
 }
 
 /// Follows a socket that no event has shown: it was there before the programs (the seed pass), or

@@ -13,8 +13,8 @@ use aya_ebpf::{
 use probe_common::{connection::flag, state};
 
 use crate::{
-    count, listener,
-    maps::CONNECTIONS,
+    listener,
+    maps::{CONNECTIONS, ROOMS, ZERO},
     sock::{Sock, counts_only},
     stage, track,
 };
@@ -72,7 +72,15 @@ fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) {
         }
         return;
     }
-    // SAFETY: the context that this helper asks for.
-    let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-    track::found(sk, cookie, count::walk() > 0, &mut track::room());
+    let (key, Some(zero)) = (socket as u64, ZERO.get(0)) else { return };
+    if ROOMS.insert(&key, zero, 0).is_err() {
+        return; // its next packet comes by as well
+    }
+    if let Some(room) = ROOMS.get_ptr_mut(&key) {
+        // SAFETY: the context that this helper asks for.
+        let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
+        // SAFETY: this socket's, whose lock the sender holds.
+        track::found_late(sk, cookie, unsafe { &mut *room });
+    }
+    let _ = ROOMS.remove(&key);
 }

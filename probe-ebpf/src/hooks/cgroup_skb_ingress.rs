@@ -9,7 +9,7 @@ use aya_ebpf::{
 use probe_common::connection::flag;
 
 use crate::{
-    count, listener,
+    listener,
     maps::{CONNECTIONS, SCRATCH},
     packet,
     sock::Sock,
@@ -59,7 +59,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         // SAFETY: this CPU's, and packets are not received while one is being received.
         let scratch = unsafe { &mut *scratch };
         *scratch = track::room();
-        track::found(sk, cookie, count::walk() > 0, scratch);
+        track::found_late(sk, cookie, scratch);
     }
     PASS
 }

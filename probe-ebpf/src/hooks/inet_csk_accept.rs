@@ -25,7 +25,7 @@ pub fn accept(ctx: FExitContext) -> i32 {
     let sk = Sock::traced(ctx.as_ptr(), offset!(accept_result_arg));
     if sk.address() != 0 && sk.is_tcp() && CONNECTIONS.get_ptr(sk.address()).is_none() {
         // Its birth was missed.
-        track::found(sk, sk.stored_cookie(), count::walk() > 0, &mut track::room());
+        track::found_late(sk, sk.stored_cookie(), &mut track::room());
     }
     let Some(connection) = CONNECTIONS.get_ptr_mut(sk.address()) else { return 0 };
     // SAFETY: a live map value; the child is locked by accept while its socket is grafted.
