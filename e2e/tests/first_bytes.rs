@@ -16,6 +16,8 @@ const REQUEST: &[u8] = b"GET /chat HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n
 const SWITCHED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 const REFUSED: &[u8] = b"HTTP/1.1 503 Slots Full\r\nContent-Length: 0\r\n\r\n";
+const PLAIN: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 const FRAME: &[u8] = b"\x81\x02hi";
 const MASKED_FRAME: &[u8] = b"\x81\x82\0\0\0\0hi";
 const CLIENT_HELLO: &[u8] =
@@ -82,7 +84,11 @@ const CASES: &[Case] = &[
     case("TLS alert to HTTP", ASK_ONLY, &[Await, Send(b"\x15\x03\x01\x00\x02\x02\x46")], "not_http"),
     case("short garbage", ASK_ONLY, &[Await, Send(b"no\n")], "not_http"),
     case("status line cut off", ASK_ONLY, &[Await, Send(b"HTTP/1.1 10")], "no_response_server_closed"),
-    case("plain request", &[Send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Await], &[Await, Send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), Pause], "plain_http"),
+    case("plain request", &[Send(PLAIN), Await], &[Await, Send(OK), Pause], "plain_http"),
+    case("plain request twice", &[Send(PLAIN), Await, Send(PLAIN), Await], &[Await, Send(OK), Await, Send(OK), Pause], "plain_http"),
+    case("upgrade on a kept connection", &[Send(PLAIN), Await, Send(REQUEST), Await, Pause, Send(MASKED_FRAME), Pause], &[Await, Send(OK), Await, Send(SWITCHED), Pause, Send(FRAME), Pause], "upgraded"),
+    case("upgrade as the third request", &[Send(PLAIN), Await, Send(PLAIN), Await, Send(REQUEST), Await, Pause, Send(MASKED_FRAME), Pause], &[Await, Send(OK), Await, Send(OK), Await, Send(SWITCHED), Pause, Send(FRAME), Pause], "upgraded"),
+    case("refused on a kept connection", &[Send(PLAIN), Await, Send(REQUEST), Await], &[Await, Send(OK), Await, Send(REFUSED), Pause], "plain_http"),
     case("half-closed, refused", &[Send(REQUEST), HalfClose, Pause, Await], &[Await, Pause, Send(REFUSED)], "http_503"),
     case("client gone before the 101", &[Send(REQUEST), Pause], &[Await, Pause, Pause, Pause, Send(SWITCHED), Pause], "no_response_client_left"),
     case("client resets", &[Send(REQUEST), Pause, Reset], &[Await, Pause, Pause, Pause], "no_response_client_left"),

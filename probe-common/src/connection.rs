@@ -125,7 +125,8 @@ pub struct Connection {
     pub seen_class: u8,
     /// 1: a request, a response and a frame each way were seen; nothing more is asked of its packets.
     pub complete: u8,
-    /// How much of `line` is there.
+    /// How much of `line` is there, [`Connection::LATER_UPGRADE`] once another request than the first
+    /// was answered `101`.
     pub line_length: u8,
     /// 1: its last descriptor was closed, so a process had it. Written without the lock as well.
     pub released: u8,
@@ -137,6 +138,7 @@ pub struct Connection {
 
 impl Connection {
     pub const NO_SLOT: u32 = u32::MAX;
+    pub const LATER_UPGRADE: u8 = 13;
     /// `sk` of a SYN that no socket took: no address, and not the 0 that marks a payload.
     pub const NO_SOCKET: u64 = 1;
 }

@@ -30,12 +30,15 @@ pub fn classify(skb: *mut __sk_buff, packet: &Packet) -> u8 {
     }
 }
 
-/// Status of a packet that holds the whole `HTTP/1.x NNN`.
+/// Status of a packet that holds the whole `HTTP/1.x NNN`. The line is kept in the map's value, since
+/// egress has no room for it on its stack.
 #[inline(always)]
 pub fn status(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) -> u16 {
-    let Some(line) = packet::load::<12>(skb, packet.payload_offset) else { return 0 };
+    if !packet::load_into(skb, packet.payload_offset, &mut connection.line) {
+        return 0;
+    }
     connection.line_length = STATUS_LINE;
-    status_of(&line)
+    status_of(&connection.line)
 }
 
 /// Status of a response that comes a few bytes at a time.

@@ -39,10 +39,14 @@ impl Packet {
 #[inline(always)]
 pub fn load<const N: usize>(skb: *mut __sk_buff, offset: u32) -> Option<[u8; N]> {
     let mut bytes = [0_u8; N];
+    load_into(skb, offset, &mut bytes).then_some(bytes)
+}
+
+/// The same, to where they are kept. False, and zeroes, if the packet ends before.
+#[inline(always)]
+pub fn load_into<const N: usize>(skb: *mut __sk_buff, offset: u32, bytes: &mut [u8; N]) -> bool {
     // SAFETY: the helper checks the range against the packet and writes N bytes to our array.
-    let result =
-        unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) };
-    (result == 0).then_some(bytes)
+    unsafe { bpf_skb_load_bytes(skb.cast(), offset, bytes.as_mut_ptr().cast(), N as u32) == 0 }
 }
 
 #[inline(always)]

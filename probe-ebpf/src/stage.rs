@@ -15,21 +15,15 @@ use crate::{
     payload::{Span, hand_on},
 };
 
+/// The head of a `101` is short.
+const LARGEST_SWITCH: u32 = 1024;
 /// Room for the headers of the smallest packets that are looked at for a close frame.
 const LARGEST_HEADERS: u32 = 120;
 
 /// A packet of a connection. Leaves early once everything was seen.
 #[inline(always)]
 pub fn on_connection(skb: *mut __sk_buff, connection: &mut Connection, incoming: bool) {
-    if connection.complete != 0 {
-        // SAFETY: a field of the context.
-        let length = unsafe { (*skb).len };
-        if connection.seen_class == class::UPGRADED
-            && connection.close_code == 0
-            && length <= LARGEST_CLOSE_FRAME + LARGEST_HEADERS
-        {
-            look_for_close(skb, connection);
-        }
+    if connection.complete != 0 && !worth_a_look(skb, connection, incoming) {
         return;
     }
     if connection.flags & flag::SEEDED != 0 {
@@ -37,6 +31,14 @@ pub fn on_connection(skb: *mut __sk_buff, connection: &mut Connection, incoming:
     }
     let Some(packet) = packet::parse(skb) else { return };
     if packet.payload_length == 0 || packet.flags & packet::RST != 0 {
+        return;
+    }
+    if connection.complete != 0 {
+        if connection.seen_class == class::UPGRADED {
+            close_code(skb, &packet, connection);
+        } else {
+            later_upgrade(skb, &packet, connection);
+        }
         return;
     }
     let first_byte = packet.first_byte();
@@ -60,7 +62,8 @@ pub fn on_connection(skb: *mut __sk_buff, connection: &mut Connection, incoming:
     } else {
         on_response(skb, &packet, connection, incoming, now);
     }
-    let wanted = matches!(connection.seen_class, class::HTTP | class::UPGRADED);
+    let wanted = matches!(connection.seen_class, class::HTTP | class::UPGRADED)
+        && connection.line_length != Connection::LATER_UPGRADE;
     // Of a refusal only status and reason are wanted, not its body.
     let refused = !from_client
         && connection.line_length == STATUS_LINE
@@ -98,7 +101,7 @@ fn on_request(
     if connection.upgraded_ns != 0 {
         on_frame(skb, packet, connection, incoming, now);
     } else if connection.line_length == STATUS_LINE {
-        // A second request on the same connection: its handshake is over.
+        // A second request on the same connection: only a later upgrade is of interest now.
         connection.complete = 1;
     }
 }
@@ -168,10 +171,28 @@ fn on_frame(
     }
 }
 
+/// Of a connection whose handshake is over: whether this may be its close frame, or, on one that was
+/// kept after a plain request, a later upgrade.
 #[inline(always)]
-fn look_for_close(skb: *mut __sk_buff, connection: &mut Connection) {
-    if let Some(packet) = packet::parse(skb) {
-        close_code(skb, &packet, connection);
+fn worth_a_look(skb: *mut __sk_buff, connection: &Connection, incoming: bool) -> bool {
+    // SAFETY: a field of the context.
+    let length = unsafe { (*skb).len };
+    let from_server = incoming != (connection.role == role::PASSIVE);
+    match connection.seen_class {
+        class::UPGRADED => {
+            connection.close_code == 0 && length <= LARGEST_CLOSE_FRAME + LARGEST_HEADERS
+        }
+        class::HTTP => from_server && length <= LARGEST_SWITCH + LARGEST_HEADERS,
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn later_upgrade(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) {
+    if http::status(skb, packet, connection) == 101 {
+        note_status(connection, 101, now());
+        connection.line_length = Connection::LATER_UPGRADE;
+        connection.complete = 0;
     }
 }
 

@@ -165,7 +165,7 @@ pub fn room() -> Connection {
 /// Follows a socket whose birth was missed; nothing before the seed pass is over. That meets listeners
 /// first, so that it can tell who opened a connection, and what comes by earlier can't.
 #[inline(always)]
-pub fn found_late(sk: Sock, cookie: u64, connection: &mut Connection) {
+pub fn found_late<const TYPED: bool>(sk: Sock<TYPED>, cookie: u64, connection: &mut Connection) {
     if count::walk() > 0 {
         found(sk, cookie, true, connection);
     }

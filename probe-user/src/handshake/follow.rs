@@ -87,6 +87,12 @@ impl Observed {
     /// Adds what the heads said to what the kernel side made of single packets.
     #[must_use]
     pub fn new(mut connection: Connection, http: Http) -> Self {
+        if connection.line_length == Connection::LATER_UPGRADE {
+            // What was parsed and timed was an earlier request.
+            (connection.request_ns, connection.response_ns) = (0, 0);
+            let http = Http { flags: flag::ASKS_FOR_WEBSOCKET, ..Http::NONE };
+            return Self { connection, http, handshake_flags: 0, syn_acks: 0 };
+        }
         if http.status != 0 {
             connection.http_status = http.status;
         } else if http.flags & flag::NO_HTTP_REQUEST != 0 {
