@@ -396,6 +396,61 @@ fn waiting_to_be_accepted() {
     assert_eq!(run.causes(), [("slow_accept", 45)]);
 }
 
+/// Whatever is lost, the process is not to blame for it.
+#[test]
+fn lost_packets() {
+    let late = |at: Option<i64>| at.map(|at| at + S);
+    let rows = mixed(
+        600,
+        |n| n < 60,
+        |n, at| {
+            let left = unanswered(n, at, MS, "no_response_client_left");
+            match n % 4 {
+                // Neither last ACK nor request came in time, and the FIN came with them.
+                0 => ConnectionRow {
+                    established_ns: late(left.established_ns),
+                    accepted_ns: None,
+                    request_ns: late(left.request_ns),
+                    left_established_ns: late(left.left_established_ns),
+                    closed_ns: late(left.closed_ns),
+                    retransmits: Some(2),
+                    ..left
+                },
+                // The request alone did not.
+                1 => ConnectionRow {
+                    request_ns: late(left.request_ns),
+                    left_established_ns: late(left.left_established_ns),
+                    closed_ns: late(left.closed_ns),
+                    ..left
+                },
+                // The answer was sent three times, in vain.
+                2 => ConnectionRow {
+                    upgraded_ns: left.request_ns.map(|at| at + MS),
+                    response_ns: left.request_ns.map(|at| at + MS),
+                    left_established_ns: left.request_ns.map(|at| at + 900 * MS),
+                    closed_ns: left.request_ns.map(|at| at + 900 * MS),
+                    retransmits: Some(3),
+                    outcome: Some("closed_right_after_upgrade".into()),
+                    ..left
+                },
+                // The process answered, and no packet of it was seen to leave.
+                _ => ConnectionRow { bytes_sent: Some(166), ..left },
+            }
+        },
+    );
+    let run = Run::new(&rows, &[]);
+    assert_eq!(run.causes(), [("packet_loss", 60)]);
+    let evidence = run.report["causes"][0]["evidence_for"].to_string();
+    for part in [
+        "30 of them sent packets again",
+        "30 requests came 1000 ms (median) after their SYN",
+        "15 answers were sent again until the client left",
+        "15 answers were sent by the process, and none of their packets left this host",
+    ] {
+        assert!(evidence.contains(part), "{part}: {evidence}");
+    }
+}
+
 #[test]
 fn without_attempts_it_says_how_to_record_them() {
     let rows: Vec<ConnectionRow> =

@@ -95,6 +95,18 @@ impl Netns {
         );
     }
 
+    /// Loses so many of the TCP packets that arrive, at random; 0 ends it.
+    pub fn lose(&self, share: f64) {
+        let iptables = [&["netns", "exec", &self.name, "iptables"][..]].concat();
+        tool("ip", &[&iptables[..], &["--flush", "INPUT"]].concat());
+        if share > 0.0 {
+            let share = share.to_string();
+            let rule = ["--append", "INPUT", "--protocol", "tcp", "--match", "statistic"];
+            let random = ["--mode", "random", "--probability", &share, "--jump", "DROP"];
+            tool("ip", &[&iptables[..], &rule, &random].concat());
+        }
+    }
+
     /// Spreads the packets that arrive on `device` over the CPUs of the mask, so that both ends of a
     /// connection run at the same time and interrupt each other's programs.
     pub fn steer_packets(&self, device: &str, cpu_mask: &str) {

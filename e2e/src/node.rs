@@ -45,8 +45,18 @@ impl Node {
     /// If Node does not start them.
     #[track_caller]
     #[must_use]
-    pub fn start(mut env: Command, host: &str, modes: &[&str]) -> Self {
-        env.arg(format!("NODE_PATH={PACKAGES}")).args(["node", "-e", SCRIPT, host]).args(modes);
+    pub fn start(env: Command, host: &str, modes: &[&str]) -> Self {
+        Self::script(env, SCRIPT, &[&[host], modes].concat())
+    }
+
+    /// The same with a script of the test's own, which says its ports as a JSON array once it listens.
+    ///
+    /// # Panics
+    /// If Node does not run it.
+    #[track_caller]
+    #[must_use]
+    pub fn script(mut env: Command, script: &str, args: &[&str]) -> Self {
+        env.arg(format!("NODE_PATH={PACKAGES}")).args(["node", "-e", script]).args(args);
         let process = Running::start(&mut env);
         let line = process.wait_stdout("[");
         let ports: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));

@@ -65,6 +65,19 @@ impl Recorded {
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("no JSON: {e}\n{text}"))
     }
 
+    /// Every attempt at a port by name, with its outcome and cause.
+    ///
+    /// # Panics
+    /// If `analyzer` cannot tell them.
+    #[track_caller]
+    #[must_use]
+    pub fn attempts(&self, port: u16) -> Vec<Value> {
+        let mut command = Command::new(binary("analyzer"));
+        command.args(["handshakes", &self.directory, "--attempts", "--port", &port.to_string()]);
+        let text = finish(&mut command).success("analyzer handshakes --attempts");
+        text.lines().map(|line| serde_json::from_str(line).expect("an attempt")).collect()
+    }
+
     /// The one row of the server's end of a connection, by the client's port and the service's.
     ///
     /// # Panics

@@ -12,6 +12,7 @@ const SAME_EVENT_NS: i64 = 100_000;
 
 pub(crate) const STAGE_COUNT: usize = 8;
 pub(crate) const SYN: usize = 0;
+pub(crate) const SYN_ACK: usize = 1;
 pub(crate) const ESTABLISHED: usize = 2;
 pub(crate) const ACCEPTED: usize = 3;
 pub(crate) const REQUEST: usize = 4;
@@ -83,6 +84,11 @@ impl<'a> Attempt<'a> {
         self.connections().small(Number::Retransmits, self.row()).unwrap_or(0)
     }
 
+    /// Payload that the process sent, whether it left the host or not.
+    pub(crate) fn bytes_sent(self) -> u64 {
+        self.connections().number(Number::BytesSent, self.row()).unwrap_or(0)
+    }
+
     pub(crate) fn leg_id(self) -> Option<u64> {
         self.connections().number(Number::LegId, self.row())
     }
@@ -124,7 +130,7 @@ impl<'a> Attempt<'a> {
     pub(crate) fn at(self, stage: usize) -> Option<i64> {
         match stage {
             SYN => self.syn_ns(),
-            1 => self.time(Time::SynAckSent),
+            SYN_ACK => self.time(Time::SynAckSent),
             ESTABLISHED => self.time(Time::Established),
             ACCEPTED => self.accepted_ns(),
             REQUEST => self.time(Time::Request),
@@ -152,6 +158,13 @@ impl<'a> Attempt<'a> {
         // A client that has left waits no longer, even where the server keeps its end open.
         let until = self.at(RESPONSE).or_else(|| self.left_ns())?;
         Some(until - self.at(REQUEST)?)
+    }
+
+    /// The SYN was answered, and not on behalf of a socket: the SYN-ACK carried a cookie, and the last ACK
+    /// brought it back. `egress`: the recording saw what sockets sent.
+    pub(crate) fn by_syn_cookie(self, egress: bool) -> bool {
+        let [syn, syn_ack, established] = [SYN, SYN_ACK, ESTABLISHED].map(|stage| self.at(stage));
+        egress && self.passive() && syn.is_some() && syn_ack.is_none() && established.is_some()
     }
 
     /// How long it waited for the process, from the kernel's `established`; at least so long where

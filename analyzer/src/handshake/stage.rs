@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::handshake::attempt::{Attempt, STAGE_COUNT};
+use crate::handshake::attempt::{Attempt, RESPONSE, STAGE_COUNT, UPGRADE};
 
 /// In order, as DESIGN names them; of an active leg, `syn_received` is the SYN it sent, and `request`
 /// and `response` are what it sent and got.
@@ -66,6 +66,8 @@ pub(crate) fn steps<'a>(attempts: &(impl Iterator<Item = Attempt<'a>> + Clone)) 
         .filter_map(|&(from, to)| {
             let mut times: Vec<i64> = attempts
                 .clone()
+                // An upgrade of a connection that had served other requests before did not begin with it.
+                .filter(|attempt| to != UPGRADE || attempt.at(RESPONSE).is_some())
                 // With deferred accept or Fast Open a later stage may come first.
                 .filter_map(|attempt| Some((attempt.at(to)? - attempt.at(from)?).max(0)))
                 .collect();

@@ -32,6 +32,8 @@ pub(crate) struct HandshakeReport {
     pub(crate) failed: usize,
     pub(crate) open: usize,
     pub(crate) failed_percent: Option<f64>,
+    /// Established by a SYN cookie: the queue of waiting SYNs was full, or cookies are always sent.
+    pub(crate) syn_cookies: usize,
     /// Requests that asked for no upgrade: not attempts.
     pub(crate) plain_http: usize,
     /// Connections of which neither request nor outcome is known.
@@ -172,6 +174,7 @@ fn report(recording: &Recording, known: &Known<'_>) -> HandshakeReport {
     let front = || legs.front.iter().map(|index| attempts.get(*index));
     let failed = front().filter(|attempt| attempt.failed()).count();
     let total = legs.front.len();
+    let egress = recording.meta.hooks.iter().any(|hook| hook == "cgroup_skb/egress");
     let outcomes = tally(front());
     let with = |outcome: &str| {
         outcomes.iter().find(|(found, _)| found == outcome).map_or(0, |(_, count)| *count)
@@ -203,6 +206,7 @@ fn report(recording: &Recording, known: &Known<'_>) -> HandshakeReport {
         failed,
         open: with(OPEN),
         failed_percent: (total > 0).then(|| 100.0 * failed as f64 / total as f64),
+        syn_cookies: front().filter(|attempt| attempt.by_syn_cookie(egress)).count(),
         plain_http: attempts.plain_http,
         untold: attempts.untold,
         links: Links {

@@ -41,6 +41,13 @@ pub(crate) fn sentence(report: &HandshakeReport) -> String {
         thousands(report.upgraded as i64),
         thousands(report.open as i64)
     );
+    if report.syn_cookies > 0 {
+        let _ = write!(
+            text,
+            " {} came about by SYN cookies: the queue of waiting SYNs was full.",
+            thousands(report.syn_cookies as i64)
+        );
+    }
     if report.plain_http > 0 {
         let _ = write!(
             text,

@@ -69,12 +69,13 @@ type Rule = fn(&Case<'_>, &[usize]) -> Vec<Cause>;
 const RULES: [Rule; 25] = [
     wrong_accept::judge,
     not_http::judge,
-    closed_after_upgrade::judge,
     ephemeral_ports::judge,
     upstream_refused::judge,
     upstream_unreachable::judge,
     no_listener::judge,
     accept_queue_overflow::judge,
+    packet_loss::judge,
+    closed_after_upgrade::judge,
     upstream_reset::judge,
     upstream_timeout::judge,
     proxy_headers::judge,
@@ -90,7 +91,6 @@ const RULES: [Rule; 25] = [
     slow_accept::judge,
     server_closed::judge,
     server_hangs::judge,
-    packet_loss::judge,
     client_gave_up::judge,
 ];
 
