@@ -92,7 +92,7 @@ impl Spread {
             return;
         }
         let measured = &mut self.measured;
-        measured.count += count;
+        measured.count = measured.count.saturating_add(count);
         measured.sum_ms += mean_ms * count as f64;
         measured.min_ms = measured.min_ms.min(min_ms);
         measured.max_ms = measured.max_ms.max(max_ms);
@@ -110,7 +110,7 @@ impl Spread {
         };
         if merged {
             let (measured, more) = (&mut self.measured, other.measured);
-            measured.count += more.count;
+            measured.count = measured.count.saturating_add(more.count);
             measured.sum_ms += more.sum_ms;
             measured.min_ms = measured.min_ms.min(more.min_ms);
             measured.max_ms = measured.max_ms.max(more.max_ms);
@@ -134,7 +134,7 @@ impl Spread {
             [] => None,
             [only] => Some(*only),
             several => {
-                let count = several.iter().map(|part| part.count).sum();
+                let count = several.iter().fold(0_u64, |all, part| all.saturating_add(part.count));
                 let weighted: Option<f64> =
                     several.iter().map(|part| Some(part.mean_ms? * part.count as f64)).sum();
                 Some(Latency {

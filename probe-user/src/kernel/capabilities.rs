@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{
     CapabilitySet, capabilities, remove_capability_from_bounding_set, set_capabilities,
     set_no_new_privs,
@@ -76,6 +77,8 @@ pub fn lacking_to_load() -> Vec<&'static str> {
 /// # Errors
 /// As capset(2) and prctl(2).
 pub fn keep_needed(listen_port: u16) -> io::Result<()> {
+    // Before 5.11 maps count as locked memory, and the right to have more of that is given up below.
+    let _ = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None });
     let mut kept = NEEDED.iter().fold(CapabilitySet::empty(), |kept, one| kept | one.set);
     kept |= CapabilitySet::BPF | CapabilitySet::PERFMON;
     if listen_port < 1024 {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::ClientResults;
+use super::{ClientResults, grow};
 use crate::client::spread::Given;
 use crate::error::InputError;
 use crate::input::text::{json_why, open};
@@ -59,14 +59,14 @@ pub(super) fn read(path: &Path, results: &mut ClientResults) -> Result<u64, Inpu
     let mut errors = 0;
     for (name, total) in &aggregate.counters {
         if let Some(kind) = name.strip_prefix("errors.") {
-            errors += *total as u64;
+            grow(&mut errors, *total as u64);
             results.add_error(kind, *total as u64);
         }
         if name.ends_with("messages_sent") || name.ends_with(".emit") {
-            *results.messages_sent.get_or_insert(0) += *total as u64;
+            grow(results.messages_sent.get_or_insert(0), *total as u64);
         }
         if name.ends_with("messages_received") {
-            *results.messages_received.get_or_insert(0) += *total as u64;
+            grow(results.messages_received.get_or_insert(0), *total as u64);
         }
     }
     if errors > failed {

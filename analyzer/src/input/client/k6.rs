@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::ClientResults;
+use super::{ClientResults, grow};
 use crate::error::InputError;
 use crate::input::text::{each_line, each_row, json_why};
 use crate::input::time::unix_ns;
@@ -59,16 +59,16 @@ impl Sums {
         let count = value as u64;
         match metric {
             "ws_sessions" => {
-                self.sessions += count;
+                grow(&mut self.sessions, count);
                 match tags.status.as_deref() {
-                    Some("101") => self.sessions_upgraded += count,
+                    Some("101") => grow(&mut self.sessions_upgraded, count),
                     _ => add(&mut self.session_errors, tags.kind(), count),
                 }
             }
             "http_reqs" => {
-                self.requests += count;
+                grow(&mut self.requests, count);
                 if tags.expected_response.as_deref() == Some("false") {
-                    self.requests_failed += count;
+                    grow(&mut self.requests_failed, count);
                     add(&mut self.request_errors, tags.kind(), count);
                 }
             }
@@ -76,8 +76,8 @@ impl Sums {
             "ws_connecting" if tags.status.as_deref() != Some("101") => {}
             "ws_connecting" => results.connect.record_ms(value),
             "ws_ping" | "http_req_duration" => results.round_trip.record_ms(value),
-            "ws_msgs_sent" => *results.messages_sent.get_or_insert(0) += count,
-            "ws_msgs_received" => *results.messages_received.get_or_insert(0) += count,
+            "ws_msgs_sent" => grow(results.messages_sent.get_or_insert(0), count),
+            "ws_msgs_received" => grow(results.messages_received.get_or_insert(0), count),
             _ => {}
         }
         Ok(())
@@ -93,7 +93,7 @@ impl Sums {
             (self.sessions, self.sessions_upgraded, self.session_errors)
         } else {
             results.attempts_are.insert("HTTP requests");
-            (self.requests, self.requests - self.requests_failed, self.request_errors)
+            (self.requests, self.requests.saturating_sub(self.requests_failed), self.request_errors)
         };
         results.add_attempts(attempted, successful);
         for (kind, count) in errors {
@@ -121,7 +121,7 @@ impl Tags {
 
 fn add(errors: &mut Vec<(String, u64)>, kind: String, count: u64) {
     match errors.iter_mut().find(|(known, _)| *known == kind) {
-        Some((_, total)) => *total += count,
+        Some((_, total)) => grow(total, count),
         None => errors.push((kind, count)),
     }
 }

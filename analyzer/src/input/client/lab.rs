@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{ClientConnection, ClientResults};
+use super::{ClientConnection, ClientResults, grow};
 use crate::error::InputError;
 use crate::input::text::{each_line, json_why};
 
@@ -34,8 +34,8 @@ pub(super) fn read(path: &Path, results: &mut ClientResults) -> Result<u64, Inpu
     let mut unreadable = Vec::new();
     let lines = each_line(path, &mut unreadable, |text| {
         let line: Line = serde_json::from_slice(text).map_err(|error| json_why(&error))?;
-        *results.messages_sent.get_or_insert(0) += line.messages_sent;
-        *results.messages_received.get_or_insert(0) += line.messages_received;
+        grow(results.messages_sent.get_or_insert(0), line.messages_sent);
+        grow(results.messages_received.get_or_insert(0), line.messages_received);
         if let (Some(min), Some(mean), Some(max)) =
             (line.rtt_min_us, line.rtt_mean_us, line.rtt_max_us)
         {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use super::{ClientConnection, ClientResults};
+use super::{ClientConnection, ClientResults, grow};
 use crate::error::InputError;
 use crate::input::text::{each_line, each_row, json_why};
 use crate::input::time::{Unit, unix_ns};
@@ -100,7 +100,7 @@ impl ColumnMap {
             [(&mut results.messages_sent, sent), (&mut results.messages_received, received)]
         {
             if let Some(count) = count {
-                *total.get_or_insert(0) += count;
+                grow(total.get_or_insert(0), count);
             }
         }
         let connected = started_unix_ns + connect_ms.map_or(0, |ms| (ms * 1e6) as i64);

@@ -108,14 +108,14 @@ pub(crate) struct ClientResults {
 
 impl ClientResults {
     fn add_attempts(&mut self, count: u64, successful: u64) {
-        *self.attempted.get_or_insert(0) += count;
-        *self.successful.get_or_insert(0) += successful;
-        *self.failed.get_or_insert(0) += count.saturating_sub(successful);
+        grow(self.attempted.get_or_insert(0), count);
+        grow(self.successful.get_or_insert(0), successful);
+        grow(self.failed.get_or_insert(0), count.saturating_sub(successful));
     }
 
     fn add_error(&mut self, kind: &str, count: u64) {
         if count > 0 {
-            *self.errors.entry(kind.to_owned()).or_default() += count;
+            grow(self.errors.entry(kind.to_owned()).or_default(), count);
         }
     }
 
@@ -207,6 +207,11 @@ pub(crate) fn read(
     }
 }
 
+/// Adds up what files claim, which may be more than a number holds.
+fn grow(total: &mut u64, by: u64) {
+    *total = total.saturating_add(by);
+}
+
 fn recognise(head: &[u8], map: Option<&ColumnMap>) -> Option<Format> {
     let text = String::from_utf8_lossy(head);
     if text.trim_start().starts_with('{') {
@@ -259,5 +264,47 @@ fn unrecognised(path: &Path, head: &[u8]) -> InputError {
         why: "of no known format".to_owned(),
         expected: "results of lab, k6, Artillery or Locust, or columns named by --map time=…"
             .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fixtures() -> Vec<Vec<u8>> {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
+        let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        /// Whatever a load tool writes, or somebody in its name: an answer or an error.
+        #[test]
+        fn hostile_files(bytes in fuzz::damaged(fixtures())) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("results");
+            std::fs::write(&path, bytes).unwrap();
+            let map: ColumnMap = "time=time,unit=ms,outcome=outcome".parse().unwrap();
+            for map in [None, Some(&map)] {
+                let _ = read(&path, map, &mut ClientResults::default());
+            }
+        }
+    }
+
+    #[test]
+    fn sums_end_where_numbers_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results");
+        let line = r#"{"metric":"ws_sessions","type":"Point","data":{"time":"2026-11-21T20:00:00Z","value":18446744073709551615,"tags":{"status":"101"}}}"#;
+        std::fs::write(&path, format!("{line}\n{line}\n")).unwrap();
+        let mut results = ClientResults::default();
+        read(&path, None, &mut results).unwrap();
+        assert_eq!(results.attempted, Some(u64::MAX));
     }
 }
