@@ -34,6 +34,8 @@ pub enum Stat {
     PayloadLost = 9,
     /// Handshakes not followed because their map was full.
     HandshakeMapFull = 10,
+    /// SYNs to ports where nobody listens (not a loss): records without a connection.
+    StraySyns = 15,
 }
 
 pub const STATS: usize = 16;

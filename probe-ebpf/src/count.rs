@@ -111,6 +111,12 @@ impl Place {
         }
     }
 
+    /// The same population, in another state.
+    #[inline(always)]
+    pub fn in_state(self, state: u8) -> Self {
+        Self { state, ..self }
+    }
+
     #[inline(always)]
     fn add(self, n: i64) {
         let Some(slot) = slot(self.slot) else { return };

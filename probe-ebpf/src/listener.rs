@@ -164,6 +164,7 @@ pub fn take_over(connection: &mut Connection) {
 /// use the same port again right away.
 #[inline(always)]
 pub fn no_listener(pair: &Pair) {
+    count::note(Stat::StraySyns);
     let Some(mut slot) = RECORDS.reserve::<Connection>(0) else {
         count::note(Stat::RecordsLost);
         return;

@@ -259,10 +259,11 @@ pub fn forget(key: u64, cookie: u64, walk: u32, releases_are_seen: bool) -> Opti
         if !may_be_accepted(connection) {
             connection.flags |= flag::FD_HELD_AT_CLOSE;
         }
-        Place::of(connection).leave();
+        let place = Place::of(connection);
         close_unseen(connection);
         connection.state = state::CLOSE;
-        Place::of(connection).enter();
+        place.leave();
+        place.in_state(state::CLOSE).enter();
     } else {
         end_unseen(connection);
         take_out(key, connection);
@@ -320,12 +321,14 @@ fn bring_to<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, new
         }
         _ => {}
     }
-    Place::of(connection).leave();
+    // Read once: should the entry be taken out meanwhile, its memory is another socket's.
+    let place = Place::of(connection);
     if connection.state == state::ESTABLISHED {
         connection.left_established_ns = now;
     }
     connection.state = new;
-    Place::of(connection).enter();
+    place.leave();
+    place.in_state(new).enter();
 }
 
 #[inline(always)]

@@ -11,6 +11,7 @@ use crate::{
         listing::PeerPath, metrics::MetricsPoller, path::FieldPath, poller::Poller,
         request::Target, url::HealthUrl,
     },
+    kernel,
     truth::agent,
     watch::{resources::FieldChoice, verdict::MaxPhantoms},
 };
@@ -441,6 +442,19 @@ pub(crate) struct Serve {
     #[arg(long)]
     pub(crate) counts_only: bool,
 
+    /// Connections that can be followed at once; memory grows with those that there are
+    #[arg(long, value_name = "N", default_value_t = kernel::Options::default().connections)]
+    pub(crate) max_connections: u32,
+
+    /// Size of the ring from the kernel, which holds what ends while the agent is busy: a power of two
+    #[arg(
+        long,
+        value_name = "BYTES",
+        default_value_t = kernel::Options::default().ring_bytes,
+        value_parser = ring_bytes
+    )]
+    pub(crate) ring_bytes: u32,
+
     #[command(flatten)]
     pub(crate) asked: Questions,
 
@@ -540,6 +554,14 @@ fn interval(text: &str) -> Result<Duration, String> {
         return Err("too short: expected 100ms or more".into());
     }
     Ok(interval)
+}
+
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes: u32 = text.parse().map_err(|_| "expected a number of bytes".to_owned())?;
+    if !bytes.is_power_of_two() || bytes < 4096 {
+        return Err("expected a power of two, at least 4096".into());
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

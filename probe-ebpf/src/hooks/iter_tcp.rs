@@ -24,18 +24,23 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
     }
     let sk = Sock::new(pointer);
     let walk = count::walk();
+    let cookie = sk.cookie();
     if let Some(connection) = CONNECTIONS.get_ptr_mut(sk.address()) {
         // SAFETY: a live map value of a socket that is shown locked.
         let connection = unsafe { &mut *connection };
-        connection.walk = walk;
         if connection.cookie == 0 {
-            connection.cookie = sk.cookie();
+            connection.cookie = cookie;
         }
-        track::catch_up(sk, sk.state(), connection);
-        track::count_class(connection);
-        track::note_accept(sk, connection);
-    } else {
-        track::found(sk, sk.cookie(), walk > 0, &mut track::room());
+        if connection.cookie == cookie {
+            connection.walk = walk;
+            track::catch_up(sk, sk.state(), connection);
+            track::count_class(connection);
+            track::note_accept(sk, connection);
+            return 0;
+        }
+        // Another socket's: its end was missed, and the birth of this one.
+        track::replaced(sk.address(), connection);
     }
+    track::found(sk, cookie, walk > 0, &mut track::room());
     0
 }

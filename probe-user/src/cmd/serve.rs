@@ -68,6 +68,8 @@ pub(crate) async fn run(
         )
     })?;
     let source: Arc<dyn Source> = kernel::open(&kernel::Options {
+        connections: arguments.max_connections,
+        ring_bytes: arguments.ring_bytes,
         pin: Some(kernel::PIN_ROOT.into()),
         counts_only: arguments.counts_only,
         ..kernel::Options::default()

@@ -48,6 +48,12 @@ pub(crate) struct CountRow {
     pub(crate) established: i64,
     /// Since the programs were attached; null where sock_diag is polled, and for active sockets.
     pub(crate) accepted: Option<u64>,
+    /// Established since the programs were attached, those that were there before not included; null
+    /// where sock_diag is polled.
+    pub(crate) established_total: Option<u64>,
+    /// Over since the programs were attached, and no process holds a descriptor of them; also those
+    /// that were never established.
+    pub(crate) closed_total: Option<u64>,
     pub(crate) states: BTreeMap<Cow<'static, str>, i64>,
     /// Established ones by what their first bytes said.
     pub(crate) classes: BTreeMap<Cow<'static, str>, i64>,
@@ -103,7 +109,8 @@ impl CountRow {
             .filter(|&(state, count)| count != 0 && filter.keeps_state(state))
             .map(|(state, count)| (state::state_name(state).into(), count))
             .collect();
-        let ever = filter.states.is_empty() && slot.established_total > 0;
+        let ever =
+            filter.states.is_empty() && (slot.established_total > 0 || slot.closed_total > 0);
         (ever || !states.is_empty()).then(|| Self {
             cgroup_id: key.cgroup_id,
             container,
@@ -113,6 +120,8 @@ impl CountRow {
             established: slot.states[usize::from(state::ESTABLISHED) - 1],
             accepted: (backend == Backend::Ebpf && key.role != role::ACTIVE)
                 .then_some(slot.accepted_total),
+            established_total: (backend == Backend::Ebpf).then_some(slot.established_total),
+            closed_total: (backend == Backend::Ebpf).then_some(slot.closed_total),
             states,
             classes: class::NAMES
                 .into_iter()

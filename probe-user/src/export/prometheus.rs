@@ -153,6 +153,8 @@ mod tests {
             role: "passive".into(),
             established,
             accepted: Some(7),
+            established_total: None,
+            closed_total: None,
             states: BTreeMap::from([("established".into(), established)]),
             classes: BTreeMap::from([("upgraded".into(), established)]),
         };

@@ -46,6 +46,9 @@ const PINNED_MAPS: [&str; 8] = [
 pub struct Options {
     /// Sockets that can be followed at once.
     pub connections: u32,
+    /// Size of the ring that ended connections and first packets come through, a power of two of
+    /// whole pages.
+    pub ring_bytes: u32,
     /// Directory on a BPF file system where maps and links are pinned; `None`: unloaded at exit.
     pub pin: Option<PathBuf>,
     /// No stages, first bytes or records of connections.
@@ -54,7 +57,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 262_144, pin: None, counts_only: false }
+        Self { connections: 262_144, ring_bytes: 8 << 20, pin: None, counts_only: false }
     }
 }
 
@@ -113,6 +116,7 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).override_global("OFFSETS", &offsets, true);
     loader.map_max_entries("CONNECTIONS", options.connections);
+    loader.map_max_entries("RECORDS", options.ring_bytes);
     for name in PINNED_MAPS {
         if let Some(pins) = &pins {
             loader.map_pin_path(name, pins.map(name));

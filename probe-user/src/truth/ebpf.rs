@@ -70,9 +70,10 @@ const DETAIL_LOSSES: [(Stat, &str); 2] = [
 ];
 
 /// What the kernel side counts of itself.
-const VITALS: [(&str, Stat); 13] = [
+const VITALS: [(&str, Stat); 14] = [
     ("records_submitted", Stat::RecordsSubmitted),
     ("records_lost", Stat::RecordsLost),
+    ("stray_syns", Stat::StraySyns),
     ("payloads_lost", Stat::PayloadLost),
     ("handshake_map_full", Stat::HandshakeMapFull),
     ("connection_map_full", Stat::ConnectionMapFull),
@@ -343,6 +344,8 @@ impl EbpfSource {
             let Some(namespace) = walk.namespaces.get(&netns) else { continue };
             let listed: HashSet<u64> = sock_diag::dump(namespace, Detail::Basic)?
                 .iter()
+                // A mini socket has its connection's cookie, and is what is left of it.
+                .filter(|socket| !socket.is_mini)
                 .map(|socket| socket.cookie)
                 .collect();
             for connection in connections.iter().filter(|gone| !listed.contains(&gone.cookie)) {

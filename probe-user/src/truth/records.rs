@@ -34,6 +34,7 @@ struct Shared {
     listeners: Mutex<Vec<Sender<Ended>>>,
     /// Records that were not delivered because a listener fell too far behind.
     undelivered: AtomicU64,
+    /// Records of connections taken from the ring.
     delivered: AtomicU64,
     follower: Mutex<Follower>,
     pending: Mutex<Pending>,
@@ -120,6 +121,7 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
                 match parse(&item) {
                     Some(Record::Payload(piece)) => follower.feed(piece),
                     Some(Record::Connection(connection)) => {
+                        shared.delivered.fetch_add(1, Ordering::Relaxed);
                         batch.push(Observed::new(*connection, follower.take(connection)));
                     }
                     None => {}
@@ -163,7 +165,6 @@ fn view<T: Pod>(bytes: &[u8]) -> Option<&T> {
 
 fn deliver(shared: &Shared, batch: &Ended) {
     let count = batch.len() as u64;
-    shared.delivered.fetch_add(count, Ordering::Relaxed);
     let mut listeners = shared.listeners.lock().unwrap_or_else(PoisonError::into_inner);
     listeners.retain(|listener| match listener.try_send(batch.clone()) {
         Ok(()) => true,

@@ -11,7 +11,7 @@ use netlink_packet_core::{
 use netlink_packet_sock_diag::{
     SockDiagMessage,
     constants::{AF_INET, AF_INET6, IPPROTO_TCP},
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, nlas::Nla},
+    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
@@ -55,6 +55,8 @@ pub struct DiagSocket {
     /// Of a listener: its backlog. Else: bytes not acknowledged yet.
     pub send_queue: u32,
     pub info: Option<TcpInfo>,
+    /// What is left of an orphan in `fin_wait_2` or `time_wait`.
+    pub is_mini: bool,
 }
 
 /// The part of `struct tcp_info` that tells a live peer from a silent one.
@@ -237,6 +239,7 @@ fn read(response: &InetResponse, netns: u32) -> DiagSocket {
         receive_queue: header.recv_queue,
         send_queue: header.send_queue,
         info: None,
+        is_mini: matches!(header.timer, Some(Timer::TimeWait)),
     };
     for attribute in &response.nlas {
         match attribute {
