@@ -6,6 +6,7 @@
 //! Harness functions panic with what they were doing: in a test that is the report.
 
 pub mod answer;
+pub mod cgroup;
 pub mod docker;
 pub mod document;
 pub mod lab;
@@ -20,4 +21,5 @@ pub mod process;
 pub mod recording;
 pub mod scratch;
 pub mod terminal;
+pub mod torture;
 pub mod truth;

@@ -41,6 +41,12 @@ impl Place {
         }
     }
 
+    /// The file that stands for it.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.namespace.as_deref().unwrap_or(Path::new("/proc/self/ns/net"))
+    }
+
     /// The inode by which the kernel and the probe know the namespace.
     ///
     /// # Panics
@@ -48,7 +54,7 @@ impl Place {
     #[must_use]
     pub fn inode(&self) -> u64 {
         use std::os::unix::fs::MetadataExt as _;
-        let path = self.namespace.as_deref().unwrap_or(Path::new("/proc/self/ns/net"));
+        let path = self.path();
         std::fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).ino()
     }
 }
@@ -141,8 +147,9 @@ impl Cable {
     pub const SERVER: &str = "10.77.0.1";
     pub const CLIENT: &str = "10.77.0.2";
     pub const SERVER_V6: &str = "fd77::1";
+    pub const CLIENT_V6: &str = "fd77::2";
 
-    const DEVICE: &str = "cable";
+    pub const DEVICE: &str = "cable";
 
     #[must_use]
     pub fn new() -> Self {

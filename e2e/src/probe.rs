@@ -1,5 +1,6 @@
 //! Runs `probe` as a user would, and reads its JSON.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -88,6 +89,34 @@ impl Agent {
         self.process.as_ref().expect("the agent runs")
     }
 
+    /// Ends it as a crash does; what it has pinned stays.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            let finished = process.stop(Signal::KILL);
+            assert_eq!(finished.code, None, "{finished}");
+        }
+    }
+
+    /// Sends it a signal that does not end it.
+    ///
+    /// # Panics
+    /// If it was terminated.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        self.process().signal(signal);
+    }
+
+    /// `probe stop --purge`.
+    #[track_caller]
+    #[must_use]
+    pub fn purge(&self) -> Finished {
+        finish(self.command("stop").arg("--purge"))
+    }
+
     /// # Panics
     /// If it was terminated.
     #[must_use]
@@ -128,6 +157,42 @@ impl Agent {
         Counts::parse(&finish(self.command("count").arg("--json")).success("probe count"))
     }
 
+    /// The rows of `probe connections`, by way of the agent.
+    #[track_caller]
+    #[must_use]
+    pub fn connections(&self, arguments: &[&str]) -> Vec<Value> {
+        let text = finish(self.command("connections").arg("--json").args(arguments));
+        let text = text.success("probe connections");
+        text.lines().map(|line| serde_json::from_str(line).expect("a row")).collect()
+    }
+
+    /// How the agent fares: its metrics without labels, by their names without prefix and suffix.
+    #[track_caller]
+    #[must_use]
+    pub fn vitals(&self) -> BTreeMap<String, i64> {
+        self.text("/metrics")
+            .lines()
+            .filter_map(|line| {
+                let (name, value) = line.strip_prefix("groundtruth_")?.split_once(' ')?;
+                if name.contains('{') {
+                    return None;
+                }
+                let name = name.strip_suffix("_total").unwrap_or(name);
+                Some((name.to_owned(), value.parse().ok()?))
+            })
+            .collect()
+    }
+
+    /// One of [`Agent::vitals`].
+    ///
+    /// # Panics
+    /// If it is not among them.
+    #[track_caller]
+    #[must_use]
+    pub fn vital(&self, name: &str) -> i64 {
+        *self.vitals().get(name).unwrap_or_else(|| panic!("no metric {name}"))
+    }
+
     /// Counts now, from a JSON path of its web server.
     #[track_caller]
     #[must_use]
@@ -157,6 +222,22 @@ impl Agent {
         let url = format!("http://{}{path}", Self::LISTEN);
         finish(Command::new("busybox").args(["wget", "-q", "-O", "-", &url])).success("wget")
     }
+}
+
+/// The ids of the kernel programs that a process holds.
+///
+/// # Panics
+/// If the process is gone.
+#[must_use]
+pub fn program_ids(pid: u32) -> BTreeSet<u64> {
+    std::fs::read_dir(format!("/proc/{pid}/fdinfo"))
+        .unwrap_or_else(|e| panic!("the files of process {pid}: {e}"))
+        .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
+        .flat_map(|text| {
+            let ids = text.lines().filter_map(|line| line.strip_prefix("prog_id:"));
+            ids.filter_map(|id| id.trim().parse().ok()).collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 impl Drop for Agent {
@@ -207,6 +288,13 @@ impl Counts {
     #[must_use]
     pub fn accepted(&self, of: &Of) -> i64 {
         self.sum(of, |row| &row["accepted"])
+    }
+
+    /// Connections of all populations that are over, since the programs were attached.
+    #[must_use]
+    pub fn closed(&self) -> i64 {
+        let rows = self.0["counts"].as_array().into_iter().flatten();
+        rows.filter_map(|row| row["closed_total"].as_i64()).sum()
     }
 
     /// Sockets in a kernel state, by its name.

@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 pub use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 
-/// One of the workspace's binaries, which cargo puts beside the test executables' directory.
+/// One of the workspace's binaries, which cargo puts above the test executables' directory.
 ///
 /// # Panics
 /// When it has not been built.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let executable = std::env::current_exe().expect("the test's own path");
-    let dir = executable.ancestors().nth(2).expect("<target dir>/<profile>/deps/<test>");
+    // <target dir>/<profile>/deps/<test>, or a binary beside the others.
+    let dir = executable.parent().expect("an executable is in a directory");
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
     let path = dir.join(name);
     assert!(
         path.is_file(),

@@ -27,8 +27,17 @@ pub fn ss(place: &Place, state: &str, filter: &str) -> usize {
 /// If `/proc/net/snmp` has no such field.
 #[must_use]
 pub fn curr_estab(place: &Place) -> usize {
+    tcp_counter(place, "CurrEstab")
+}
+
+/// One of the namespace's own TCP counters, by its name in `/proc/net/snmp`.
+///
+/// # Panics
+/// If there is no such field.
+#[must_use]
+pub fn tcp_counter(place: &Place, field: &str) -> usize {
     let text = process::finish(place.command("cat").arg("/proc/net/snmp")).success("cat");
-    snmp_field(&text, "Tcp", "CurrEstab").expect("CurrEstab is in /proc/net/snmp")
+    snmp_field(&text, "Tcp", field).unwrap_or_else(|| panic!("no {field} in /proc/net/snmp"))
 }
 
 fn snmp_field(text: &str, protocol: &str, field: &str) -> Option<usize> {

@@ -1,7 +1,5 @@
 //! The agent: what it serves, what survives its restart, and what it leaves behind.
 
-use std::collections::BTreeSet;
-
 use e2e::machine::{Need, require, tool};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
@@ -44,7 +42,7 @@ fn a_restart_loses_no_count() {
 fn stopped_for_good_it_leaves_nothing_loaded() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("bpftool")]) else { return };
     let agent = Agent::start();
-    let ours = programs_of(agent.pid());
+    let ours = probe::program_ids(agent.pid());
     assert!(!ours.is_empty());
     let still_loaded = || {
         let text = tool("bpftool", &["prog", "list", "--json"]);
@@ -73,18 +71,6 @@ fn a_second_agent_is_refused_on_another_socket_too() {
             .starts_with(&format!("probe: an agent is already running, pid {}\n", agent.pid())),
         "{second}"
     );
-}
-
-/// The ids of the kernel programs that a process holds.
-fn programs_of(pid: u32) -> BTreeSet<u64> {
-    std::fs::read_dir(format!("/proc/{pid}/fdinfo"))
-        .unwrap()
-        .filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok())
-        .flat_map(|text| {
-            let ids = text.lines().filter_map(|line| line.strip_prefix("prog_id:"));
-            ids.map(|id| id.trim().parse().unwrap()).collect::<Vec<_>>()
-        })
-        .collect()
 }
 
 #[test]

@@ -1,44 +1,13 @@
 //! Whose connection it is: the socket's own cgroup decides, whatever its process or container does
 //! later.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
+use e2e::cgroup::Cgroup;
 use e2e::docker::Container;
 use e2e::machine::{Need, require};
 use e2e::net::Place;
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{Agent, Of};
 use e2e::truth::{curr_estab, wait_equal};
-
-/// A cgroup2 of the test's own; removed on drop.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-        let root = mounts
-            .lines()
-            .map(|line| line.split(' ').collect::<Vec<_>>())
-            .find(|fields| fields[2] == "cgroup2")
-            .expect("a cgroup2 is mounted")[1]
-            .to_owned();
-        let path = Path::new(&root).join(format!("groundtruth-{name}-{}", std::process::id()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn id(&self) -> u64 {
-        use std::os::unix::fs::MetadataExt as _;
-        fs::metadata(&self.0).unwrap().ino()
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
 
 #[test]
 fn a_process_that_moves_takes_no_connection_along() {
@@ -48,11 +17,11 @@ fn a_process_that_moves_takes_no_connection_along() {
     let mut server = Peer::start(&Place::host());
     let mut client = Peer::start(&Place::host());
 
-    server.enter_cgroup(&from.0.to_string_lossy());
+    server.enter_cgroup(from.path());
     server.listen("127.0.0.1:18081");
     client.connect("127.0.0.1:18081", 23);
     server.wait_held(23);
-    server.enter_cgroup(&to.0.to_string_lossy());
+    server.enter_cgroup(to.path());
     // Accepted sockets inherit from the listener, which was made before the move.
     client.connect("127.0.0.1:18081", 10);
     server.listen("127.0.0.1:18082");

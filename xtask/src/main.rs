@@ -16,6 +16,7 @@ mod paths;
 mod setup;
 mod summary;
 mod test;
+mod torture;
 mod vm;
 
 /// Builds, shows and tests groundtruth.
@@ -27,6 +28,7 @@ mod vm;
         cargo xtask demo          1,000 clients, 45 of them leaked by the server, found again\n  \
         cargo xtask test          every test; a summary of what was skipped and why\n  \
         cargo xtask bench         what the probe costs, to docs/performance.md\n  \
+        cargo xtask torture       counts against the kernel under fire; --minutes, --seed\n  \
         cargo xtask package       a .deb and a tarball of one static binary, in <target dir>/package\n  \
         cargo xtask build-ebpf    the kernel programs alone"
 )]
@@ -50,6 +52,8 @@ enum Task {
     /// A server process of a benchmark
     #[command(hide = true)]
     BenchServe(bench::Serve),
+    /// Churn in every way there is, and hold counts, captures and the kernel against each other
+    Torture(torture::Options),
     /// Build probe as one static binary, and pack it as a .deb and a tarball
     Package(package::Options),
     /// Run probe on Debian's kernels, in virtual machines, and write docs/compatibility.md
@@ -64,6 +68,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::BenchServe(options) => bench::serve(&options),
+        Task::Torture(options) => torture::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Vm(options) => vm::run(&options),
     };

@@ -1,0 +1,110 @@
+//! The recording that runs meanwhile: its rows against the kernel's totals, and the way of each record.
+
+use std::path::Path;
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::UInt32Type;
+use arrow_array::{Array as _, RecordBatch};
+use capture::Capture;
+use capture::schema::Table;
+
+use super::report::Check;
+use super::world::{Load, World};
+use crate::probe::Agent;
+use crate::process::{Running, Signal};
+use crate::scratch::Scratch;
+
+/// A `probe record` by way of the agent.
+pub(super) struct Recording {
+    scratch: Scratch,
+    process: Running,
+}
+
+impl Recording {
+    pub(super) fn start(agent: &Agent, ports: &str) -> Self {
+        let scratch = Scratch::new("torture");
+        let mut command = agent.command("record");
+        command.args(["-o", &scratch.join("capture"), "--port", ports]);
+        let process = Running::start(&mut command);
+        process.wait_stderr("recording");
+        Self { scratch, process }
+    }
+
+    /// Ends it.
+    pub(super) fn checks(
+        self,
+        act: &str,
+        agent: &Agent,
+        world: &World,
+        left_out: i64,
+        must_lose: bool,
+    ) -> Vec<Check> {
+        let finished = self.process.stop(Signal::INT);
+        assert_eq!(finished.code, Some(130), "{finished}");
+        let vital = |name: &str| agent.vital(name);
+        let lost = vital("records_lost") + vital("records_undelivered");
+        let rows = rows(Path::new(&self.scratch.join("capture")), &world.loads);
+        let mut checks = Vec::new();
+        for (load, rows) in world.loads.iter().zip(rows) {
+            for (what, ours, fired) in [
+                ("established", rows.established, &load.established),
+                ("attempts to connect", rows.attempted, &load.attempted),
+            ] {
+                let name = load.name;
+                let what = format!("{name}: rows of the capture = fired, {what}");
+                let fired = fired.read().cast_signed();
+                checks.push(Check::within(act, &what, ours, fired, lost + left_out));
+            }
+        }
+        // Other programs of the host end connections, too: read before and after.
+        let taken = || vital("records_submitted") + vital("records_lost") - vital("stray_syns");
+        let before = taken();
+        let closed = agent.counts().closed();
+        let after = taken();
+        let what = "connections over = records handed on + lost";
+        checks.push(Check::equal(act, what, closed, closed.clamp(before, after)));
+        let before = vital("records_delivered");
+        let submitted = vital("records_submitted");
+        let after = vital("records_delivered");
+        let what = "records handed on by the kernel = taken from the ring";
+        checks.push(Check::equal(act, what, submitted.clamp(before, after), submitted));
+        if must_lose {
+            let lost_some = i64::from(vital("records_lost") > 0);
+            checks.push(Check::equal(act, "the small ring has lost records", lost_some, 1));
+        } else {
+            checks.push(Check::equal(act, "records lost", lost, 0));
+        }
+        checks
+    }
+}
+
+/// Rows of the capture on the ports of one load.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rows {
+    established: i64,
+    attempted: i64,
+}
+
+/// In the order of the loads.
+fn rows(directory: &Path, loads: &[Load]) -> Vec<Rows> {
+    let capture = Capture::open(directory).unwrap_or_else(|e| panic!("{e}"));
+    let mut rows = vec![Rows::default(); loads.len()];
+    for batch in capture.batches(Table::Connections).unwrap_or_else(|e| panic!("{e}")) {
+        count(&batch.unwrap_or_else(|e| panic!("{e}")), loads, &mut rows);
+    }
+    rows
+}
+
+fn count(batch: &RecordBatch, loads: &[Load], rows: &mut [Rows]) {
+    let column = |name: &str| batch.column_by_name(name).unwrap_or_else(|| panic!("no {name}"));
+    let port = column("port").as_primitive::<UInt32Type>();
+    let role = column("role").as_string::<i32>();
+    let established = column("established_ns");
+    for index in 0..batch.num_rows() {
+        let port = u16::try_from(port.value(index)).unwrap_or(0);
+        let load = loads.iter().position(|load| load.ports.contains(&port));
+        let Some(rows) = load.map(|load| &mut rows[load]) else { continue };
+        rows.established += i64::from(established.is_valid(index));
+        rows.attempted += i64::from(role.value(index) == "active");
+    }
+}

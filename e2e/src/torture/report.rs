@@ -1,0 +1,115 @@
+//! What came out: every check with both its numbers.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::Options;
+use crate::probe::Agent;
+
+/// One equality that must hold.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// When: the act and the barrier.
+    pub at: String,
+    pub what: String,
+    pub ours: i64,
+    pub kernel: i64,
+    pub holds: bool,
+    /// The first difference, with its socket.
+    pub difference: Option<String>,
+}
+
+impl Check {
+    pub(super) fn equal(at: &str, what: &str, ours: i64, kernel: i64) -> Self {
+        let (at, what) = (at.to_owned(), what.to_owned());
+        Self { at, what, ours, kernel, holds: ours == kernel, difference: None }
+    }
+
+    /// Equal but for as many as are known to be lost.
+    pub(super) fn within(at: &str, what: &str, ours: i64, kernel: i64, lost: i64) -> Self {
+        let what = if lost == 0 { what.to_owned() } else { format!("{what} (± {lost})") };
+        let holds = (ours - kernel).abs() <= lost;
+        Self { holds, ..Self::equal(at, &what, ours, kernel) }
+    }
+
+    pub(super) fn fail(&mut self, difference: String) {
+        self.holds = false;
+        self.difference = Some(difference);
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.holds { '✓' } else { '✗' };
+        write!(f, "{mark} {}: {} / {}", self.what, self.ours, self.kernel)?;
+        match &self.difference {
+            Some(difference) => write!(f, "\n    {difference}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The whole run.
+#[derive(Debug)]
+pub struct Report {
+    options: Options,
+    pub checks: Vec<Check>,
+    /// State changes of TCP sockets on this host meanwhile, as perf counted them.
+    pub transitions: u64,
+    /// Episodes of the load by topic, done and failed, of each act.
+    pub books: Vec<Value>,
+    vitals: Vec<Value>,
+}
+
+impl Report {
+    pub(super) fn new(options: &Options) -> Self {
+        Self {
+            options: *options,
+            checks: Vec::new(),
+            transitions: 0,
+            books: Vec::new(),
+            vitals: Vec::new(),
+        }
+    }
+
+    pub(super) fn take(&mut self, check: Check) {
+        self.checks.push(check);
+    }
+
+    pub(super) fn take_books(&mut self, books: &Value) {
+        self.books.push(books.clone());
+    }
+
+    pub(super) fn take_vitals(&mut self, act: &str, agent: &Agent) {
+        self.vitals.push(json!({ "act": act, "vitals": agent.vitals() }));
+    }
+
+    /// The first check that does not hold.
+    #[must_use]
+    pub fn first_failure(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| !check.holds)
+    }
+
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let checks: Vec<Value> = self
+            .checks
+            .iter()
+            .map(|check| {
+                json!({
+                    "at": check.at, "what": check.what, "ours": check.ours,
+                    "kernel": check.kernel, "holds": check.holds, "difference": check.difference,
+                })
+            })
+            .collect();
+        json!({
+            "schema_version": "1.0",
+            "seed": self.options.seed,
+            "transitions": self.transitions,
+            "checks": checks,
+            "episodes": self.books,
+            "agent": self.vitals,
+        })
+    }
+}

@@ -1,0 +1,172 @@
+//! The agent is killed, stopped, and given too little room, while connections come and go: counts stay
+//! exact, or say since when they are not.
+
+use std::path::Path;
+use std::time::Duration;
+
+use e2e::lab;
+use e2e::machine::{Need, require};
+use e2e::net::{Cable, Place};
+use e2e::peer::{Peer, Reaped};
+use e2e::probe::{Agent, Of};
+use e2e::process::Signal;
+use e2e::truth::{curr_estab, wait_equal, wait_equal_within};
+
+const PORT: u16 = 8080;
+const SERVICE: &str = "10.77.0.1:8080";
+
+/// Opens and ends so many connections, 20 ms each, at no more than 2,000 a second.
+fn churn(client: &Place, count: u64) {
+    let count = count.to_string();
+    let args = ["churn", "--count", &count, "--hold", "20ms", "--to", SERVICE];
+    let done = lab::run(client, &args, Duration::from_secs(120));
+    assert_eq!(done["established"].to_string(), count);
+}
+
+/// Server, agent, and connections that the server holds throughout.
+struct Day {
+    agent: Agent,
+    cable: Cable,
+    _sink: lab::Server,
+    _held: Peer,
+}
+
+const HELD: usize = 23;
+const CHURNED: u64 = 10_000;
+
+impl Day {
+    fn new(agent_arguments: &[&str]) -> Self {
+        let cable = Cable::new();
+        // Plain packets: what steering does is the torture run's matter.
+        cable.server.steer_packets(Cable::DEVICE, "0");
+        cable.client.steer_packets(Cable::DEVICE, "0");
+        cable.client.sysctl("net/ipv4/ip_local_port_range", "1024 65000");
+        let sink = lab::Server::start(&cable.server.place(), &["sink", "--listen", SERVICE]);
+        let agent = Agent::start_with(agent_arguments);
+        let mut held = Peer::start(&cable.client.place());
+        held.connect(SERVICE, HELD);
+        Self { agent, cable, _sink: sink, _held: held }
+    }
+
+    /// Churn, and what is done meanwhile.
+    fn under_load(&mut self, meanwhile: impl FnOnce(&mut Agent)) {
+        let (agent, client) = (&mut self.agent, self.cable.client.place());
+        std::thread::scope(|scope| {
+            let load = scope.spawn(move || churn(&client, CHURNED));
+            meanwhile(agent);
+            load.join().expect("the churn ends");
+        });
+    }
+
+    /// Everything that was opened is counted, and nothing else is left.
+    #[track_caller]
+    fn assert_counted(&self) {
+        let place = self.cable.server.place();
+        wait_equal("CurrEstab", &HELD, || curr_estab(&place));
+        let of = Of::port(PORT).netns(place.inode());
+        let all = CHURNED.cast_signed() + HELD as i64;
+        wait_equal_within(
+            Duration::from_secs(60),
+            "established now, accepted in all, and why not exact",
+            &(HELD as i64, all, None),
+            || {
+                let counts = self.agent.counts();
+                let doubt = (counts.0["exact"] != true).then(|| counts.0["degraded"].to_string());
+                (counts.established(&of), counts.accepted(&of), doubt)
+            },
+        );
+    }
+}
+
+#[test]
+fn killed_under_load_and_started_again() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let mut day = Day::new(&[]);
+    day.under_load(|agent| {
+        std::thread::sleep(Duration::from_millis(300));
+        agent.kill();
+        // Connections come and go while nobody looks.
+        std::thread::sleep(Duration::from_millis(500));
+        agent.start_again();
+    });
+    day.assert_counted();
+}
+
+#[test]
+fn stopped_under_load_it_blocks_nobody_and_grows_little() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let mut day = Day::new(&[]);
+    let before = resident_kib(day.agent.pid());
+    day.agent.signal(Signal::STOP);
+    // Ends although the agent takes no record.
+    day.under_load(|_| {});
+    day.agent.signal(Signal::CONT);
+    day.assert_counted();
+    let after = resident_kib(day.agent.pid());
+    assert!(after < before + 64 * 1024, "resident: {before} KiB, then {after} KiB");
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// What found no room is missing for good, and the verdict says so: a count may be too low, never
+/// silently.
+#[test]
+fn a_full_map_is_said_and_counted() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let day = Day::new(&["--max-connections", "64"]);
+    let mut more = Peer::start(&day.cable.client.place());
+    more.connect(SERVICE, 100);
+    let counts = day.agent.counts();
+    assert_eq!(counts.0["exact"], false, "{}", counts.0);
+    let reasons = counts.0["degraded"].to_string();
+    assert!(reasons.contains("the connection map was full (raise --max-connections)"), "{reasons}");
+    assert!(day.agent.vital("connection_map_full") > 0);
+    let of = Of::port(PORT).netns(day.cable.server.place().inode());
+    assert!(counts.established(&of) <= 64, "{}", counts.0);
+}
+
+#[test]
+fn a_purge_leaves_nothing_pinned() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let mut agent = Agent::start();
+    let pins = Path::new("/sys/fs/bpf/groundtruth");
+    assert!(pins.is_dir());
+    // Also without an agent: what a killed one has left goes.
+    agent.kill();
+    assert!(pins.is_dir(), "what is pinned outlives the agent");
+    let stopped = agent.purge();
+    assert_eq!(stopped.code, Some(0), "{stopped}");
+    assert!(!pins.exists());
+}
+
+/// What an agent of another build has pinned is replaced; the new one seeds anew, and says so.
+#[test]
+fn pins_of_another_build_are_replaced() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let cable = Cable::new();
+    let mut server = Peer::start(&cable.server.place());
+    let mut client = Peer::start(&cable.client.place());
+    server.listen("0.0.0.0:8080");
+    let mut agent = Agent::start();
+    client.connect(SERVICE, 41);
+    server.wait_held(41);
+    agent.kill();
+    let pins = Path::new("/sys/fs/bpf/groundtruth");
+    let ours = std::fs::read_dir(pins).unwrap().next().unwrap().unwrap().path();
+    let others = pins.join("1-0123456789abcdef");
+    std::fs::rename(&ours, &others).unwrap();
+    agent.start_again();
+    agent.wait_stderr("replaced the programs of another build (1-0123456789abcdef)");
+    agent.wait_stderr("counts were seeded anew");
+    assert!(!others.exists());
+    let of = Of::port(PORT).netns(cable.server.place().inode());
+    wait_equal("established", &41, || agent.counts().established(&of));
+    client.fin(41);
+    server.wait_reaped(Reaped { fin: 41, ..Reaped::default() });
+    wait_equal("in the end", &0, || agent.counts().established(&of));
+    agent.counts().assert_exact();
+}
