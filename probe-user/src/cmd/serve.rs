@@ -72,7 +72,6 @@ pub(crate) async fn run(
         ring_bytes: arguments.ring_bytes,
         pin: Some(kernel::PIN_ROOT.into()),
         counts_only: arguments.counts_only,
-        ..kernel::Options::default()
     })
     .map_err(unsupported)?;
     kernel::cost::sample_now_and_then();
