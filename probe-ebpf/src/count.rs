@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use probe_common::{
-    connection::Connection,
+    connection::{Connection, class},
     key::{CountKey, CountSlot},
     loss::Stat,
     state,
@@ -89,6 +89,10 @@ fn slot(index: u32) -> Option<*mut CountSlot> {
     COUNTS.get_ptr_mut(index)
 }
 
+const CLASSES: u8 = class::NAMES.len() as u8;
+// The verifier's bound of a class leaves no counter's memory.
+const _: () = assert!(core::mem::offset_of!(CountSlot, classes) + 8 * 8 <= size_of::<CountSlot>());
+
 /// Where a socket is counted.
 #[derive(Clone, Copy)]
 pub struct Place {
@@ -124,12 +128,10 @@ impl Place {
         if index >= state::STATES as u32 {
             return;
         }
-        // SAFETY: `index` is within `states` (checked), `class` within `classes` (checked below).
-        unsafe {
-            add((&raw mut (*slot).states).cast::<i64>().add(index as usize), n);
-            if self.state == state::ESTABLISHED && self.class < 6 {
-                add((&raw mut (*slot).classes).cast::<i64>().add(self.class as usize), n);
-            }
+        // SAFETY: `index` is within `states` (checked).
+        add(unsafe { (&raw mut (*slot).states).cast::<i64>().add(index as usize) }, n);
+        if self.state == state::ESTABLISHED {
+            add_class(slot, self.class, n);
         }
     }
 
@@ -150,15 +152,20 @@ impl Place {
 #[inline(always)]
 pub fn change_class(connection: &Connection, class: u8) {
     let Some(slot) = slot(connection.slot) else { return };
-    let (from, to) = (connection.class as usize, class as usize);
-    if from < 6 && to < 6 {
-        // SAFETY: both within `classes` (checked).
-        unsafe {
-            let classes = (&raw mut (*slot).classes).cast::<i64>();
-            add(classes.add(from), -1);
-            add(classes.add(to), 1);
-        }
+    add_class(slot, connection.class, -1);
+    add_class(slot, class, 1);
+}
+
+#[inline(always)]
+fn add_class(slot: *mut CountSlot, class: u8, n: i64) {
+    if class >= CLASSES {
+        return;
     }
+    // 5.10 forgets the bound of a number that was on the stack: it is set once more, where the compiler
+    // can't tell that it need not be. SAFETY: our own variable.
+    let index = unsafe { (&raw const class).read_volatile() } & 7;
+    // SAFETY: within `classes` (checked).
+    add(unsafe { (&raw mut (*slot).classes).cast::<i64>().add(index as usize) }, n);
 }
 
 /// Counts a connection that became established.

@@ -209,7 +209,9 @@ pub fn found<const TYPED: bool>(
         connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
         connection.accepted_ns = now;
     }
-    if follow(sk, connection) && late {
+    // Where it is followed already nothing is brought up to date: a packet that is received sees the
+    // socket without its lock, and two that change an entry's state at once would count it twice.
+    if follow(sk, connection) == Followed::New && late {
         count::note(Stat::FoundLate);
         if is_established {
             count::established(connection);
@@ -438,15 +440,31 @@ fn begin<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8, generation: u32) 
         }
         _ => {}
     }
-    if follow(sk, &mut connection) && new == state::ESTABLISHED {
-        count::established(&connection);
+    match follow(sk, &mut connection) {
+        Followed::New if new == state::ESTABLISHED => count::established(&connection),
+        Followed::Already => {
+            if let Some(existing) = CONNECTIONS.get_ptr_mut(sk.address()) {
+                // SAFETY: as in `state_change`.
+                bring_to(sk, unsafe { &mut *existing }, new);
+            }
+        }
+        Followed::New | Followed::Not => {}
     }
 }
 
+/// What became of a connection that was to be followed.
+#[derive(PartialEq, Eq)]
+enum Followed {
+    New,
+    /// It was found on another CPU meanwhile.
+    Already,
+    /// There is no room for it.
+    Not,
+}
+
 /// Reads the rest of a new connection, finds its counters, and inserts it if it is absent.
-/// Returns whether it was inserted.
 #[inline(always)]
-fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> bool {
+fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Followed {
     connection.sk = sk.address();
     sk.read_addresses(connection);
     connection.netns = sk.netns();
@@ -472,23 +490,16 @@ fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> bo
     match CONNECTIONS.insert(sk.address(), &*connection, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
             Place::of(connection).enter();
-            true
+            Followed::New
         }
-        Err(EEXIST) => {
-            // The seed pass was faster on another CPU: bring its entry to this state.
-            if let Some(existing) = CONNECTIONS.get_ptr_mut(sk.address()) {
-                // SAFETY: as in `state_change`.
-                bring_to(sk, unsafe { &mut *existing }, connection.state);
-            }
-            false
-        }
+        Err(EEXIST) => Followed::Already,
         Err(E2BIG) => {
             count::note(Stat::ConnectionMapFull);
-            false
+            Followed::Not
         }
         Err(_) => {
             count::note(Stat::ConnectionInsertFailed);
-            false
+            Followed::Not
         }
     }
 }
