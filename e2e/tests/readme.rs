@@ -9,6 +9,7 @@ use e2e::net::Netns;
 use e2e::nginx::Nginx;
 use e2e::process::{Running, binary, finish_within};
 use e2e::scratch::Scratch;
+use e2e::truth::{ss, wait_equal};
 
 const README: &str = include_str!("../../README.md");
 const SECTION: &str = "## On your own server";
@@ -51,6 +52,7 @@ fn on_your_own_server() {
     };
 
     let stay = start_load(&place, &["--connections", "23", "--hold", "60s"]);
+    wait_equal("clients", &23, || ss(&place, "established", "sport = :3005"));
     let counted = run(&blocks[0]).success("count");
     let row = counted.lines().find(|line| line.contains("3005") && line.contains("passive"));
     let row: Vec<&str> = row.unwrap_or_else(|| panic!("{counted}")).split_whitespace().collect();
@@ -75,7 +77,7 @@ fn on_your_own_server() {
     let _ = server.stop();
 }
 
-/// Clients through nginx, which returns when the last is upgraded.
+/// Clients through nginx.
 fn start_load(place: &e2e::net::Place, arguments: &[&str]) -> Running {
     let mut command = lab::command(place);
     command.args(["load", "--url", "ws://127.0.0.1:8080/", "--ramp", "100/s"]).args(arguments);
