@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::error::{LabError, file_error};
+
+/// Set in the environment of whatever a lab starts.
+const CHILD: &str = "GROUNDTRUTH_LAB_CHILD";
 
 /// A program of this project: beside this one, else on `PATH`.
 pub(crate) fn sibling(name: &str) -> anyhow::Result<PathBuf> {
@@ -42,8 +45,16 @@ pub(crate) fn command(namespace: Option<&str>, program: &Path) -> Command {
         }
     };
     // A terminal's Ctrl-C is for lab alone, which ends the others in order.
-    command.kill_on_drop(true).process_group(0).stdin(Stdio::null());
+    command.kill_on_drop(true).process_group(0).stdin(Stdio::null()).env(CHILD, "1");
     command
+}
+
+/// Ends this process with the lab that started it, even if that one is killed.
+pub(crate) fn end_with_parent() -> std::io::Result<()> {
+    if std::env::var_os(CHILD).is_none() {
+        return Ok(());
+    }
+    Ok(set_parent_process_death_signal(Some(Signal::TERM))?)
 }
 
 /// A log file in the run's directory, for one stream of a child.

@@ -26,7 +26,7 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    match run(command) {
+    match children::end_with_parent().map_err(Into::into).and_then(|()| run(command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let code = error::exit_code(&error);

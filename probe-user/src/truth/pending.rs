@@ -37,12 +37,14 @@ impl Pending {
         Ok(Self { map: HashMap::try_from(Map::HashMap(data))?, fd })
     }
 
-    /// Every handshake that waits.
+    /// Every handshake that waits or was not taken out yet.
     ///
     /// # Errors
     /// As bpf(2).
     pub fn all(&self) -> anyhow::Result<Vec<Observed>> {
-        Ok(self.entries()?.iter().map(|(pair, handshake)| observed(pair, handshake, 0)).collect())
+        let entries = self.entries()?;
+        // One that was reset a moment ago is over, and still to be taken out.
+        Ok(entries.iter().map(|(pair, found)| observed(pair, found, found.rst_ns)).collect())
     }
 
     /// Takes out those that have failed by now.
