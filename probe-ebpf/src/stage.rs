@@ -116,7 +116,7 @@ fn on_response(
 ) {
     if connection.response_ns == 0 {
         connection.response_ns = now;
-        if connection.request_ns == 0 {
+        if connection.request_ns == 0 && connection.flags & flag::CAUGHT_UP == 0 {
             connection.seen_class = class::OTHER; // the server speaks first
         }
     } else if connection.upgraded_ns != 0 {

@@ -3,10 +3,13 @@
 //! run on the listener. A connection that sends nothing shows itself here, should its birth be missed.
 
 use aya_ebpf::{
-    EbpfContext, bindings::__sk_buff, helpers::generated::bpf_get_socket_cookie,
-    macros::cgroup_skb, programs::SkBuffContext,
+    EbpfContext,
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::bpf_get_socket_cookie,
+    macros::cgroup_skb,
+    programs::SkBuffContext,
 };
-use probe_common::connection::flag;
+use probe_common::connection::{Connection, flag};
 
 use crate::{
     listener,
@@ -29,29 +32,39 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     }
     // SAFETY: a field that the verifier knows of every socket.
     let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
-    let entry = CONNECTIONS.get_ptr_mut(socket as u64);
+    let mut entry = CONNECTIONS.get_ptr_mut(socket as u64);
+    // SAFETY: a live map value.
+    if !entry.is_some_and(|connection| unsafe { (*connection).remote_port } == remote_port) {
+        if !adopt(skb, socket, entry) {
+            return PASS;
+        }
+        entry = CONNECTIONS.get_ptr_mut(socket as u64);
+    }
     if let Some(connection) = entry {
         // SAFETY: a live map value; what is written here is written nowhere under the lock.
         let connection = unsafe { &mut *connection };
-        if connection.remote_port == remote_port {
-            if connection.flags & flag::LISTENER != 0 {
-                listener::on_packet(skb, connection, true);
-            } else {
-                stage::on_connection(skb, connection, true);
-            }
-            return PASS;
+        if connection.flags & flag::LISTENER != 0 {
+            listener::on_packet(skb, connection, true);
+        } else {
+            stage::on_connection(skb, connection, true);
         }
     }
-    // Without the lock it may be that its CLOSE was told a moment ago. But a birth that was told has
-    // taken its handshake with it.
+    PASS
+}
+
+/// Follows a socket whose birth was missed; false if this packet does not prove that it was. Without the
+/// lock it may be that its CLOSE was told a moment ago. But a birth that was told has taken its
+/// handshake with it.
+#[inline(always)]
+fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock, other: Option<*mut Connection>) -> bool {
     if let Some(sk) = Sock::of_packet(socket)
         && let Some(packet) = packet::parse(skb)
         && let Some(pair) = packet::pair(skb, &packet, sk.netns(), true)
         && listener::has_handshake(&pair)
         && let Some(scratch) = SCRATCH.get_ptr_mut(0)
     {
-        if let Some(connection) = entry {
-            // SAFETY: as above; the socket that it told of is gone.
+        if let Some(connection) = other {
+            // SAFETY: a live map value; the socket that it told of is gone.
             track::replaced(socket as u64, unsafe { &mut *connection });
         }
         // SAFETY: the context that this helper asks for.
@@ -60,6 +73,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
         let scratch = unsafe { &mut *scratch };
         *scratch = track::room();
         track::found_late(sk, cookie, scratch);
+        return true;
     }
-    PASS
+    false
 }
