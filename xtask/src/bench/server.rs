@@ -153,13 +153,16 @@ impl Load {
         let web = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?));
         let configuration = context.file("nginx.conf");
         let directory = context.scratch.display();
+        // nginx gives its places to its own user, which an agent may not write to any more.
+        let own = context.file("nginx");
+        let own = own.display();
         let text = format!(
             "daemon off; master_process off; pid {directory}/nginx.pid; error_log stderr error;\n\
              events {{ worker_connections 4096; }}\n\
              http {{\n\
              access_log off; keepalive_requests 1000000000;\n\
-             client_body_temp_path {directory}; proxy_temp_path {directory};\n\
-             fastcgi_temp_path {directory}; uwsgi_temp_path {directory}; scgi_temp_path {directory};\n\
+             client_body_temp_path {own}; proxy_temp_path {own};\n\
+             fastcgi_temp_path {own}; uwsgi_temp_path {own}; scgi_temp_path {own};\n\
              server {{ listen {web} backlog=4096; location / {{ return 200 \"ok\\n\"; }} }}\n}}\n"
         );
         fs::write(&configuration, text)
