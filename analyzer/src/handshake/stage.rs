@@ -117,11 +117,13 @@ fn percentiles<const N: usize>(values: &mut [i64], shares: [f64; N]) -> Option<[
     let ranks = shares.map(|share| rank(count, share).min(count - 1));
     let mut rising = ranks;
     rising.sort_unstable();
-    // What lies below the last one found is not looked at again.
-    let mut done = 0;
+    // What has its place is not looked at again: another search would move it.
+    let mut placed = 0;
     for rank in rising {
-        values[done..].select_nth_unstable(rank - done);
-        done = rank;
+        if rank >= placed {
+            values[placed..].select_nth_unstable(rank - placed);
+            placed = rank + 1;
+        }
     }
     Some(ranks.map(|rank| values[rank]))
 }
