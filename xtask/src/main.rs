@@ -29,6 +29,7 @@ mod vm;
         cargo xtask test          every test; a summary of what was skipped and why\n  \
         cargo xtask bench         what the probe costs, to docs/performance.md\n  \
         cargo xtask torture       counts against the kernel under fire; --minutes, --seed\n  \
+        cargo xtask vm            the probe on Debian's kernels; --kernel\n  \
         cargo xtask package       a .deb and a tarball of one static binary, in <target dir>/package\n  \
         cargo xtask build-ebpf    the kernel programs alone"
 )]

@@ -65,8 +65,8 @@ say "connections whose whole life is seen"
 probe record -o /out/capture --port 3005,9000,9999 --websocket 3005 >/out/record.log 2>&1 &
 record=$!
 wait_for 'recording to' /out/record.log
-lab load --url ws://127.0.0.1:3005/ --connections 23 --ramp 20/s --hold 20s \
-    --end rst:5 --end-at 15s --json -o /out/clients.jsonl >/tmp/load.log 2>&1 &
+lab load --url ws://127.0.0.1:3005/ --connections 23 --ramp 20/s --hold 30s \
+    --end rst:5 --end-at 25s --json -o /out/clients.jsonl >/tmp/load.log 2>&1 &
 load=$!
 wait_for_held 30 /tmp/load.log
 sleep 1

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{command, paths};
@@ -24,7 +23,7 @@ const NOBODY: u64 = 9999;
 const STRAY: u64 = 3;
 
 /// What one kernel gave.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Verdict {
     pub(crate) release: String,
     /// `probe doctor`: (feature, state, why).
@@ -33,7 +32,7 @@ pub(crate) struct Verdict {
 }
 
 /// One comparison.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Check {
     pub(crate) what: String,
     pub(crate) expected: String,

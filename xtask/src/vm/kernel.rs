@@ -16,7 +16,7 @@ pub(crate) struct Kernel {
     suite: &'static str,
 }
 
-const KERNELS: [Kernel; 4] = [
+pub(crate) const KERNELS: [Kernel; 4] = [
     Kernel { name: "debian-5.10", suite: "bullseye" },
     Kernel { name: "debian-6.1", suite: "bookworm" },
     Kernel { name: "debian-6.12", suite: "trixie" },
@@ -117,6 +117,7 @@ impl Apt {
             ("Dir::State::Status", at("status")),
             ("Dir::Cache", at("cache")),
             ("Acquire::Languages", "none".to_owned()),
+            ("Acquire::Retries", "5".to_owned()),
             // Its own user could not write to our directories.
             ("APT::Sandbox::User", command::output("id", &["-un"]).unwrap_or_default()),
         ];

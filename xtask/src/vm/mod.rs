@@ -25,10 +25,10 @@ use kernel::Kernel;
 #[command(after_help = "Examples:
   cargo xtask vm --kernel debian-6.1
   cargo xtask vm --kernel debian-5.10 --kernel debian-newest
-  cargo xtask vm --kernel all
+  cargo xtask vm --kernel all             writes docs/compatibility.md
 
-Needs (Debian): apt-get install qemu-system-x86 busybox-static cpio. Nothing needs root; a machine is
-emulated, not virtualised, so each kernel takes some minutes.")]
+Needs (Debian): apt-get install qemu-system-x86 busybox-static cpio binutils xz-utils.
+Nothing needs root; a machine is emulated, not virtualised, so each kernel takes a minute or two.")]
 pub(crate) struct Options {
     /// Which kernel, repeatable: debian-5.10, debian-6.1, debian-6.12, debian-newest, or all
     #[arg(long = "kernel", value_name = "NAME", required = true)]
@@ -46,34 +46,35 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
         needs()?;
         setup::run()?;
         build_ebpf::build()?;
-        // Emulated, unoptimised code that reads the kernel's types would take most of the time.
-        let mut build = command::cargo()?;
-        build.args(["build", "-p", "probe-user", "-p", "lab", "-p", "analyzer"]);
-        for package in ["btfparse", "aya-obj", "aya"] {
-            build.args(["--config", &format!("profile.dev.package.{package}.opt-level=2")]);
-        }
-        command::run_timed("building the binaries", &mut build)?;
+        command::run_timed(
+            "building probe, analyzer and lab",
+            // As `cargo xtask demo` and `test` build them, so that nothing is built twice.
+            command::cargo()?
+                .args(["build", "--bin", "probe", "--bin", "analyzer", "--bin", "lab"]),
+        )?;
     }
     let mut held = true;
+    let mut verdicts = Vec::new();
     for kernel in kernels {
         let dir = root.join(kernel.name);
         let outcome = if options.judge_only { Ok(()) } else { try_on(kernel, &dir) };
         match outcome.and_then(|()| judge::judge(&dir.join("results"))) {
             Ok(verdict) => {
-                println!("{}: {}", kernel.name, verdict.summary());
-                for check in verdict.failed() {
-                    println!("  {check}");
-                }
+                say(&format!("{}: {}", kernel.name, verdict.summary()));
                 held &= verdict.held();
-                page::keep(&dir, &verdict)?;
+                verdicts.push((kernel.name, verdict));
             }
             Err(error) => {
-                println!("{}: {error:#}", kernel.name);
+                say(&format!("{}: {error:#}", kernel.name));
                 held = false;
             }
         }
     }
-    page::write(&root)?;
+    println!("{}", page::tables(&verdicts));
+    // The page is about one state of the code on all of them.
+    if verdicts.len() == kernel::KERNELS.len() {
+        page::write(&verdicts)?;
+    }
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -87,13 +88,14 @@ fn try_on(kernel: Kernel, dir: &Path) -> Result<()> {
 
 /// The programs that are called; named all at once.
 fn needs() -> Result<()> {
-    let tools: [(&str, &[&str]); 6] = [
+    let tools: [(&str, &[&str]); 7] = [
         ("qemu-system-x86_64", &["--version"]),
         ("busybox", &["true"]),
         ("cpio", &["--version"]),
         ("apt-get", &["--version"]),
         ("dpkg", &["--version"]),
         ("objcopy", &["--version"]),
+        ("xz", &["--version"]),
     ];
     let missing: Vec<&str> = tools
         .iter()
@@ -102,7 +104,7 @@ fn needs() -> Result<()> {
         .collect();
     if !missing.is_empty() {
         bail!(
-            "missing: {}; on Debian: apt-get install qemu-system-x86 busybox-static cpio binutils",
+            "missing: {}; on Debian: apt-get install qemu-system-x86 busybox-static cpio binutils xz-utils",
             missing.join(", ")
         );
     }

@@ -1,14 +1,12 @@
-//! `docs/compatibility.md`, from the runs that are in the target directory.
+//! What the kernels gave, as tables: on stdout, and in `docs/compatibility.md`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use super::judge::Verdict;
-use super::kernel::Kernel;
 use crate::command::say;
 use crate::paths;
 
@@ -24,32 +22,17 @@ reset by the client), 997 short plain connections, and 3 connects to a port wher
 `/proc/net/tcp`.
 ";
 
-pub(crate) fn keep(dir: &Path, verdict: &Verdict) -> Result<()> {
-    let path = dir.join("verdict.json");
-    fs::write(&path, serde_json::to_vec_pretty(verdict)?)
-        .with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// Writes the page from every verdict that was kept.
-pub(crate) fn write(root: &Path) -> Result<()> {
-    let mut verdicts = Vec::new();
-    for kernel in Kernel::named(&["all".to_owned()])? {
-        if let Ok(text) = fs::read(root.join(kernel.name).join("verdict.json")) {
-            verdicts.push((kernel.name, serde_json::from_slice::<Verdict>(&text)?));
-        }
-    }
-    if verdicts.is_empty() {
-        return Ok(());
-    }
+pub(crate) fn write(verdicts: &[(&str, Verdict)]) -> Result<()> {
     let path = paths::root().join("docs/compatibility.md");
-    fs::write(&path, text(&verdicts))
+    fs::write(&path, format!("{INTRODUCTION}{}", tables(verdicts)))
         .with_context(|| format!("cannot write {}", path.display()))?;
     say(&format!("wrote {}", path.display()));
     Ok(())
 }
 
-fn text(verdicts: &[(&str, Verdict)]) -> String {
-    let mut page = INTRODUCTION.to_owned();
+/// One table of hooks and one of checks, a column for each kernel.
+pub(crate) fn tables(verdicts: &[(&str, Verdict)]) -> String {
+    let mut page = String::new();
     let mut row = |cells: &[String]| {
         let _ = writeln!(page, "| {} |", cells.join(" | "));
     };
