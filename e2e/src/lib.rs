@@ -15,6 +15,7 @@ pub mod net;
 pub mod nginx;
 pub mod nobody;
 pub mod node;
+pub mod packed;
 pub mod peer;
 pub mod probe;
 pub mod process;

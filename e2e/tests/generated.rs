@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use e2e::packed;
 use e2e::process::{Finished, binary, finish};
 use e2e::scratch::Scratch;
 use serde_json::Value;
@@ -136,6 +137,15 @@ fn the_analyzer_finds_the_answers() {
     let uncertainty_ns = seen["clock"]["uncertainty_ns"].as_f64().unwrap();
     assert!((found_ns - ahead_ns).abs() <= uncertainty_ns, "{}", seen["clock"]);
     assert!(uncertainty_ns < 5e6, "{}", seen["clock"]);
+}
+
+/// A leg with every stage, packed, and nothing of it lost.
+#[test]
+fn a_packed_capture_takes_64_bytes_a_leg_and_says_the_same() {
+    let scratch = Scratch::new("packed");
+    let made = scratch.join("made");
+    generate(&made, "7");
+    packed::check(&format!("{made}/capture"), &scratch.join("packed"));
 }
 
 /// Two hosts' captures as a fleet: laid out for other engines, and read back to the same report.

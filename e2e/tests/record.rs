@@ -2,11 +2,15 @@
 //! the recorder was killed stays readable.
 
 use std::process::Command;
+use std::time::Duration;
 
+use e2e::lab::{self, Server};
 use e2e::machine::{Need, require};
-use e2e::net::Cable;
+use e2e::net::{Cable, Place};
+use e2e::packed;
 use e2e::peer::{Peer, Reaped};
 use e2e::process::{Running, Signal, binary, finish};
+use e2e::recording::Recording;
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
@@ -92,7 +96,29 @@ fn what_was_recorded_before_a_kill_is_readable() {
     client.fin(23);
     server.wait_reaped(Reaped { fin: 23, ..Reaped::default() });
     // The recorder flushes every second.
-    std::thread::sleep(std::time::Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(record.stop(Signal::KILL).code, None);
     assert_eq!(passive(&capture).len(), 23);
+}
+
+/// A leg with every stage, packed, and nothing of it lost.
+#[test]
+fn a_packed_recording_takes_64_bytes_a_leg_and_says_the_same() {
+    const CLIENTS: &str = "4000";
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("packed-recording");
+    let capture = scratch.join("capture");
+    let server = Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = server.address().port().to_string();
+    let recording = Recording::start(&capture, &["--port", &port, "--role", "passive"]);
+    let url = format!("ws://{}/", server.address());
+    let load = ["load", "--url", &url, "--connections", CLIENTS, "--ramp", "1000/s"];
+    let stay = ["--stay", "3s", "--message-interval", "400ms"];
+    let load = [&load[..], &stay].concat();
+    let totals = lab::run(&Place::host(), &load, Duration::from_secs(120));
+    assert_eq!(totals["upgraded"], 4000, "{totals}");
+    let rows = recording.stop().rows;
+    assert_eq!(number(&rows, |row| row["outcome"] == "upgraded"), 4000);
+    assert_eq!(number(&rows, |row| !row["first_frame_in_ns"].is_null()), 4000);
+    packed::check(&capture, &scratch.join("packed"));
 }

@@ -19,11 +19,7 @@ use crate::threshold::measure::Subject;
 
 pub(crate) fn run(args: &cli::Clients) -> anyhow::Result<Outcome> {
     let results = read(&args.files)?.ok_or(InputError::NoClientFile)?;
-    let recordings = args
-        .captures
-        .iter()
-        .map(|dir| Recording::open(dir))
-        .collect::<anyhow::Result<Vec<Recording>>>()?;
+    let recordings = Recording::open_each(&args.captures)?;
     let mut handshakes = Vec::new();
     let mut label = String::new();
     for recording in &recordings {

@@ -49,11 +49,12 @@ pub(crate) fn run(args: &cli::Compare) -> anyhow::Result<Outcome> {
     let mut runs = Vec::new();
     let mut imbalances = Vec::new();
     for dir in &args.captures {
-        let recording = Recording::open(dir)?;
-        let population = Population::of_filter(&recording, &args.filter)?;
-        runs.push(handshake::of(&recording, &population));
-        let everything = Population::of_filter(&recording, &cli::Filter::default())?;
-        imbalances.push(shard::of(&recording, &everything)?.imbalance_percent);
+        for recording in Recording::open_all(dir)? {
+            let population = Population::of_filter(&recording, &args.filter)?;
+            runs.push(handshake::of(&recording, &population));
+            let everything = Population::of_filter(&recording, &cli::Filter::default())?;
+            imbalances.push(shard::of(&recording, &everything)?.imbalance_percent);
+        }
     }
     let mut figures = figures(&runs);
     let exact = |value: f64| (value, value, value);

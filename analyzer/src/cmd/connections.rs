@@ -7,7 +7,7 @@ use polars::prelude::{AnyValue, BooleanChunked, DataFrame};
 
 use crate::cli;
 use crate::error::{InputError, Outcome};
-use crate::input::recording::{Recording, connection_rows};
+use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::text::printable;
 
@@ -44,15 +44,15 @@ pub(crate) fn run(args: &cli::Connections) -> anyhow::Result<Outcome> {
     }
     let mut tables = Vec::new();
     for dir in &args.captures {
-        let recording = Recording::open(dir)?;
-        let rows =
-            select(&recording, &connection_rows(dir)?, args)?.select(columns.iter().copied())?;
-        if args.json {
-            write_json(&mut out, &rows, &columns)?;
-        } else if args.csv {
-            write_csv(&mut out, &rows)?;
-        } else {
-            tables.push(rows);
+        for (recording, table) in Recording::open_all_with_rows(dir)? {
+            let rows = select(&recording, &table, args)?.select(columns.iter().copied())?;
+            if args.json {
+                write_json(&mut out, &rows, &columns)?;
+            } else if args.csv {
+                write_csv(&mut out, &rows)?;
+            } else {
+                tables.push(rows);
+            }
         }
     }
     if !args.json && !args.csv {

@@ -18,15 +18,16 @@ pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
     let mut out = io::stdout().lock();
     let mut reports = Vec::new();
     for dir in &args.captures {
-        let recording = Recording::open(dir)?;
-        let population = Population::of_filter(&recording, &args.filter)?;
-        if args.attempts {
-            for attempt in handshake::named(&recording, &population) {
-                serde_json::to_writer(&mut out, &attempt)?;
-                out.write_all(b"\n")?;
+        for recording in Recording::open_all(dir)? {
+            let population = Population::of_filter(&recording, &args.filter)?;
+            if args.attempts {
+                for attempt in handshake::named(&recording, &population) {
+                    serde_json::to_writer(&mut out, &attempt)?;
+                    out.write_all(b"\n")?;
+                }
             }
+            reports.push(handshake::of(&recording, &population));
         }
-        reports.push(handshake::of(&recording, &population));
     }
     let shown = if args.attempts { &[] } else { reports.as_slice() };
     for (index, report) in shown.iter().enumerate() {

@@ -32,8 +32,7 @@ pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
     let logs = logs(&args.over_time)?;
     let plan = Plan::from(&args.over_time);
     let mut reports: Vec<LeakReport> = Vec::new();
-    for (index, dir) in args.captures.iter().enumerate() {
-        let recording = Recording::open(dir)?;
+    for (index, recording) in Recording::open_each(&args.captures)?.iter().enumerate() {
         let judging = Judging {
             filter: args.filter.clone(),
             max_phantoms: None,
@@ -41,12 +40,12 @@ pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
             max_unclosed: None,
             settle: Duration::from_millis(250),
         };
-        let servers = build::servers(&recording, &judging)?;
-        let everything = Population::of_filter(&recording, &args.filter)?;
+        let servers = build::servers(recording, &judging)?;
+        let everything = Population::of_filter(recording, &args.filter)?;
         let population = servers.first().map_or(&everything, |server| &server.population);
         // Logs belong to the run that is named first.
         let logs = if index == 0 { logs.as_slice() } else { &[] };
-        reports.extend(report::of(Some((&recording, population)), &servers, logs, &plan)?);
+        reports.extend(report::of(Some((recording, population)), &servers, logs, &plan)?);
     }
     if args.captures.is_empty() {
         if logs.is_empty() {

@@ -9,11 +9,7 @@ use crate::report::build::{self, Request};
 use crate::report::{json, text};
 
 pub(crate) fn run(args: &cli::Phantoms) -> anyhow::Result<Outcome> {
-    let recordings = args
-        .captures
-        .iter()
-        .map(|dir| Recording::open(dir))
-        .collect::<anyhow::Result<Vec<Recording>>>()?;
+    let recordings = Recording::open_each(&args.captures)?;
     let request = Request { rules: args.chosen.rules()?, ..Request::default() };
     let report = build::report(&recordings, &args.judging, request)?;
     let output = if args.json { json::findings(&report)? } else { text::phantoms(&report) };

@@ -12,10 +12,9 @@ use crate::report::build::{self, Request};
 use crate::report::{html, json, markdown, text};
 
 pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
-    let open = || args.captures.iter().map(|dir| Recording::open_all(dir));
     let (recordings, clients) =
-        both(|| open().collect::<anyhow::Result<Vec<_>>>(), || clients::read(&args.clients));
-    let recordings: Vec<Recording> = recordings?.into_iter().flatten().collect();
+        both(|| Recording::open_each(&args.captures), || clients::read(&args.clients));
+    let recordings = recordings?;
     let request = Request {
         max_failed: args.max_failed,
         rules: args.chosen.rules()?,

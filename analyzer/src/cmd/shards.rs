@@ -20,9 +20,10 @@ use crate::threshold::rule::Rule;
 pub(crate) fn run(args: &cli::Shards) -> anyhow::Result<Outcome> {
     let mut reports = Vec::new();
     for dir in &args.captures {
-        let recording = Recording::open(dir)?;
-        let population = Population::of_filter(&recording, &args.filter)?;
-        reports.push(shard::of(&recording, &population)?);
+        for recording in Recording::open_all(dir)? {
+            let population = Population::of_filter(&recording, &args.filter)?;
+            reports.push(shard::of(&recording, &population)?);
+        }
     }
     let mut rules: Vec<Rule> =
         args.max_imbalance.map(Rule::imbalance_at_most).into_iter().collect();

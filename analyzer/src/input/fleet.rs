@@ -123,7 +123,7 @@ impl FleetCapture {
         }))
     }
 
-    /// A small table as an Arrow IPC stream.
+    /// A table as an Arrow IPC stream, in memory.
     pub(crate) fn stream(&self, table: Table) -> Result<Vec<u8>, InputError> {
         let path = self.fleet.join(table.name()).join(&self.below);
         let failed = |error| InputError::Capture(ReadError::Batch { path: path.clone(), error });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Cursor};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use capture::meta::Meta;
 use capture::reader::TableFile;
@@ -59,12 +59,22 @@ pub(crate) struct Recording {
 impl Recording {
     /// The capture in a directory, or every capture of a fleet's.
     pub(crate) fn open_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
-        match fleet::captures(dir)? {
-            Some(captures) => {
-                captures.into_iter().map(|capture| Self::read(&Source::Fleet(capture))).collect()
-            }
-            None => Ok(vec![Self::open(dir)?]),
-        }
+        sources(dir)?.iter().map(Self::read).collect()
+    }
+
+    /// The same, each with the rows of `connections` as they were recorded, every column of them.
+    pub(crate) fn open_all_with_rows(dir: &Path) -> anyhow::Result<Vec<(Self, DataFrame)>> {
+        let with_rows = |source: &Source| {
+            Ok((Self::read(source)?, source.frame(Table::Connections, &mut Truncated::new())?))
+        };
+        sources(dir)?.iter().map(with_rows).collect()
+    }
+
+    /// All captures in these directories.
+    pub(crate) fn open_each(dirs: &[PathBuf]) -> anyhow::Result<Vec<Self>> {
+        let each =
+            dirs.iter().map(|dir| Self::open_all(dir)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(each.into_iter().flatten().collect())
     }
 
     pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
@@ -151,11 +161,11 @@ impl Recording {
     }
 }
 
-/// The rows of `connections` as they were recorded, every column of them.
-pub(crate) fn connection_rows(dir: &Path) -> anyhow::Result<DataFrame> {
-    let capture = Capture::open(dir).map_err(InputError::from)?;
-    let file = capture.table(Table::Connections).map_err(InputError::from)?;
-    frame(&file)
+fn sources(dir: &Path) -> Result<Vec<Source>, InputError> {
+    Ok(match fleet::captures(dir)? {
+        Some(captures) => captures.into_iter().map(Source::Fleet).collect(),
+        None => vec![Source::Directory(Capture::open(dir)?)],
+    })
 }
 
 /// Where a capture is read from.

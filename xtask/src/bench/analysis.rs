@@ -67,6 +67,7 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
         }
         Err(why) => rows.push(Row::absent(what, Goal::AtMost(0.1), why)),
     }
+    rows.push(pack(context, &middle)?);
     if let Ok(python) = &python {
         check_fleet(context, python, &middle)?;
     }
@@ -186,12 +187,33 @@ fn check(found: &Value, answers: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Another engine must give the same answers to the questions of `docs/fleet.md`, on the exported files.
-fn check_fleet(context: &Context, python: &Path, directory: &Path) -> Result<()> {
+/// Exports the capture to `fleet` beside it.
+fn pack(context: &Context, directory: &Path) -> Result<Row> {
     let capture = directory.join("capture");
+    let fleet = directory.join("fleet");
     let mut export = Command::new(context.binary("analyzer"));
-    export.arg("export").arg(&capture).arg("--parquet").arg(directory.join("fleet"));
+    export.arg("export").arg(&capture).arg("--parquet").arg(&fleet);
     process::output(&mut export)?;
+    let attempts = read_json(&directory.join("answers.json"))?["attempts"].as_f64();
+    let legs = attempts.context("answers without attempts")?;
+    let recorded = size(&capture.join("connections.arrows"))?;
+    let packed = size(&fleet.join("connections"))?;
+    let what = "capture of 1 M legs with every stage, packed (`analyzer export`)";
+    Ok(Row::new(what, Goal::AtMost(64.0), "B/leg", packed / legs)
+        .detail(format!("{:.0} B/leg as recorded", recorded / legs)))
+}
+
+/// Of a file, or of all files below a directory.
+fn size(path: &Path) -> Result<f64> {
+    let metadata = fs::metadata(path).with_context(|| format!("no {}", path.display()))?;
+    if !metadata.is_dir() {
+        return Ok(metadata.len() as f64);
+    }
+    fs::read_dir(path)?.map(|entry| size(&entry?.path())).sum()
+}
+
+/// Another engine must give the same answers to the questions of `docs/fleet.md`, on the files of [`pack`].
+fn check_fleet(context: &Context, python: &Path, directory: &Path) -> Result<()> {
     let script = context.file("ask_fleet.py");
     fs::write(&script, FLEET).with_context(|| format!("cannot write {}", script.display()))?;
     let page = crate::paths::root().join("docs").join("fleet.md");
