@@ -12,6 +12,7 @@ mod handshake;
 mod health;
 mod identity;
 mod kernel;
+mod memory;
 mod page;
 mod process;
 mod record;

@@ -1,7 +1,7 @@
 //! Puts the pieces of first payloads together, by address pair, until their heads are parsed; then
 //! keeps only what the heads said.
 
-use std::{collections::HashMap, ops::Deref};
+use std::{borrow::Cow, collections::HashMap, ops::Deref};
 
 use probe_common::{
     connection::{Connection, class},
@@ -159,12 +159,60 @@ impl Stream {
     }
 }
 
-struct Conversation {
+/// What a head may still come of.
+#[derive(Default)]
+struct Unparsed {
     request: Stream,
     response: Stream,
     accept_hash: u64,
-    http: Http,
 }
+
+impl Unparsed {
+    fn is_done(&self) -> bool {
+        matches!((&self.request, &self.response), (Stream::Done, Stream::Done))
+    }
+}
+
+/// [`Http`], as small as it can be kept: there is one for every open connection that has talked.
+#[derive(Default)]
+struct Heads {
+    key_hash: u64,
+    response_ns: u64,
+    after_request_ns: u64,
+    after_response_ns: u64,
+    reason: Cow<'static, str>,
+    flags: u32,
+    status: u16,
+}
+
+/// What nearly all long-lived connections were answered.
+const USUAL_REASON: &str = "Switching Protocols";
+
+impl Heads {
+    fn http(&self) -> Http {
+        let mut reason = [0; REASON];
+        reason[..self.reason.len()].copy_from_slice(self.reason.as_bytes());
+        Http {
+            key_hash: self.key_hash,
+            flags: self.flags,
+            status: self.status,
+            reason_length: self.reason.len() as u16,
+            reason,
+            response_ns: self.response_ns,
+            after_request_ns: self.after_request_ns,
+            after_response_ns: self.after_response_ns,
+        }
+    }
+}
+
+struct Conversation {
+    /// `None` once both heads were parsed.
+    unparsed: Option<Box<Unparsed>>,
+    heads: Heads,
+}
+
+// A hash table has up to twice as many places as entries.
+const _: () = assert!(size_of::<(Pair, Conversation)>() <= 112);
 
 /// Every conversation whose connection is not over.
 #[derive(Default)]
@@ -176,81 +224,89 @@ pub struct Follower {
 impl Follower {
     pub fn feed(&mut self, piece: &Payload) {
         let conversation = self.conversations.entry(piece.pair).or_insert_with(|| Conversation {
-            request: Stream::Empty,
-            response: Stream::Empty,
-            accept_hash: 0,
-            http: Http::NONE,
+            unparsed: Some(Box::default()),
+            heads: Heads::default(),
         });
+        let Some(unparsed) = &mut conversation.unparsed else { return };
         // What comes on a listener comes from a client.
         let from_client = (piece.incoming == 1) == (piece.role != role::ACTIVE);
         if from_client {
-            conversation.feed_request(&self.parser, piece);
+            unparsed.feed_request(&mut conversation.heads, &self.parser, piece);
         } else {
-            conversation.feed_response(&self.parser, piece);
+            unparsed.feed_response(&mut conversation.heads, &self.parser, piece);
+        }
+        if unparsed.is_done() {
+            conversation.unparsed = None;
         }
     }
 
     /// What is known of an open connection.
     #[must_use]
     pub fn get(&self, connection: &Connection) -> Http {
-        self.conversations.get(&pair(connection)).map_or(Http::NONE, |found| found.http)
+        self.conversations.get(&pair(connection)).map_or(Http::NONE, |found| found.heads.http())
     }
 
     /// The same, of one that is over: it is forgotten.
     pub fn take(&mut self, connection: &Connection) -> Http {
-        self.conversations.remove(&pair(connection)).map_or(Http::NONE, |found| found.http)
+        let Some(found) = self.conversations.remove(&pair(connection)) else { return Http::NONE };
+        // What a rush of connections took is given back after it.
+        if self.conversations.len() < self.conversations.capacity() / 8 {
+            self.conversations.shrink_to(self.conversations.len() * 2);
+        }
+        found.heads.http()
     }
 }
 
-impl Conversation {
-    fn feed_request(&mut self, parser: &Parser, piece: &Payload) {
+impl Unparsed {
+    fn feed_request(&mut self, heads: &mut Heads, parser: &Parser, piece: &Payload) {
         let Some(bytes) = self.request.push(piece) else { return };
         match parser.request(bytes) {
             // What there is of a head that goes on beyond what is looked at, up to its last whole line.
             Head::Partial if bytes.len() == MOST => {
                 if let Head::Whole(request, _) = parser.request(&whole_lines(bytes)) {
-                    self.note_request(&request);
+                    self.note_request(heads, &request);
                 }
             }
             Head::Partial => return,
             Head::Whole(request, length) => {
                 if bytes.len() > length {
-                    self.http.after_request_ns = piece.at_ns;
+                    heads.after_request_ns = piece.at_ns;
                 }
-                self.note_request(&request);
+                self.note_request(heads, &request);
             }
-            Head::Bad => self.http.flags |= flag::NO_HTTP_REQUEST,
+            Head::Bad => heads.flags |= flag::NO_HTTP_REQUEST,
         }
         self.request = Stream::Done;
     }
 
-    fn note_request(&mut self, request: &Request) {
+    fn note_request(&mut self, heads: &mut Heads, request: &Request) {
         if request.asks_for_websocket {
-            self.http.flags |= flag::ASKS_FOR_WEBSOCKET;
+            heads.flags |= flag::ASKS_FOR_WEBSOCKET;
         }
-        self.http.key_hash = request.key_hash;
+        heads.key_hash = request.key_hash;
         self.accept_hash = request.accept_hash;
     }
 
-    fn feed_response(&mut self, parser: &Parser, piece: &Payload) {
+    fn feed_response(&mut self, heads: &mut Heads, parser: &Parser, piece: &Payload) {
         let Some(bytes) = self.response.push(piece) else { return };
         match parser.response(bytes) {
             Head::Partial => return,
             Head::Whole(response, length) => {
-                self.http.response_ns = piece.at_ns;
+                heads.response_ns = piece.at_ns;
                 if bytes.len() > length {
-                    self.http.after_response_ns = piece.at_ns;
+                    heads.after_response_ns = piece.at_ns;
                 }
-                self.http.status = response.status;
-                let reason = response.reason.as_bytes();
-                self.http.reason[..reason.len()].copy_from_slice(reason);
-                self.http.reason_length = reason.len() as u16;
+                heads.status = response.status;
+                heads.reason = match response.reason.as_str() {
+                    USUAL_REASON => USUAL_REASON.into(),
+                    _ => response.reason.into(),
+                };
                 let asked = self.accept_hash != 0;
                 if response.status == 101 && asked && response.accept_hash != self.accept_hash {
-                    self.http.flags |= flag::WRONG_ACCEPT;
+                    heads.flags |= flag::WRONG_ACCEPT;
                 }
             }
-            Head::Bad => self.http.flags |= flag::NO_HTTP_RESPONSE,
+            Head::Bad => heads.flags |= flag::NO_HTTP_RESPONSE,
         }
         self.response = Stream::Done;
     }
@@ -269,5 +325,61 @@ fn pair(connection: &Connection) -> Pair {
         netns: connection.netns,
         local_port: connection.local_port,
         remote_port: connection.remote_port,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::truth::polled::empty_connection;
+
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
+
+    fn piece(port: u16, incoming: bool, at_ns: u64, text: &[u8]) -> Payload {
+        // SAFETY: all-zero is a valid Payload.
+        let mut piece: Payload = unsafe { std::mem::zeroed() };
+        piece.pair.remote_port = port;
+        piece.role = role::PASSIVE;
+        piece.incoming = incoming.into();
+        piece.at_ns = at_ns;
+        piece.length = text.len() as u16;
+        piece.bytes[..text.len()].copy_from_slice(text);
+        piece
+    }
+
+    fn connection(port: u16) -> Connection {
+        Connection { remote_port: port, ..empty_connection() }
+    }
+
+    #[test]
+    fn what_the_heads_said_is_kept_and_their_bytes_are_not() {
+        let answers = [("Switching Protocols", 101), ("Too Many Clients", 503)];
+        for (port, (reason, status)) in (1..).zip(answers) {
+            let mut follower = Follower::default();
+            follower.feed(&piece(port, true, 5, REQUEST));
+            assert_eq!(follower.get(&connection(port)).flags, flag::ASKS_FOR_WEBSOCKET);
+            let answer = format!("HTTP/1.1 {status} {reason}\r\n\r\n");
+            follower.feed(&piece(port, false, 9, answer.as_bytes()));
+            assert!(follower.conversations.values().all(|found| found.unparsed.is_none()));
+            // Frames and further answers change nothing.
+            follower.feed(&piece(port, false, 11, b"HTTP/1.1 404 Not Found\r\n\r\n"));
+            let http = follower.take(&connection(port));
+            assert_eq!((http.status, http.reason(), http.response_ns), (status, reason, 9));
+            assert_eq!(follower.take(&connection(port)).status, 0);
+        }
+    }
+
+    #[test]
+    fn after_a_rush_its_memory_is_given_back() {
+        let mut follower = Follower::default();
+        for port in 0..10_000 {
+            follower.feed(&piece(port, true, 5, REQUEST));
+        }
+        for port in 23..10_000 {
+            follower.take(&connection(port));
+        }
+        assert_eq!(follower.conversations.len(), 23);
+        assert!(follower.conversations.capacity() < 400);
+        assert_eq!(follower.get(&connection(7)).flags, flag::ASKS_FOR_WEBSOCKET);
     }
 }

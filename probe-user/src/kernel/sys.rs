@@ -31,15 +31,16 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
-/// Every entry of a hash map, bucket by bucket: an entry that stays is seen exactly once, whatever
-/// comes and goes meanwhile. `chunk` bounds the entries fetched by one call.
+/// Visits every entry of a hash map, bucket by bucket: an entry that stays is seen exactly once,
+/// whatever comes and goes meanwhile. `chunk` bounds the entries fetched by one call, and so held.
 ///
 /// # Errors
 /// As bpf(2) `BPF_MAP_LOOKUP_BATCH` (Linux 5.6 and later).
-pub fn hash_entries<K: Pod, V: Pod>(
+pub fn each_entry<K: Pod, V: Pod>(
     map: BorrowedFd<'_>,
     chunk: u32,
-) -> io::Result<(Vec<K>, Vec<V>)> {
+    mut visit: impl FnMut(K, V),
+) -> io::Result<()> {
     let mut values: Vec<V> = Vec::new();
     let mut keys: Vec<K> = Vec::new();
     let mut chunk = chunk;
@@ -71,11 +72,14 @@ pub fn hash_entries<K: Pod, V: Pod>(
         // SAFETY: the kernel wrote `count` keys and values into the reserved space.
         unsafe {
             let count = attributes.batch.count as usize;
-            values.set_len(values.len() + count);
-            keys.set_len(keys.len() + count);
+            values.set_len(count);
+            keys.set_len(count);
+        }
+        for (key, value) in keys.drain(..).zip(values.drain(..)) {
+            visit(key, value);
         }
         if done {
-            return Ok((keys, values));
+            return Ok(());
         }
         next = Some(out);
     }

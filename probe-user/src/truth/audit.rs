@@ -10,7 +10,7 @@ use std::{collections::HashSet, io};
 use probe_common::{key::CountSlot, state};
 
 use super::{
-    sock_diag::{self, Detail, DiagSocket},
+    sock_diag::{self, Detail},
     source::Source,
 };
 use crate::{handshake::follow::Observed, identity::netns::Netns};
@@ -98,11 +98,13 @@ fn held(connections: &[Observed], netns: u32) -> HashSet<u64> {
 }
 
 fn listed(namespace: &Netns) -> io::Result<HashSet<u64>> {
-    Ok(sock_diag::dump(namespace, Detail::Basic)?
-        .iter()
-        .filter(|socket: &&DiagSocket| socket.state == state::ESTABLISHED)
-        .map(|socket| identity(socket.cookie, socket.local_port, socket.remote_port))
-        .collect())
+    let mut listed = HashSet::new();
+    sock_diag::each(namespace, Detail::Basic, |socket| {
+        if socket.state == state::ESTABLISHED {
+            listed.insert(identity(socket.cookie, socket.local_port, socket.remote_port));
+        }
+    })?;
+    Ok(listed)
 }
 
 /// Ports instead of the cookie: on kernels before 5.12 a socket has no cookie until it is listed,

@@ -41,6 +41,7 @@ use crate::{
         log::{self, ToStderr},
         sys, walk,
     },
+    memory,
 };
 
 /// Entries fetched from the connection map by one system call.
@@ -177,6 +178,8 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     // From now on a socket that no event has shown is one whose birth was missed.
     source.counters.next_walk().map_err(|error| inside("end the seed pass", &error))?;
     keep(&source).map_err(|error| inside("start the keeper", &anyhow::Error::from(error)))?;
+    // Of the kernel's types, which were read to attach, nothing is needed any more.
+    memory::give_back();
     Ok(source)
 }
 
@@ -192,6 +195,7 @@ fn keep(source: &Arc<EbpfSource>) -> std::io::Result<()> {
             let round = source.keep_round();
             let is_clean = round.audit.is_some_and(|audit| audit.is_clean());
             *source.kept.lock().unwrap_or_else(PoisonError::into_inner) = round;
+            memory::give_back();
             // What was found wrong is made good by the next round: that one is not put off.
             pause = if is_clean {
                 KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
@@ -278,10 +282,10 @@ fn walk_all(attached: &mut Attached) -> anyhow::Result<Unseen> {
 }
 
 impl EbpfSource {
-    fn held(&self) -> anyhow::Result<Vec<Connection>> {
-        let (_, connections) = sys::hash_entries::<u64, _>(self.connections.fd().as_fd(), CHUNK)
-            .context("cannot read the connection map")?;
-        Ok(connections)
+    fn each_held(&self, mut visit: impl FnMut(Connection)) -> anyhow::Result<()> {
+        let map = self.connections.fd().as_fd();
+        sys::each_entry(map, CHUNK, |_: u64, connection| visit(connection))
+            .context("cannot read the connection map")
     }
 
     fn signs(&self) -> Signs {
@@ -332,22 +336,23 @@ impl EbpfSource {
     /// a destruction that were both skipped to leave such an entry.
     fn forget_missing(&self, attached: &mut Attached, walk: &Walk) -> anyhow::Result<()> {
         let mut missing: HashMap<u32, Vec<Connection>> = HashMap::new();
-        for connection in self.held()? {
+        self.each_held(|connection| {
             let met = connection.walk >= walk.number
                 || connection.first_seen_ns >= walk.started_ns
                 || connection.state == state::CLOSE;
             if !met {
                 missing.entry(connection.netns).or_default().push(connection);
             }
-        }
+        })?;
         for (netns, connections) in missing {
             let Some(namespace) = walk.namespaces.get(&netns) else { continue };
-            let listed: HashSet<u64> = sock_diag::dump(namespace, Detail::Basic)?
-                .iter()
+            let mut listed = HashSet::new();
+            sock_diag::each(namespace, Detail::Basic, |socket| {
                 // A mini socket has its connection's cookie, and is what is left of it.
-                .filter(|socket| !socket.is_mini)
-                .map(|socket| socket.cookie)
-                .collect();
+                if !socket.is_mini {
+                    listed.insert(socket.cookie);
+                }
+            })?;
             for connection in connections.iter().filter(|gone| !listed.contains(&gone.cookie)) {
                 walk::forget(attached, connection, walk.number)?;
             }
@@ -392,7 +397,9 @@ impl Source for EbpfSource {
     }
 
     fn connections(&self) -> anyhow::Result<Vec<Observed>> {
-        Ok(self.records.observe(self.held()?))
+        let mut connections = Vec::new();
+        self.each_held(|connection| connections.push(connection))?;
+        Ok(self.records.observe(connections))
     }
 
     fn pending(&self) -> anyhow::Result<Vec<Observed>> {

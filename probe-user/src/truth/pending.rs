@@ -67,9 +67,10 @@ impl Pending {
     }
 
     fn entries(&self) -> anyhow::Result<Vec<(Pair, Handshake)>> {
-        let (pairs, handshakes) =
-            sys::hash_entries(self.fd.as_fd(), CHUNK).context("cannot read the handshakes")?;
-        Ok(pairs.into_iter().zip(handshakes).collect())
+        let mut entries = Vec::new();
+        sys::each_entry(self.fd.as_fd(), CHUNK, |pair, handshake| entries.push((pair, handshake)))
+            .context("cannot read the handshakes")?;
+        Ok(entries)
     }
 }
 

@@ -144,14 +144,27 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 /// When the namespace cannot be entered, or the kernel refuses the dump (`ENOENT`: the module
 /// `tcp_diag` is missing).
 pub fn dump(netns: &Netns, detail: Detail) -> io::Result<Vec<DiagSocket>> {
+    let mut sockets = Vec::new();
+    each(netns, detail, |socket| sockets.push(socket))?;
+    Ok(sockets)
+}
+
+/// Visits the sockets of [`dump`], without keeping them.
+///
+/// # Errors
+/// As [`dump`].
+pub fn each(
+    netns: &Netns,
+    detail: Detail,
+    mut visit: impl FnMut(DiagSocket) + Send,
+) -> io::Result<()> {
     netns.run(|| {
         let socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        let mut sockets = Vec::new();
         for family in [AF_INET, AF_INET6] {
-            dump_family(&socket, family, detail, netns.inode, &mut sockets)?;
+            dump_family(&socket, family, detail, netns.inode, &mut visit)?;
         }
-        Ok(sockets)
+        Ok(())
     })?
 }
 
@@ -160,7 +173,7 @@ fn dump_family(
     family: u8,
     detail: Detail,
     netns: u32,
-    sockets: &mut Vec<DiagSocket>,
+    visit: &mut impl FnMut(DiagSocket),
 ) -> io::Result<()> {
     socket.send(&request(family, detail), 0)?;
     // The kernel fills datagrams of up to 32 KiB once it has seen a buffer that large.
@@ -179,7 +192,7 @@ fn dump_family(
                 NetlinkPayload::Done(_) => return Ok(()),
                 NetlinkPayload::Error(error) => return Err(error.to_io()),
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    sockets.push(read(&response, netns));
+                    visit(read(&response, netns));
                 }
                 _ => {}
             }
