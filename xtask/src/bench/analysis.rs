@@ -119,10 +119,11 @@ fn ratio(
 
 fn generate(context: &Context, connections: &str, clients: &str) -> Result<PathBuf> {
     let directory = context.file(&format!("generated-{connections}"));
-    let phantoms = if connections == "1000" { "23" } else { "997" };
+    // A tenth of the connections together, at most.
+    let (phantoms, open) = if connections == "1000" { ("23", "45") } else { ("997", "97") };
     let mut command = Command::new(context.binary("lab"));
     command.arg("generate").args(["--connections", connections, "--clients", clients]);
-    command.args(["--health", "3600", "--phantoms", phantoms, "--open", "97"]);
+    command.args(["--health", "3600", "--phantoms", phantoms, "--open", open]);
     process::output(command.arg("-o").arg(&directory))?;
     Ok(directory)
 }
