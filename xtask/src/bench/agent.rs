@@ -49,12 +49,10 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
     // Both ends of each connection are tracked.
     let tracked = 2.0 * (size.many - size.few) as f64;
     rows.extend(memory(&size, &few_maps, &many_maps, tracked));
-    rows.push(Row::new(
-        "agent, nothing tracked",
-        Goal::AtMost(30.0),
-        "MiB resident",
-        idle as f64 / MIB,
-    ));
+    rows.push(
+        Row::new("agent, nothing tracked", Goal::AtMost(30.0), "MiB resident", idle as f64 / MIB)
+            .limit("Most of it are pages of the program itself, mapped from its file."),
+    );
     rows.push(
         Row::new(
             "agent, for each connection that is tracked",
@@ -66,7 +64,11 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
             "{:.1} MiB resident with both ends of {} connections",
             full as f64 / MIB,
             size.many
-        )),
+        ))
+        .limit(
+            "Kept for good is only what the heads said of a connection that has talked; the rest are copies of an \
+             audit or an answer, which are given back seconds later.",
+        ),
     );
     drop(agent);
     rows.push(attach(context, &crowd, &size)?);

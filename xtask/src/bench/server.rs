@@ -22,6 +22,12 @@ const KEPT: &str = "requests/s on kept-alive connections, all stages / off";
 const BULK: &str = "throughput of a bulk transfer, all stages / off";
 const PEER: &str = "connections/s, libbpf-tools `tcpstates` into a file / off";
 
+const CHURN_LIMIT: &str = "The hooks' time for a connection's whole life stands under the next heading; what \
+    the processor time above differs by beyond that is the recorder's, which takes records out of the ring and \
+    writes them.";
+const PACKET_LIMIT: &str = "Each packet runs `egress` once and `ingress` once, which look its connection up; \
+    what a run takes stands under the next heading.";
+
 /// Rounds for the peer, which is there to compare with.
 const PEER_ROUNDS: usize = 5;
 
@@ -63,15 +69,18 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
     let mut rows = vec![
         ratio(CHURN, 0.94, &rounds, Mode::AllStages, |sample| sample.connections_per_s)?
             .detail(pair_detail(&rounds, Mode::AllStages))
+            .limit(CHURN_LIMIT)
             .guarded(),
         ratio(COUNTS, 0.97, &rounds, Mode::CountsOnly, |sample| sample.connections_per_s)?
             .detail(pair_detail(&rounds, Mode::CountsOnly))
+            .limit(CHURN_LIMIT)
             .guarded(),
         ratio(KEPT, 0.98, &rounds, Mode::AllStages, |sample| sample.requests_per_s)?
             .detail(format!(
                 "{:.0} requests/s without",
                 median(&rounds, Mode::Off, |s| s.requests_per_s)
             ))
+            .limit(PACKET_LIMIT)
             .guarded(),
     ];
     rows.push(if load.bulk.is_some() {
@@ -80,6 +89,7 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
                 "{:.1} Gbit/s without",
                 median(&rounds, Mode::Off, |sample| sample.bulk_bits_per_s) / 1e9
             ))
+            .limit(PACKET_LIMIT)
             .guarded()
     } else {
         Row::absent(BULK, Goal::AtLeast(0.98), "needs iperf3")
