@@ -86,6 +86,7 @@ pub(crate) enum Command {
     /// The recorded connections, one leg each
     #[command(after_help = "Examples:\n  \
         analyzer connections run1 --port 3005 --state close_wait\n  \
+        analyzer connections run1 --summary\n  \
         analyzer connections run1 --role passive --csv > connections.csv\n  \
         analyzer connections run1 --json | jq -c '{remote_port, closed_how}'")]
     Connections(Connections),
@@ -361,6 +362,9 @@ pub(crate) struct Connections {
     /// Print one JSON object per connection, with every column
     #[arg(long, conflicts_with = "csv")]
     pub(crate) json: bool,
+    /// Count them per container, port and role instead
+    #[arg(long, conflicts_with_all = ["port", "container", "role", "state", "columns", "csv"])]
+    pub(crate) summary: bool,
     /// Print comma-separated values with a header, with every column
     #[arg(long)]
     pub(crate) csv: bool,

@@ -23,9 +23,9 @@ fn clients(args: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn refused(path: &Path) -> String {
+fn refused(path: &Path, map: &[&str]) -> String {
     let path = path.display().to_string();
-    let output = analyzer(&["clients", "--client", &path], Path::new("."));
+    let output = analyzer(&[&["clients", "--client", &path], map].concat(), Path::new("."));
     assert_eq!(output.status.code(), Some(2), "{path}");
     assert!(output.stdout.is_empty());
     String::from_utf8(output.stderr).unwrap()
@@ -215,6 +215,10 @@ fn files_of_nothing_but_bad_lines_are_refused() {
         ),
         (format!("{locust_heading}\nGET,/\n"), "line 2: 2 columns, and the heading has".into()),
         (
+            "Method,Name,Error,Occurrences\nGET,/,boom,many\n".into(),
+            "line 2: column Occurrences: `many` is no number; expected the Locust failures".into(),
+        ),
+        (
             "Timestamp,User Count,Total Request Count\nnoon,1,1\n".into(),
             "line 2: `noon` is no time".into(),
         ),
@@ -222,13 +226,41 @@ fn files_of_nothing_but_bad_lines_are_refused() {
     for (index, (text, expected)) in cases.iter().enumerate() {
         let path = dir.path().join(format!("{index}"));
         fs::write(&path, text).unwrap();
-        let message = refused(&path);
+        let message = refused(&path, &[]);
         assert!(message.contains(expected.as_str()), "{text}\n{message}");
         assert!(message.starts_with(&format!("analyzer: {}: no line is", path.display())));
     }
     let empty = dir.path().join("empty");
     fs::write(&empty, " \n").unwrap();
-    assert!(refused(&empty).contains("is empty: expected results of lab, k6, Artillery or Locust"));
+    assert!(
+        refused(&empty, &[]).contains("is empty: expected results of lab, k6, Artillery or Locust")
+    );
+}
+
+/// The same of files whose columns are named.
+#[test]
+fn mapped_files_of_nothing_but_bad_lines_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let map = ["--map", "time=ts,local_port=port"];
+    for (index, (text, expected)) in [
+        ("ts,port\nnoon,1\n", "line 2: `noon` is no time: expected RFC 3339"),
+        ("ts,port\n1700000000,0\n", "line 2: `0` is no port: expected 1 to 65535"),
+        (
+            "ts,port\n1700000000\n",
+            "line 2: 1 columns, and the heading has 2; expected the CSV by --map",
+        ),
+        ("{\"ts\":\"noon\"}\n", "line 1: `noon` is no time: expected RFC 3339"),
+        ("{\"ts\":1700000000,\"port\":70000}\n", "line 1: `70000` is no port: expected 1 to 65535"),
+        ("{\"at\":1}\n", "line 1: nothing in ts; expected the JSON lines by --map"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = dir.path().join(format!("{index}"));
+        fs::write(&path, text).unwrap();
+        let message = refused(&path, &map);
+        assert!(message.contains(expected), "{text}\n{message}");
+    }
 }
 
 #[test]

@@ -6,9 +6,9 @@ mod scene;
 
 use std::fs;
 
-use common::{MS, S, START_UNIX, analyzer};
+use common::{MS, S, START_UNIX, analyzer, random};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::TestRunner;
 use scene::{Conn, Scene};
 use serde_json::Value;
 
@@ -62,7 +62,7 @@ fn extremes(scene: &Scene, from: i64, to: i64) -> (i64, i64) {
 
 #[test]
 fn every_sample_is_held_against_what_the_kernel_had_in_its_interval() {
-    let mut runner = TestRunner::new(Config { cases: 24, ..Config::default() });
+    let mut runner = TestRunner::new(random(24));
     let result = runner.run(&courses(), |course| {
         let scene = scene(&course);
         let temp = tempfile::tempdir().unwrap();

@@ -39,6 +39,51 @@ fn validate_100() {
     assert_eq!(sick.threshold("end.reported"), "crossed");
 }
 
+/// A server that keeps its word in everything; and one that forgets half of the clients that leave, so
+/// that it never comes back to 0.
+#[test]
+fn validate_1k() {
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
+    let scale = ["--time-scale", "0.03", "--count-scale", "0.2"];
+    let healthy = lab::scenario("validate-1k", &scale);
+    assert_eq!(healthy.report["clients"]["successful"], 200);
+    healthy.held_but_for_speed();
+
+    let sick = ["--fault", "double-decrement:20%"];
+    let sick = lab::scenario("validate-1k", &[&scale[..], &sick].concat()).exited(99);
+    assert_eq!(sick.threshold("end.reported"), "crossed");
+}
+
+/// Small, middle and large, with pauses: each of them is judged, and the first that fails decides.
+#[test]
+fn progressive() {
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
+    let of = ["quick", "medium", "stress"];
+    let scale = ["--time-scale", "0.01", "--count-scale", "0.05"];
+    lab::sequence("progressive", &of, &scale).held_but_for_speed();
+
+    let sick = [&scale[..], &["--fault", "shed-load:20%"]].concat();
+    let sick = lab::sequence("progressive", &of, &sick);
+    assert_eq!(sick.exited_with(99, "clients.success_rate"), ["crossed"; 3]);
+    assert_eq!(sick.judged(), [99; 3]);
+}
+
+/// Three shards behind a balancer are equally full; a balancer that turns clients away is told.
+#[test]
+fn balancer_12k() {
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
+    let scale = ["--time-scale", "0.1", "--count-scale", "0.05"];
+    let healthy = lab::scenario("balancer-12k", &scale);
+    assert_eq!(healthy.report["clients"]["successful"], 600);
+    healthy.held_but_for_speed();
+
+    let sick = ["--fault", "slot-race:10%"];
+    let sick = lab::scenario("balancer-12k", &[&scale[..], &sick].concat()).exited(99);
+    assert_eq!(sick.threshold("clients.success_rate"), "crossed");
+    assert_eq!(sick.report["clients"]["failed"], 60);
+    assert_eq!(sick.report["clients"]["errors"][0]["kind"], "http_503");
+}
+
 /// Clients that come and go: flat on a healthy server; on one that closes only some of its sockets,
 /// descriptors grow.
 #[test]

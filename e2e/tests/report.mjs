@@ -3,8 +3,9 @@ import { writeFile } from "node:fs/promises";
 import { evaluate, finish, open, send } from "./browser.mjs";
 
 const [url, screenshot] = process.argv.slice(2);
-await send("Emulation.setDeviceMetricsOverride",
-  { width: 1280, height: 1600, deviceScaleFactor: 1, mobile: false });
+const screen = (width, height, mobile) =>
+  send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile });
+await screen(1280, 1600, false);
 await open(url);
 const text = await evaluate("document.body.innerText");
 const mouse = (type, x, y, more = {}) => send("Input.dispatchMouseEvent",
@@ -30,7 +31,7 @@ const zoomed = { view: await view(), labels: await labels() };
 const png = await send("Page.captureScreenshot");
 await writeFile(screenshot, Buffer.from(png.data, "base64"));
 await evaluate('document.querySelector("[data-plot] button.all").click()');
-const again = { view: await view(), labels: await labels() };
+const back = { view: await view(), labels: await labels() };
 
 // Sorted by the first column of the first table that can be, twice: up and down.
 const rows = () => evaluate(`(() => {
@@ -43,8 +44,22 @@ for (const _ of [1, 2]) {
   sorted.push(await rows());
 }
 
+// The command of each section, and the numbers that the section shows, also where it is folded.
+const again = await evaluate(`[...document.querySelectorAll(".run code")].map((code) => ({
+  command: code.textContent,
+  numbers: [...code.closest("section").querySelectorAll("td.n, .tiles b, .funnel .n")]
+    .flatMap((one) => one.textContent.split(/\\s+/)).filter((word) => /\\d/.test(word)),
+}))`);
+
+// On a phone nothing lies beyond the edge but what scrolls by itself.
+await screen(390, 844, true);
+const beyond = await evaluate(`[...document.querySelectorAll("main *")]
+  .filter((one) => !one.closest(".scroll") && one.getBoundingClientRect().right > 390)
+  .map((one) => one.outerHTML.slice(0, 200))`);
+
+await screen(1280, 1600, false);
 await send("Emulation.setScriptExecutionDisabled", { value: true });
 await open(url);
 const plain = await evaluate("document.body.innerText");
 const buttons = await evaluate('document.querySelectorAll("button").length');
-finish({ text, tip, whole, zoomed, again, sorted, plain, buttons });
+finish({ text, tip, whole, zoomed, back, sorted, again, beyond, plain, buttons });

@@ -81,6 +81,13 @@ fn shards_and_failures_are_counted_to_the_one() {
     assert_eq!(full["kernel"]["established"], UPGRADED);
     assert_eq!(full["metrics"]["values"]["lab_refused_total"], REFUSED as f64, "{full}");
 
+    // What the kernel says of the balancer's processes stands beside its own report.
+    let processes = full["processes"].as_array().expect("a list");
+    assert_eq!((processes.len(), &processes[0]["port"]), (1, &address.port().into()), "{full}");
+    let sockets = processes[0]["sockets"].as_i64().expect("a count");
+    // Both ends of what it passes on, and its listeners and pollers beside.
+    assert!(sockets >= 2 * UPGRADED, "{full}");
+
     let failures = blocks.iter().filter_map(|block| block["failures"].as_array()).flatten();
     let mut refused = 0;
     for failure in failures {

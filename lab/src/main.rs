@@ -15,6 +15,7 @@ mod generate;
 mod http;
 mod net;
 mod process;
+mod progress;
 mod scenario;
 mod server;
 mod signal;

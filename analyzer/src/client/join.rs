@@ -13,6 +13,10 @@ use crate::input::client::ClientConnection;
 use crate::input::connections::{Address, Number, Time, Word};
 use crate::input::recording::Recording;
 
+/// How far what a client and the kernel say of one instant may lie apart, beside the uncertainty of the
+/// clocks: a process is not always run at once.
+const SLACK_NS: i64 = 100_000_000;
+
 /// The server's end of a connection that may be a client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
@@ -92,6 +96,20 @@ impl<'a> Ends<'a> {
         Some(recording.clock.unix_ns(at))
     }
 
+    /// Whether the client was there when the connection began. Only clocks that are aligned can tell.
+    fn fits(
+        &self,
+        client: &ClientConnection,
+        found: &Candidate,
+        clock: Option<ClockOffset>,
+    ) -> bool {
+        let Some(clock) = clock else { return true };
+        let slack = SLACK_NS + clock.uncertainty_ns;
+        let seen = self.seen_unix_ns(found);
+        clock.to_host(client.started_unix_ns) - slack <= seen
+            && client.closed_unix_ns.is_none_or(|closed| seen <= clock.to_host(closed) + slack)
+    }
+
     /// When it was established, by Unix time; when the kernel first saw it, if it never was.
     fn seen_unix_ns(&self, found: &Candidate) -> i64 {
         let established = self.unix_ns(found, Time::Established);
@@ -137,7 +155,8 @@ pub(crate) fn join(clients: &[ClientConnection], recordings: &[Recording]) -> Ma
         let started = on_host(client.started_unix_ns);
         // A port is used again after a while: the nearest in time is the one.
         let distance = |found: &&Candidate| (ends.seen_unix_ns(found) - started).abs();
-        let Some(found) = ends.of(index).iter().min_by_key(distance) else {
+        let fits = |found: &&Candidate| ends.fits(client, found, clock);
+        let Some(found) = ends.of(index).iter().filter(fits).min_by_key(distance) else {
             match client.local_port {
                 Some(_) => matches.unmatched += 1,
                 None => matches.without_address += 1,

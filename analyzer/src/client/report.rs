@@ -33,6 +33,10 @@ pub(crate) struct ClientReport {
     pub(crate) attempts_per_second: Option<f64>,
     pub(crate) messages_per_second: Option<f64>,
     pub(crate) errors: Vec<ErrorCount>,
+    /// Upgraded, and then ended by the server or by the network.
+    pub(crate) broken: u64,
+    /// When the last of them was closed, on the host's clock; `null` where no file tells.
+    pub(crate) last_closed_unix_ns: Option<i64>,
     #[serde(flatten)]
     pub(crate) matches: Matches,
     /// `null` without a capture.
@@ -93,7 +97,10 @@ pub(crate) fn of(
             kernel.attempted
         ));
     }
+    let closed = results.connections.iter().filter_map(|found| found.closed_unix_ns).max();
     ClientReport {
+        broken: results.connections.iter().filter(|found| is_broken(found)).count() as u64,
+        last_closed_unix_ns: closed.map(|at| matches.clock.map_or(at, |clock| clock.to_host(at))),
         attempts_are: results.attempts_are.into_iter().collect(),
         attempted: results.attempted,
         successful: results.successful,
@@ -119,6 +126,11 @@ pub(crate) fn of(
         unreadable_lines: shown_lines(results.unreadable.iter()),
         files: results.files,
     }
+}
+
+fn is_broken(connection: &ClientConnection) -> bool {
+    &*connection.outcome == "upgraded"
+        && connection.ended_by.as_deref().is_some_and(|by| by != "client")
 }
 
 /// Clients that wait for an answer before they send again measure a stall once, where clients that

@@ -9,7 +9,9 @@ use crate::cli;
 use crate::error::{InputError, Outcome};
 use crate::input::recording::Recording;
 use crate::population::Population;
+use crate::report::build::connection_summary;
 use crate::report::text::printable;
+use crate::report::verdict::thousands;
 
 /// What the table shows unless asked for more: fits 100 columns.
 const USUAL: [&str; 8] = [
@@ -24,6 +26,9 @@ const USUAL: [&str; 8] = [
 ];
 
 pub(crate) fn run(args: &cli::Connections) -> anyhow::Result<Outcome> {
+    if args.summary {
+        return summarise(args);
+    }
     let all: Vec<&str> = Table::Connections.columns().iter().map(|column| column.name).collect();
     for wanted in &args.columns {
         if !all.contains(&wanted.as_str()) {
@@ -57,6 +62,36 @@ pub(crate) fn run(args: &cli::Connections) -> anyhow::Result<Outcome> {
     }
     if !args.json && !args.csv {
         write_table(&mut out, &tables, &columns)?;
+    }
+    out.flush()?;
+    Ok(Outcome::Held)
+}
+
+fn summarise(args: &cli::Connections) -> anyhow::Result<Outcome> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    for recording in Recording::open_each(&args.captures)? {
+        let found = connection_summary(&recording);
+        if args.json {
+            serde_json::to_writer(&mut out, &found)?;
+            writeln!(out)?;
+            continue;
+        }
+        let total = thousands(found.total as i64);
+        writeln!(out, "{}: {total} connections\n", printable(&recording.name))?;
+        let widest = found.by_service.iter().map(|one| one.container.chars().count()).max();
+        let width = widest.unwrap_or(0).max("container".len());
+        writeln!(
+            out,
+            "{:width$}  {:>5}  {:8}{:>12}{:>12}{:>17}",
+            "container", "port", "role", "connections", "established", "open at the end"
+        )?;
+        for one in &found.by_service {
+            let [all, made, open] = [one.connections, one.established, one.open_at_end]
+                .map(|count| thousands(count as i64));
+            let name = printable(&one.container);
+            let (port, role) = (one.port, &one.role);
+            writeln!(out, "{name:width$}  {port:>5}  {role:8}{all:>12}{made:>12}{open:>17}")?;
+        }
     }
     out.flush()?;
     Ok(Outcome::Held)

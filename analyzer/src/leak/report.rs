@@ -7,11 +7,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock::utc_time;
-use crate::input::connections::Time;
+use crate::input::connections::{Time, Word};
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
-use crate::leak::related::relation;
+use crate::leak::held::{full_time, trend_within};
+use crate::leak::related::{Alike, relation};
 use crate::leak::source::{Choice, Page, Series, metrics_pages, series};
 use crate::leak::trend::{Shape, Trend, trend};
 use crate::population::Population;
@@ -22,6 +23,9 @@ const CHECKPOINTS: i64 = 15;
 
 /// A run shorter than this share of what was planned was stopped early.
 const WHOLE: f64 = 0.95;
+
+/// The series of the kernel's count of connections.
+pub(crate) const ESTABLISHED: &str = "sockets_established";
 
 /// What the user says of a run.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +85,10 @@ pub(crate) struct Followed {
     #[serde(flatten)]
     pub(crate) trend: Trend,
     pub(crate) target_per_minute: Option<f64>,
+    /// The slope while the connections were at their most, and the lower end of its 95 % interval;
+    /// `null` where that was too short.
+    pub(crate) held_per_minute: Option<f64>,
+    pub(crate) held_low_per_minute: Option<f64>,
     pub(crate) level: Level,
     /// Thinned for plots: Unix nanoseconds and value.
     pub(crate) points: Vec<(i64, f64)>,
@@ -158,7 +166,9 @@ pub(crate) fn of(
     stability.observed_s = observed_ns as f64 / 1e9;
     stability.stopped_early = (observed_ns as f64) < planned_ns as f64 * WHOLE
         || recording.is_some_and(|(recording, _)| recording.meta.ended_mono_ns.is_none());
-    let followed: Vec<Followed> = all.iter().filter_map(followed).collect();
+    let established = all.iter().find(|series| series.name == ESTABLISHED);
+    let full = established.and_then(|series| full_time(&series.points));
+    let followed: Vec<Followed> = all.iter().filter_map(|one| followed(one, full)).collect();
     let checkpoints = checkpoints(&all, interval_ns, planned);
     let gaps = gaps(&all, late_ns);
     let related = related(recording.map(|(recording, _)| recording), &all, &followed)?;
@@ -196,8 +206,9 @@ fn usual_pace(polled: &[&Series]) -> i64 {
     paces.get(paces.len() / 2).map_or(i64::MAX / 4, |pace| (*pace).max(2_000_000_000))
 }
 
-fn followed(series: &Series) -> Option<Followed> {
+fn followed(series: &Series, full: Option<(i64, i64)>) -> Option<Followed> {
     let trend = trend(&series.points)?;
+    let held = full.and_then(|full| trend_within(&series.points, full));
     let limits = limits(&series.name);
     Some(Followed {
         name: series.name.clone(),
@@ -205,6 +216,8 @@ fn followed(series: &Series) -> Option<Followed> {
         samples: series.points.len(),
         level: level(&series.name, &trend, limits),
         target_per_minute: limits.map(|limits| limits[1]),
+        held_per_minute: held.and_then(|held| held.per_minute),
+        held_low_per_minute: held.and_then(|held| held.low_per_minute),
         trend,
         points: thinned(&series.points),
     })
@@ -236,11 +249,7 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
 fn is_load(name: &str) -> bool {
     matches!(
         name,
-        "sockets_established"
-            | "cpu_percent"
-            | "pool_idle"
-            | "pool_reuse_percent"
-            | "proxy_connections"
+        ESTABLISHED | "cpu_percent" | "pool_idle" | "pool_reuse_percent" | "proxy_connections"
     )
 }
 
@@ -356,9 +365,10 @@ fn related(
             let Some(found) = with.and_then(|with| relation(&series.points, with)) else {
                 continue;
             };
-            let how = match found.correlation {
-                Some(r) => format!("in the same stretches of time (r = {r:.2})"),
-                None => "evenly".to_owned(),
+            let how = match found.alike {
+                Alike::Correlated(r) => format!("in the same stretches of time (r = {r:.2})"),
+                Alike::InStep => "in step".to_owned(),
+                Alike::Evenly => "evenly".to_owned(),
             };
             sentences
                 .push(format!("{} grow by {:.2} for each {what}, {how}", series.name, found.each));
@@ -367,11 +377,15 @@ fn related(
     Ok(sentences)
 }
 
-/// How many connections had ended, over time.
+/// How many accepted connections had ended, over time; also those that their process never closes. Of
+/// two ends on the same host one is enough.
 fn ended_connections(recording: &Recording) -> anyhow::Result<Vec<(i64, f64)>> {
     let connections = &recording.connections;
-    let closed = (0..connections.len()).filter_map(|row| connections.time(Time::Closed, row));
-    let mut at: Vec<i64> = closed.collect();
+    let passive = connections.words(Word::Role).iter().position(|role| **role == *"passive");
+    let mut at: Vec<i64> = (0..connections.len())
+        .filter(|row| connections.word_place(Word::Role, *row) == passive)
+        .filter_map(|row| connections.time(Time::LeftEstablished, row))
+        .collect();
     at.sort_unstable();
     let mut points = vec![(recording.clock.unix_ns(recording.meta.started_mono_ns), 0.0)];
     points.extend(at.iter().zip(1..).map(|(at, n)| (recording.clock.unix_ns(*at), f64::from(n))));

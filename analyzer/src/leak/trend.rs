@@ -43,6 +43,8 @@ pub(crate) struct Trend {
     pub(crate) last: f64,
     pub(crate) growth: f64,
     pub(crate) peak: f64,
+    /// Over time: each value counts for as long as it took since the one before.
+    pub(crate) mean: f64,
     /// Median slope per minute with its 95 % interval: of the whole, or of a plateau's second half.
     /// `None` for too few samples.
     pub(crate) per_minute: Option<f64>,
@@ -60,6 +62,7 @@ pub(crate) fn trend(points: &[(i64, f64)]) -> Option<Trend> {
         last: last.1,
         growth: last.1 - first.1,
         peak,
+        mean: mean(points),
         per_minute: None,
         low_per_minute: None,
         high_per_minute: None,
@@ -94,6 +97,16 @@ pub(crate) fn trend(points: &[(i64, f64)]) -> Option<Trend> {
     trend.per_minute = Some(slope);
     (trend.low_per_minute, trend.high_per_minute) = (Some(low), Some(high));
     Some(trend)
+}
+
+fn mean(points: &[(i64, f64)]) -> f64 {
+    let (mut sum, mut time) = (0.0, 0.0);
+    for pair in points.windows(2) {
+        let length = (pair[1].0 - pair[0].0) as f64;
+        sum += pair[1].1 * length;
+        time += length;
+    }
+    if time > 0.0 { sum / time } else { points.first().map_or(0.0, |point| point.1) }
 }
 
 #[cfg(test)]
@@ -134,6 +147,10 @@ mod tests {
         let few = trend(&[(0, 5.0), (MINUTE, 7.0), (2 * MINUTE, 6.0)]).unwrap();
         assert_eq!((few.shape, few.per_minute), (Shape::Unknown, None));
         assert_eq!((few.baseline, few.last, few.growth, few.peak), (5.0, 6.0, 1.0, 7.0));
+        assert_eq!(few.mean, 6.5);
+        // 7 for one minute, 6 for three.
+        let uneven = trend(&[(0, 5.0), (MINUTE, 7.0), (4 * MINUTE, 6.0)]).unwrap();
+        assert_eq!(uneven.mean, 6.25);
         assert_eq!(trend(&[]), None);
     }
 }

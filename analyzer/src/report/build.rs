@@ -348,7 +348,7 @@ fn notes(
     Ok(notes)
 }
 
-fn connection_summary(recording: &Recording) -> ConnectionSummary {
+pub(crate) fn connection_summary(recording: &Recording) -> ConnectionSummary {
     ConnectionSummary { total: recording.connections.len(), by_service: services(recording) }
 }
 

@@ -4,10 +4,11 @@ use maud::{Markup, html};
 
 use crate::client::report::ClientReport;
 use crate::report::client_text::{latencies, milliseconds, rows};
+use crate::report::html::run_again;
 use crate::report::text::client_sentence;
 use crate::report::verdict::{capitalised, thousands};
 
-pub(crate) fn section(clients: &ClientReport) -> Markup {
+pub(crate) fn section(clients: &ClientReport, command: &str) -> Markup {
     html! {
         h2 { "What the clients saw" }
         section.card {
@@ -51,6 +52,7 @@ pub(crate) fn section(clients: &ClientReport) -> Markup {
                 p.note.small { (bad.file) ", line " (bad.line) ": " (bad.why) }
             }
             @for limit in &clients.limits { p.soft.small { (capitalised(limit)) "." } }
+            (run_again(command))
         }
     }
 }

@@ -6,9 +6,10 @@ use crate::clock::utc;
 use crate::report::chart::{Plot, Series};
 use crate::report::handshake::{HandshakeReport, RankedCause, ServiceHandshakes};
 use crate::report::handshake_text::sentence;
+use crate::report::html::run_again;
 use crate::report::verdict::{capitalised, thousands};
 
-pub(crate) fn section(report: &HandshakeReport) -> Markup {
+pub(crate) fn section(report: &HandshakeReport, command: &str) -> Markup {
     let column = |of: fn(&crate::report::handshake::Bucket) -> i64| -> Vec<i64> {
         report.over_time.iter().map(of).collect()
     };
@@ -46,6 +47,7 @@ pub(crate) fn section(report: &HandshakeReport) -> Markup {
             @for (index, service) in report.services.iter().enumerate() {
                 (service_part(service, index == 0))
             }
+            (run_again(command))
         }
     }
 }

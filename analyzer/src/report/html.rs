@@ -4,6 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::clock::utc;
 use crate::join::Basis;
+use crate::report::again::{Again, CLIENTS, HANDSHAKES, LEAKS, PHANTOMS, shell_words};
 use crate::report::chart::{Plot, Series, thinned};
 use crate::report::markdown::quality_lines;
 use crate::report::model::{
@@ -18,6 +19,7 @@ const SCRIPT: &str = include_str!("page.js");
 
 pub(crate) fn render(report: &Report) -> String {
     let verdict = &report.verdict;
+    let again = Again::new(&report.command_line);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -38,10 +40,12 @@ pub(crate) fn render(report: &Report) -> String {
                             @for threshold in &report.thresholds { (limit(threshold)) }
                         }
                     }
-                    @for capture in &report.captures { (capture_section(capture)) }
-                    @if let Some(clients) = &report.clients { (client_html::section(clients)) }
+                    @for capture in &report.captures { (capture_section(capture, &again)) }
+                    @if let Some(clients) = &report.clients {
+                        (client_html::section(clients, &again.of_all("clients", &CLIENTS)))
+                    }
                     @for capture in &report.captures { (quality_section(capture)) }
-                    (method_section(report))
+                    (method_section(report, &again))
                 }
                 script { (PreEscaped(SCRIPT)) }
             }
@@ -84,18 +88,30 @@ fn state_words(state: VerdictState) -> &'static str {
 fn limit(threshold: &Threshold) -> Markup {
     html! {
         li class=(tone(threshold.state)) {
-            span.mark { (mark(threshold.state)) } (threshold.name)
+            span.mark { (mark(threshold.state)) } span.name { (threshold.name) }
             b { (measured(threshold)) }
             span.soft.small { "limit " (threshold.limit) }
         }
     }
 }
 
-fn capture_section(capture: &CaptureReport) -> Markup {
+/// The command that prints a section's figures.
+pub(crate) fn run_again(command: &str) -> Markup {
+    html! { p.run { "Prints the same: " code { (command) } } }
+}
+
+fn capture_section(capture: &CaptureReport, again: &Again<'_>) -> Markup {
+    let command = |subcommand, options: &[&str]| again.command(subcommand, &capture.name, options);
     html! {
-        @for server in &capture.servers { (server_section(server)) }
-        @if let Some(handshakes) = &capture.handshakes { (handshake_html::section(handshakes)) }
-        @if let Some(leaks) = &capture.leaks { (leak_html::section(leaks)) }
+        @for server in &capture.servers {
+            (server_section(server, &command("phantoms", &PHANTOMS)))
+        }
+        @if let Some(handshakes) = &capture.handshakes {
+            (handshake_html::section(handshakes, &command("handshakes", &HANDSHAKES)))
+        }
+        @if let Some(leaks) = &capture.leaks {
+            (leak_html::section(leaks, &command("leaks", &LEAKS)))
+        }
         @if !capture.connections.by_service.is_empty() {
             h2 { "Connections in " (capture.name) }
             section.card {
@@ -119,12 +135,13 @@ fn capture_section(capture: &CaptureReport) -> Markup {
                         }
                     }
                 } }
+                (run_again(&command("connections", &["--summary"])))
             }
         }
     }
 }
 
-fn server_section(server: &ServerReport) -> Markup {
+fn server_section(server: &ServerReport, command: &str) -> Markup {
     let points = thinned(&server.series);
     let births: Vec<_> =
         server.findings.iter().flat_map(|finding| finding.births.iter().cloned()).collect();
@@ -212,6 +229,7 @@ fn server_section(server: &ServerReport) -> Markup {
                 p.note { "Samples not judged: " (tally.count) " (" (tally.why) ")." }
             }
             @for finding in &server.findings { (finding_section(finding)) }
+            (run_again(command))
         }
     }
 }
@@ -301,7 +319,7 @@ fn quality_section(capture: &CaptureReport) -> Markup {
     }
 }
 
-fn method_section(report: &Report) -> Markup {
+fn method_section(report: &Report, again: &Again<'_>) -> Markup {
     let servers = || report.captures.iter().flat_map(|capture| &capture.servers);
     let settle_ms = servers().map(|server| server.settle_ms).max().unwrap_or(0);
     html! {
@@ -330,22 +348,9 @@ fn method_section(report: &Report) -> Markup {
                 "Counts alone cannot show a leak and a double decrement that cancel each other out; a "
                 "list of the server's own connections would."
             }
-            p { b { "The same figures from the command line" } }
+            p.soft.small { "This report: " code { (again.whole()) } }
             @for capture in &report.captures {
-                pre {
-                    "analyzer phantoms " (capture.name) "\n"
-                    "analyzer connections " (capture.name) " --role passive --csv"
-                    @if capture.handshakes.is_some() { "\nanalyzer handshakes " (capture.name) }
-                    @if capture.leaks.is_some() { "\nanalyzer leaks " (capture.name) }
-                    @if let Some(clients) = &report.clients {
-                        "\nanalyzer clients " (capture.name)
-                        @for file in &clients.files { " --client " (file.path) }
-                    }
-                }
-            }
-            p.soft.small { "This report: " code { (report.command_line.join(" ")) } }
-            @for capture in &report.captures {
-                p.soft.small { "The recording: " code { (capture.command_line.join(" ")) } }
+                p.soft.small { "The recording: " code { (shell_words(&capture.command_line)) } }
             }
         }
     }

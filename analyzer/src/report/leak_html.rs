@@ -5,10 +5,11 @@ use maud::{Markup, html};
 use crate::clock::utc;
 use crate::leak::report::{Followed, LeakReport, Level};
 use crate::report::chart::{Plot, Series};
-use crate::report::leak_text::{number, signed};
+use crate::report::html::run_again;
+use crate::report::leak_text::{is_in_checkpoints, minutes, number, signed};
 use crate::report::verdict::capitalised;
 
-pub(crate) fn section(leaks: &LeakReport) -> Markup {
+pub(crate) fn section(leaks: &LeakReport, command: &str) -> Markup {
     html! {
         h2 { "What grows" }
         section.card {
@@ -29,6 +30,7 @@ pub(crate) fn section(leaks: &LeakReport) -> Markup {
                 summary { "Checkpoints" }
                 div.scroll { (checkpoints(leaks)) }
             }
+            (run_again(command))
         }
     }
 }
@@ -90,17 +92,21 @@ fn stability(leaks: &LeakReport) -> Markup {
 }
 
 fn checkpoints(leaks: &LeakReport) -> Markup {
+    let columns = || leaks.followed.iter().filter(|followed| is_in_checkpoints(&followed.name));
     html! {
         table {
             thead { tr {
-                th.n { "minute" }
-                @for followed in &leaks.followed { th.n { (followed.name) } }
+                th.n { "after" }
+                @for followed in columns() { th.n { (followed.name) } }
             } }
             tbody {
                 @for checkpoint in &leaks.checkpoints {
                     tr {
-                        td.n { (format!("{:.1}", checkpoint.minutes)) }
-                        @for followed in &leaks.followed {
+                        td.n {
+                            @if checkpoint.number == 0 { "baseline" }
+                            @else { (minutes(checkpoint.minutes)) }
+                        }
+                        @for followed in columns() {
                             td.n {
                                 @match checkpoint.values.iter().find(|v| v.name == followed.name) {
                                     Some(value) => (number(value.value)),

@@ -75,7 +75,12 @@ fn checkpoint_line(checkpoint: &Checkpoint, planned: usize) -> String {
     line
 }
 
-fn minutes(minutes: f64) -> String {
+/// Whether checkpoints have this series: those that targets are set for, and what they go with.
+pub(crate) fn is_in_checkpoints(name: &str) -> bool {
+    SHORT.iter().any(|(known, _)| *known == name)
+}
+
+pub(crate) fn minutes(minutes: f64) -> String {
     if minutes >= 1.0 || minutes == 0.0 {
         format!("{}min", number(minutes))
     } else {

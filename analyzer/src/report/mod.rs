@@ -1,5 +1,6 @@
 //! One model, several renderers.
 
+pub(crate) mod again;
 pub(crate) mod build;
 pub(crate) mod chart;
 pub(crate) mod client_html;

@@ -7,7 +7,9 @@ use crate::clock::utc;
 use crate::error::Outcome;
 use crate::report::build::state;
 use crate::report::client_text::milliseconds;
-use crate::report::model::{Episode, Finding, Report, ServerReport, Threshold, VerdictState};
+use crate::report::model::{
+    Episode, Finding, Magnitude, Report, ServerReport, Threshold, VerdictState,
+};
 use crate::report::verdict::thousands;
 
 const WIDTH: usize = 96;
@@ -55,6 +57,21 @@ fn server_lines(text: &mut String, server: &ServerReport) {
         server.samples,
         server.reported_peak.map_or("unavailable".to_owned(), thousands)
     );
+    if let Some(last) = &server.last {
+        let peak = |magnitude: Magnitude| magnitude.peak.map_or("–".to_owned(), thousands);
+        let line = format!(
+            "at the end {} reported, {} held by the kernel; at most {} phantoms, {} reverse phantoms",
+            thousands(last.reported),
+            if last.kernel_high == last.kernel_low {
+                thousands(last.kernel_low)
+            } else {
+                format!("{}–{}", thousands(last.kernel_low), thousands(last.kernel_high))
+            },
+            peak(server.phantoms),
+            peak(server.reverse_phantoms)
+        );
+        wrap(text, "  ", &line);
+    }
     for tally in server.unavailable.iter().chain(&server.inconclusive) {
         let _ = writeln!(text, "  {} not judged: {}", tally.count, printable(&tally.why));
     }

@@ -2,9 +2,9 @@
 
 use crate::client::report::ClientReport;
 use crate::client::spread::Latency;
-use crate::leak::report::{Followed, LeakReport, kind_of};
+use crate::leak::report::{ESTABLISHED, Followed, LeakReport, kind_of};
 use crate::report::handshake::{self, HandshakeReport};
-use crate::report::model::{Magnitude, ServerReport};
+use crate::report::model::{Magnitude, Point, ServerReport};
 use crate::report::shard::ShardReport;
 
 /// More than this share of samples that could not be judged leaves "nothing found" open.
@@ -50,6 +50,7 @@ pub(crate) const FIGURES: &[(&str, &str)] = &[
     ("unclosed.max_percent", "the same, in %"),
     ("end.kernel", "connections that the kernel held at the last sample"),
     ("end.reported", "connections that the server reported at the last sample"),
+    ("end.drained_s", "seconds from the clients' last close until both were 0"),
     ("handshake.failed", "handshakes that failed, as the kernel saw it"),
     ("handshake.failed_percent", "the same, in % of the attempts"),
     ("handshake.p50_ms", "median from the SYN to the answer, of the upgraded, in ms"),
@@ -58,6 +59,7 @@ pub(crate) const FIGURES: &[(&str, &str)] = &[
     ("clients.attempted", "attempts by the clients' own word"),
     ("clients.failed", "those that failed"),
     ("clients.success_rate", "successful of the attempted, from 0 to 1"),
+    ("clients.errors_percent", "failed, or ended by the server or the network, in %"),
     ("clients.unmatched", "clients that no capture has, though they had an address"),
     ("clients.connect_p50_ms", "also mean, p95, p99, max: from start to upgraded, in ms"),
     ("clients.round_trip_mean_ms", "also p50, p95, p99, max: message to answer, in ms"),
@@ -66,7 +68,10 @@ pub(crate) const FIGURES: &[(&str, &str)] = &[
     ("leaks.memory_mb_per_minute", "resident memory in MiB"),
     ("leaks.memory_mb_growth", "final less baseline; also of every other series"),
     ("leaks.memory_mb_peak_growth", "highest less baseline; also of every other series"),
+    ("leaks.memory_mb_held_per_minute", "slope while all connections stay; also of every other"),
+    ("leaks.memory_kb_per_connection", "highest memory less baseline, in kB of 1,000 bytes"),
     ("leaks.cpu_percent_max", "highest value; also of every other series"),
+    ("leaks.cpu_percent_mean", "mean over time; also of every other series"),
     ("leaks.phantoms_per_minute", "phantoms"),
     ("leaks.sockets_close_wait_per_minute", "sockets by kernel state"),
     ("leaks.pool_idle_final", "last value; also of every other series"),
@@ -79,7 +84,9 @@ pub(crate) const FIGURES: &[(&str, &str)] = &[
     ("leaks.stopped_early", "1 if the run was shorter than planned, or cut off"),
 ];
 
-const PER_SERIES: [&str; 5] = ["_per_minute", "_peak_growth", "_growth", "_final", "_max"];
+/// The longer ends first.
+const PER_SERIES: [&str; 7] =
+    ["_held_per_minute", "_per_minute", "_peak_growth", "_growth", "_final", "_max", "_mean"];
 
 pub(crate) fn is_known(figure: &str) -> bool {
     let listed = FIGURES.iter().any(|(name, _)| *name == figure);
@@ -164,11 +171,24 @@ pub(crate) fn judged_enough(servers: &[&ServerReport]) -> bool {
 }
 
 fn at_end(name: &str, subject: &Subject<'_>) -> Measure {
+    if name == "drained_s" {
+        let closed = subject.clients.and_then(|clients| clients.last_closed_unix_ns);
+        let drained = subject.servers.iter().map(|server| drained_s(&server.series, closed?));
+        return Measure::of(worst(drained), "s");
+    }
     let last = subject.servers.iter().map(|server| {
         let last = server.last?;
         Some(if name == "kernel" { last.kernel_high } else { last.reported } as f64)
     });
     Measure::of(worst(last), "")
+}
+
+/// From `closed_unix_ns` to the first sample from which on nobody reports or holds a connection.
+/// `None` if the last sample still has some.
+fn drained_s(series: &[Point], closed_unix_ns: i64) -> Option<f64> {
+    let busy = series.iter().rposition(|point| point.reported != 0 || point.kernel_high != 0);
+    let empty = series.get(busy.map_or(0, |last| last + 1))?;
+    Some(((empty.at_unix_ns - closed_unix_ns) as f64 / 1e9).max(0.0))
 }
 
 fn of_handshakes(name: &str, subject: &Subject<'_>) -> Measure {
@@ -205,9 +225,23 @@ fn of_clients(name: &str, clients: &ClientReport) -> Measure {
     match name {
         "attempted" => count(clients.attempted),
         "failed" => count(clients.failed),
+        "errors_percent" => Measure::of(errors_percent(clients), "%"),
         "unmatched" => count(Some(clients.matches.unmatched as u64)),
         _ => Measure::of(clients.success_percent.map(|percent| percent / 100.0), ""),
     }
+}
+
+fn errors_percent(clients: &ClientReport) -> Option<f64> {
+    let attempted = clients.attempted.filter(|attempted| *attempted > 0)?;
+    Some(100.0 * (clients.failed? + clients.broken) as f64 / attempted as f64)
+}
+
+/// What the memory grew by for each of the connections that were there at the most.
+fn kb_per_connection(report: &LeakReport) -> Option<f64> {
+    let trend = |name| report.followed.iter().find(|one| one.name == name).map(|one| &one.trend);
+    let (memory, connections) = (trend("memory_mb")?, trend(ESTABLISHED)?);
+    let more = connections.peak - connections.baseline;
+    (more > 0.0).then(|| (memory.peak - memory.baseline) * 1_048.576 / more)
 }
 
 /// Of several services' descriptors the worst decide.
@@ -225,6 +259,12 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
         "crashes" => return over(|report| report.stability.crashes.len()),
         "oom_kills" => return over(|report| report.stability.oom_kills),
         "gaps" => return over(|report| report.gaps.len()),
+        "memory_kb_per_connection" => {
+            return Measure::of(
+                worst(subject.leaks.iter().map(|one| kb_per_connection(one))),
+                "kB",
+            );
+        }
         "stopped_early" => return over(|report| report.stability.stopped_early.into()),
         _ => {}
     }
@@ -234,18 +274,23 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
         return Measure::of(None, "");
     };
     let followed = subject.leaks.iter().flat_map(|report| &report.followed);
-    let trends = followed.filter(|followed| is_of(followed, series)).map(|found| &found.trend);
     let memory = series == "memory_mb";
     let mut found = Measure::of(None, "");
-    for trend in trends {
+    for one in followed.filter(|followed| is_of(followed, series)) {
+        let trend = &one.trend;
         let (value, unit, certain) = match end {
-            "_per_minute" => {
-                let certain = trend.low_per_minute.is_some_and(|low| low > 0.0);
-                (trend.per_minute, if memory { "MiB/min" } else { "/min" }, certain)
+            "_per_minute" | "_held_per_minute" => {
+                let (slope, low) = match end {
+                    "_per_minute" => (trend.per_minute, trend.low_per_minute),
+                    _ => (one.held_per_minute, one.held_low_per_minute),
+                };
+                let certain = low.is_some_and(|low| low > 0.0);
+                (slope, if memory { "MiB/min" } else { "/min" }, certain)
             }
             "_peak_growth" => (Some(trend.peak - trend.baseline), "", true),
             "_growth" => (Some(trend.growth), "", true),
             "_max" => (Some(trend.peak), "", true),
+            "_mean" => (Some(trend.mean), "", true),
             _ => (Some(trend.last), "", true),
         };
         let unit = if memory && unit.is_empty() { "MiB" } else { unit };

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use capture::meta::{Meta, Selection};
 use capture::schema::{ConnectionRow, MAJOR, MINOR};
+use proptest::test_runner::Config as ProptestConfig;
 
 pub const MS: i64 = 1_000_000;
 pub const S: i64 = 1_000 * MS;
@@ -89,6 +90,14 @@ pub fn blank_row(n: usize) -> ConnectionRow {
         leg_id: None,
         leg_certain: None,
     }
+}
+
+/// So many random cases, the same at every run, unless `PROPTEST_CASES` asks for others.
+#[allow(dead_code, reason = "not every test binary is random")]
+pub fn random(cases: u32) -> ProptestConfig {
+    let config = fuzz::config();
+    let asked = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig { cases: if asked { config.cases } else { cases }, ..config }
 }
 
 pub fn analyzer(args: &[&str], dir: &Path) -> Output {

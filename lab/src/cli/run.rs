@@ -25,6 +25,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = time_scale)]
     pub(crate) time_scale: f64,
 
+    /// Fewer clients, and fewer slots of a balancer, by this factor: of scenarios of load; rates stay
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = count_scale)]
+    pub(crate) count_scale: f64,
+
     /// Run it without its faults: nothing should be found
     #[arg(long)]
     pub(crate) fixed: bool,
@@ -99,20 +103,22 @@ impl Run {
                  `lab run custom`; other scenarios have theirs, and --time-scale",
             ));
         }
+        let is_load = match self.scenario {
+            Chosen::Phantoms(scenario) => scenario.is_load(),
+            Chosen::Sequence(_) => true,
+            Chosen::Handshakes(_) | Chosen::Leaks(_) => false,
+        };
+        if !is_load && self.count_scale != 1.0 {
+            return Err(LabError::usage(
+                "--count-scale belongs to scenarios of load; others have numbers that are looked for",
+            ));
+        }
         match self.scenario {
-            Chosen::Leaks(_) | Chosen::Sequence(_) if !self.faults.is_empty() => {
-                Err(LabError::usage(
-                    "--fault adds to scenarios of load and of failed handshakes; see `lab run --help`",
-                ))
-            }
+            Chosen::Leaks(_) if !self.faults.is_empty() => Err(LabError::usage(
+                "--fault adds to scenarios of load and of failed handshakes; see `lab run --help`",
+            )),
             Chosen::Phantoms(scenario) => {
-                if !self.faults.is_empty() && !scenario.takes_faults() {
-                    return Err(LabError::usage(format!(
-                        "{} has its own faults; --fault adds to scenarios of load and of failed \
-                         handshakes",
-                        scenario.name
-                    )));
-                }
+                self.refuse_unfit_faults(scenario)?;
                 scenario::run(&self.options(scenario, self.output.clone()), stopped).await
             }
             Chosen::Sequence(sequence) => self.run_all(sequence, stopped).await,
@@ -140,9 +146,26 @@ impl Run {
         }
     }
 
+    fn refuse_unfit_faults(&self, scenario: &Scenario) -> anyhow::Result<()> {
+        if !self.faults.is_empty() && !scenario.is_load() {
+            return Err(LabError::usage(format!(
+                "{} has its own faults; --fault adds to scenarios of load and of failed handshakes",
+                scenario.name
+            )));
+        }
+        if let Some(unfit) = self.faults.iter().find(|fault| !scenario.takes(fault)) {
+            return Err(LabError::usage(format!(
+                "--fault {} is a balancer's, and {} has none: expected one of `lab serve --help`",
+                unfit.text(),
+                scenario.name
+            )));
+        }
+        Ok(())
+    }
+
     fn options(&self, scenario: &Scenario, output: PathBuf) -> scenario::Options {
         scenario::Options {
-            scenario: scenario.with(&(&self.custom).into()),
+            scenario: scenario.with(&(&self.custom).into()).scaled_to(self.count_scale),
             output,
             time_scale: self.time_scale,
             fixed: self.fixed,
@@ -169,6 +192,7 @@ impl Run {
                 }
             }
             let Ok(Chosen::Phantoms(scenario)) = scenario::find(name) else { continue };
+            self.refuse_unfit_faults(scenario)?;
             let options = self.options(scenario, self.output.join(name));
             let ended = scenario::run(&options, stopped.clone()).await;
             match ended {
@@ -177,6 +201,13 @@ impl Run {
             }
         }
         result
+    }
+}
+
+fn count_scale(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(scale) if scale > 0.0 && scale <= 1.0 => Ok(scale),
+        _ => Err(format!("`{text}` is no count scale: expected a number up to 1, such as 0.1")),
     }
 }
 

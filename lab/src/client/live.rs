@@ -8,6 +8,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::record::{End, EndedBy, Record};
+use crate::progress::clock;
 
 /// Counters that the connections move; the printer reads them.
 #[derive(Debug, Default)]
@@ -24,16 +25,19 @@ pub(super) struct Live {
 impl Live {
     /// One line for standard error.
     pub(super) fn line(&self, since: Instant, total: u64, failed: u64) -> String {
-        let secs = since.elapsed().as_secs();
         format!(
-            "{:02}:{:02}  {}/{total} upgraded · {} open · {failed} failed · {} sent · {} received",
-            secs / 60,
-            secs % 60,
+            "{}  {}/{total} upgraded · {} open · {failed} failed · {} sent · {} received",
+            clock(since.elapsed()),
             self.upgraded.load(Ordering::Relaxed),
             self.open.load(Ordering::Relaxed),
             self.sent.load(Ordering::Relaxed),
             self.received.load(Ordering::Relaxed),
         )
+    }
+
+    /// Behind a progress bar.
+    pub(super) fn few_words(&self, failed: u64) -> String {
+        format!("{} open · {failed} failed", self.open.load(Ordering::Relaxed))
     }
 }
 

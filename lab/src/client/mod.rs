@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue};
 
 use crate::error::{LabError, file_error};
+use crate::progress::Progress;
 use crate::units::{Amount, Ramp, name_and_amount};
 use crate::{net, process};
 
@@ -47,6 +48,17 @@ pub(crate) struct Options {
     pub(crate) connect_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
     pub(crate) output: Option<PathBuf>,
+}
+
+impl Options {
+    /// From the first connection's start to the last one's end, if all goes well.
+    fn planned(&self) -> Duration {
+        let ramp = self.ramp.offset(self.connections, self.connections);
+        match self.stay {
+            Some(stay) => ramp + stay,
+            None => ramp + self.hold + self.ramp_down.offset(self.connections, self.connections),
+        }
+    }
 }
 
 /// `--end HOW[:AMOUNT]`: so many connections end in another way than by close frame.
@@ -87,6 +99,9 @@ struct Plan {
     handshake_timeout: Duration,
     live: Live,
 }
+
+/// A line with figures so often.
+const LINE_EVERY: Duration = Duration::from_secs(5);
 
 /// Descriptors that are not connections: standard streams, epoll, the results file, ….
 const OTHER_FDS: u64 = 32;
@@ -151,8 +166,10 @@ pub(crate) async fn run(
     let mut records = Vec::new();
     let mut failed = 0;
     let mut signal = None;
-    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    let progress = Progress::start(options.planned());
+    let mut tick = tokio::time::interval(LINE_EVERY);
     tick.tick().await;
+    let mut beat = tokio::time::interval(Duration::from_secs(1));
     tokio::pin!(stopped);
     loop {
         tokio::select! {
@@ -165,13 +182,14 @@ pub(crate) async fn run(
                 records.push(record);
             }
             _ = tick.tick() => {
-                eprintln!("{}", plan.live.line(began.into_std(), options.connections, failed));
+                progress.line(plan.live.line(began.into_std(), options.connections, failed));
                 if let Some(output) = &mut output {
                     output.flush()?;
                 }
             }
+            _ = beat.tick() => progress.say(plan.live.few_words(failed)),
             number = &mut stopped, if signal.is_none() => {
-                eprintln!("stopping: closing what is open");
+                progress.line("stopping: closing what is open");
                 signal = Some(number);
                 stop.send_replace(true);
             }

@@ -4,6 +4,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::fault::{FaultSpec, Side};
+
 mod directory;
 pub(crate) mod handshake;
 mod judge;
@@ -104,9 +106,22 @@ impl Scenario {
         self.name == table::CUSTOM
     }
 
-    /// A server without a fault of its own may be given some.
-    pub(crate) fn takes_faults(&self) -> bool {
-        self.verdict == Verdict::Thresholds && self.balancer_slots.is_none()
+    /// Judged by thresholds as anybody's server is. It has no fault of its own, and may be given some.
+    pub(crate) fn is_load(&self) -> bool {
+        self.verdict == Verdict::Thresholds
+    }
+
+    /// A server's fault strikes in every shard of a balancer.
+    pub(crate) fn takes(&self, fault: &FaultSpec) -> bool {
+        fault.side() == Side::Server || self.balancer_slots.is_some()
+    }
+
+    /// With so many times the clients, at least one, and slots to fit.
+    #[must_use]
+    pub(crate) fn scaled_to(self, count_scale: f64) -> Self {
+        let connections = (self.connections as f64 * count_scale).ceil() as u64;
+        let slots = |slots: u32| (f64::from(slots) * count_scale).ceil() as u32;
+        Scenario { connections, balancer_slots: self.balancer_slots.map(slots), ..self }
     }
 
     #[must_use]
@@ -137,7 +152,7 @@ pub(crate) fn find(name: &str) -> Result<Chosen, String> {
 
 /// The part of `--help` that lists every scenario.
 pub(crate) fn help() -> String {
-    let loads = |one: &&Scenario| one.verdict == Verdict::Thresholds;
+    let loads = |one: &&Scenario| one.is_load();
     let mut text = String::from("Load:\n");
     for scenario in table::ALL.iter().filter(loads) {
         let _ = writeln!(text, "  {:24} {}", scenario.name, scenario.about);
@@ -160,7 +175,6 @@ pub(crate) fn help() -> String {
 mod tests {
     use super::*;
     use crate::client::EndSpec;
-    use crate::fault::FaultSpec;
 
     #[test]
     fn every_row_is_usable() {

@@ -2,15 +2,17 @@
 //! was found with what was done.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::task::JoinHandle;
 
 use super::directory::{BLOCKS, CAPTURE, CUT_OFF_RESULTS, REPORT, RESULTS, TRUTH, prepare};
 use super::judge::{self, Comparison};
@@ -20,7 +22,8 @@ use super::{Scenario, Verdict};
 use crate::children::{self, command, interrupt, sibling, spawn};
 use crate::client::record::Record;
 use crate::error::{self, LabError, file_error};
-use crate::fault::FaultSpec;
+use crate::fault::{FaultSpec, Side};
+use crate::progress::Progress;
 use crate::server::token::issue;
 use crate::truth::{self, Hit, TruthLog};
 use crate::units::unix_ns;
@@ -94,6 +97,8 @@ struct Stage<'a> {
     /// None where this host cannot run the kernel programs.
     record: Option<Child>,
     watch: Option<Child>,
+    /// Hands on the blocks of `probe watch`, once the load is under way.
+    teller: Option<JoinHandle<()>>,
 }
 
 impl<'a> Stage<'a> {
@@ -115,11 +120,14 @@ impl<'a> Stage<'a> {
             watch.kill().await?;
             *watch = run.watch_into_file(&probe, &address).await?;
         }
-        Ok(Stage { run, analyzer, server, address, record, watch })
+        Ok(Stage { run, analyzer, server, address, record, watch, teller: None })
     }
 
     /// False if fewer clients were upgraded than the scenario demands.
-    async fn load(&self) -> anyhow::Result<bool> {
+    async fn load(&mut self) -> anyhow::Result<bool> {
+        let progress = Arc::new(Progress::start(self.run.planned()));
+        let blocks = self.watch.as_mut().and_then(|watch| watch.stdout.take());
+        self.teller = blocks.map(|blocks| tokio::spawn(tell(blocks, Arc::clone(&progress))));
         let enough_upgraded = self.run.load(&self.address).await?;
         let afterwards = match (&self.record, self.run.scenario().watch) {
             // The last whole block is what is compared.
@@ -133,6 +141,9 @@ impl<'a> Stage<'a> {
     async fn end_recording(&mut self) -> anyhow::Result<()> {
         if let Some(watch) = &mut self.watch {
             interrupt(WATCH, watch).await?;
+        }
+        if let Some(teller) = self.teller.take() {
+            teller.await?;
         }
         let Some(record) = &mut self.record else { return Ok(()) };
         programs::end_recording(record).await
@@ -189,7 +200,7 @@ impl Run<'_> {
 
     /// Where no balancer lies between, clients bring a token that the server checks.
     fn signs_tokens(&self) -> bool {
-        self.scenario().verdict == Verdict::Thresholds && self.scenario().balancer_slots.is_none()
+        self.scenario().is_load() && self.scenario().balancer_slots.is_none()
     }
 
     fn scaled(&self, time: Duration) -> Duration {
@@ -232,7 +243,11 @@ impl Run<'_> {
                 serve.args(["--fault", fault]);
             }
             for fault in &self.options.more_faults {
-                serve.args(["--fault", fault.text()]);
+                if self.scenario().balancer_slots.is_some() && fault.side() == Side::Server {
+                    serve.args(["--shard-fault", &format!("all:{}", fault.text())]);
+                } else {
+                    serve.args(["--fault", fault.text()]);
+                }
             }
         }
         if self.signs_tokens() {
@@ -250,7 +265,7 @@ impl Run<'_> {
         let mut record = command(self.server_namespace(), probe);
         record.arg("record").arg("-o").arg(self.dir().join(CAPTURE));
         record.args(["--health", &format!("http://{address}/health"), "--port", &bound.ports()]);
-        if self.scenario().verdict == Verdict::Thresholds {
+        if self.scenario().is_load() {
             record.args(["--metrics", &format!("http://{address}/metrics")]);
         }
         match programs::record(&mut record).await {
@@ -263,11 +278,31 @@ impl Run<'_> {
         }
     }
 
-    /// `probe watch`, whose blocks are the progress that people see.
+    /// What the load takes, if nothing is slow.
+    fn planned(&self) -> Duration {
+        let scenario = self.scenario();
+        let stay = self.scaled(scenario.churn.unwrap_or(scenario.hold));
+        let ramp = self.clients() as f64 / f64::from(scenario.ramp);
+        Duration::from_secs_f64(ramp) + stay + AFTERWARDS
+    }
+
+    /// Rates stay, so that a shorter time of coming and going has fewer of them.
+    fn clients(&self) -> u64 {
+        let connections = self.scenario().connections;
+        match self.scenario().churn {
+            None => connections,
+            Some(_) => (connections as f64 * self.options.time_scale).ceil() as u64,
+        }
+    }
+
+    /// `probe watch`, whose blocks people see.
     async fn watch(&self, probe: &Path, address: &str) -> anyhow::Result<Option<Child>> {
         let Some(interval) = self.scenario().watch else { return Ok(None) };
         let mut watch = self.watch_command(probe, address, interval);
-        programs::probe(watch.stdout(std::io::stderr()), WATCH, WATCHING, true).await.map(Some)
+        if std::io::stderr().is_terminal() {
+            watch.env("CLICOLOR_FORCE", "1");
+        }
+        programs::probe(watch.stdout(Stdio::piped()), WATCH, WATCHING, true).await.map(Some)
     }
 
     /// `probe watch --json`, for the comparison, and a line per block for people.
@@ -306,8 +341,7 @@ impl Run<'_> {
     /// All clients, from the first to the end of the last. False if too few were upgraded.
     async fn load(&self, address: &str) -> anyhow::Result<bool> {
         let scenario = self.scenario();
-        let mut stay =
-            self.client(self.server_namespace(), address, scenario.connections, RESULTS)?;
+        let mut stay = self.client(self.server_namespace(), address, self.clients(), RESULTS)?;
         let Some(link) = &self.link else { return enough_upgraded(&mut stay).await };
 
         let cut_off = scenario.cut_off;
@@ -334,15 +368,12 @@ impl Run<'_> {
         let mut load = command(namespace, &self.lab);
         load.args(["load", "--json", "--url", &format!("ws://{address}/")]);
         load.args(["--ramp", &format!("{}/s", scenario.ramp)]);
+        load.args(["--connections", &connections.to_string()]);
         match scenario.churn {
             None => {
-                load.args(["--connections", &connections.to_string()]);
                 load.args(["--hold", &self.scaled_text(scenario.hold)]);
             }
             Some(stay) => {
-                // Rates stay, so that a shorter time has fewer of them.
-                let fewer = (connections as f64 * self.options.time_scale).ceil() as u64;
-                load.args(["--connections", &fewer.to_string()]);
                 load.args(["--stay", &self.scaled_text(stay)]);
             }
         }
@@ -425,6 +456,14 @@ impl Run<'_> {
             report.stdout(Stdio::null());
         }
         programs::report(&mut report).await
+    }
+}
+
+/// Until they end.
+async fn tell(blocks: ChildStdout, progress: Arc<Progress>) {
+    let mut lines = BufReader::new(blocks).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        progress.line(line);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::{
     handshake::outcome::Sight,
     health::{metrics::MetricsPoller, request::Failure, url::HealthUrl},
     identity::Identity,
+    process::service::Services,
     signal::{Signals, Stop},
     truth::{
         choose::{self, Need},
@@ -28,6 +29,7 @@ use crate::{
         metrics::Metrics,
         poll::{Poll, Watcher},
         population::Population,
+        processes::ProcessWatch,
         resources::Paths,
         session::{Seen, Session},
         shards::ShardWatch,
@@ -101,7 +103,15 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         population.filter().ports,
         poller.target.url
     );
-    let mut beside = Beside { clients, metrics, shards, ended, failures: Failures::new(sight) };
+    let services = Services::new(population.filter().clone(), Arc::clone(&population.identity));
+    let mut beside = Beside {
+        clients,
+        processes: ProcessWatch::new(services),
+        metrics,
+        shards,
+        ended,
+        failures: Failures::new(sight),
+    };
     let stopped =
         loop_blocks(&arguments, &mut watcher, &mut session, &mut beside, &mut signals, style)
             .await?;
@@ -141,6 +151,7 @@ fn check(url: &HealthUrl, first: Result<Vec<Number>, Failure>) -> anyhow::Result
 /// What stands in a block beside the server's report and the kernel's count.
 struct Beside {
     clients: Option<ClientFile>,
+    processes: ProcessWatch,
     metrics: Vec<MetricsPoller>,
     shards: ShardWatch,
     /// `None` where connections are polled.
@@ -231,6 +242,7 @@ async fn loop_blocks(
                     silent: tokio::task::block_in_place(|| population.silent())?,
                     exactness: population.source.exactness()?,
                     clients: beside.clients.as_mut().map(ClientFile::read_on).transpose()?,
+                    processes: tokio::task::block_in_place(|| beside.processes.now())?,
                     metrics,
                     shards,
                     failures: beside.ended.is_some().then(|| beside.failures.reset()),

@@ -8,6 +8,7 @@ use super::{
     client_file::Totals,
     failures::{self, Failure},
     metrics::{self, Metrics},
+    processes::ProcessesNow,
     resources::Resources,
     shards::Shards,
     style::{Style, Tone},
@@ -32,6 +33,8 @@ pub(crate) struct Block {
     pub(crate) ramp: Option<Ramp>,
     pub(crate) clients: Option<Totals>,
     pub(crate) resources: Option<Resources>,
+    /// By the kernel's word, one for each service on the watched ports.
+    pub(crate) processes: Vec<ProcessesNow>,
     /// Null where no metrics are asked for.
     pub(crate) metrics: Option<Metrics>,
     /// Null where the body lists none.
@@ -224,6 +227,9 @@ impl Block {
         if !resources.is_empty() {
             let _ = writeln!(out, "  {resources}");
         }
+        for processes in &self.processes {
+            let _ = writeln!(out, "  {}", processes.line());
+        }
         if let Some(metrics) = &self.metrics {
             let _ = writeln!(out, "  {}", metrics::line(metrics));
         }
@@ -301,6 +307,7 @@ mod tests {
             ramp: Some(Ramp { reached: 1000, expected: 1000, elapsed_ms: 10_200, done: true }),
             clients: None,
             resources: None,
+            processes: vec![],
             metrics: None,
             shards: None,
             failures: Some(vec![Failure { port: 3005, outcome: "http_503".into(), count: 12 }]),

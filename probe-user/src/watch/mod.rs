@@ -8,6 +8,7 @@ pub(crate) mod failures;
 pub(crate) mod metrics;
 pub(crate) mod poll;
 pub(crate) mod population;
+pub(crate) mod processes;
 pub(crate) mod resources;
 pub(crate) mod session;
 pub(crate) mod shards;

@@ -17,10 +17,11 @@ pub(crate) struct Style {
 }
 
 impl Style {
-    /// As the terminal and `NO_COLOR` (any value but the empty one) say.
+    /// As the terminal, `CLICOLOR_FORCE` and, before both, `NO_COLOR` (any value but the empty one) say.
     pub(crate) fn of_stdout() -> Self {
-        let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { coloured: std::io::stdout().is_terminal() && !refused }
+        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let wanted = std::io::stdout().is_terminal() || is_set("CLICOLOR_FORCE");
+        Self { coloured: wanted && !is_set("NO_COLOR") }
     }
 
     pub(crate) fn plain() -> Self {

@@ -1,5 +1,6 @@
 //! Any CSV or JSON lines, one per connection, whose columns the user names with `--map`.
 
+use std::num::NonZeroU16;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -79,7 +80,8 @@ impl ColumnMap {
         let closed_unix_ns =
             cell(&self.closed).map(|text| unix_ns(&text, self.unit)).transpose()?;
         let port = |text: String| {
-            text.parse::<u16>().map_err(|_| format!("`{text}` is no port: expected 1 to 65535"))
+            let port = text.parse::<NonZeroU16>().map(NonZeroU16::get);
+            port.map_err(|_| format!("`{text}` is no port: expected 1 to 65535"))
         };
         let number = |text: String| {
             let number = text.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
