@@ -38,7 +38,12 @@ pub fn state_change<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8) {
         // SAFETY: a live map value; this socket's events are serialised by its lock, and a copy of
         // this program that runs for the same event runs after, on the same CPU.
         let connection = unsafe { &mut *connection };
-        if !is_birth || is_same_connection(sk, connection, old, new) {
+        let is_same = if is_birth {
+            is_same_connection(sk, connection, old, new)
+        } else {
+            connection.cookie == 0 || connection.cookie == sk.stored_cookie()
+        };
+        if is_same {
             bring_to(sk, connection, new);
             return;
         }
