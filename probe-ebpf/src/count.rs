@@ -146,6 +146,33 @@ impl Place {
     pub fn leave(self) {
         self.add(-1);
     }
+
+    /// Counts a connection that became established.
+    #[inline(always)]
+    pub fn established(self) {
+        if let Some(slot) = slot(self.slot) {
+            // SAFETY: a field of a live array element.
+            add(unsafe { (&raw mut (*slot).established_total).cast() }, 1);
+        }
+    }
+
+    /// Counts a connection that was accepted.
+    #[inline(always)]
+    pub fn accepted(self) {
+        if let Some(slot) = slot(self.slot) {
+            // SAFETY: a field of a live array element.
+            add(unsafe { (&raw mut (*slot).accepted_total).cast() }, 1);
+        }
+    }
+
+    /// Counts a connection whose record was handed on or lost.
+    #[inline(always)]
+    pub fn closed(self) {
+        if let Some(slot) = slot(self.slot) {
+            // SAFETY: a field of a live array element.
+            add(unsafe { (&raw mut (*slot).closed_total).cast() }, 1);
+        }
+    }
 }
 
 /// Counts an established socket in another class.
@@ -166,31 +193,4 @@ fn add_class(slot: *mut CountSlot, class: u8, n: i64) {
     let index = unsafe { (&raw const class).read_volatile() } & 7;
     // SAFETY: within `classes` (checked).
     add(unsafe { (&raw mut (*slot).classes).cast::<i64>().add(index as usize) }, n);
-}
-
-/// Counts a connection that became established.
-#[inline(always)]
-pub fn established(connection: &Connection) {
-    if let Some(slot) = slot(connection.slot) {
-        // SAFETY: a field of a live array element.
-        add(unsafe { (&raw mut (*slot).established_total).cast() }, 1);
-    }
-}
-
-/// Counts a connection that was accepted.
-#[inline(always)]
-pub fn accepted(connection: &Connection) {
-    if let Some(slot) = slot(connection.slot) {
-        // SAFETY: a field of a live array element.
-        add(unsafe { (&raw mut (*slot).accepted_total).cast() }, 1);
-    }
-}
-
-/// Counts a connection whose record was handed on or lost.
-#[inline(always)]
-pub fn closed(connection: &Connection) {
-    if let Some(slot) = slot(connection.slot) {
-        // SAFETY: a field of a live array element.
-        add(unsafe { (&raw mut (*slot).closed_total).cast() }, 1);
-    }
 }

@@ -12,6 +12,7 @@
 )]
 
 mod count;
+mod end;
 mod hooks;
 mod http;
 mod listener;

@@ -17,15 +17,14 @@ use probe_common::{
 
 use crate::{
     count::{self, Place},
+    end::{close, end, replaced},
     listener,
-    maps::{CONNECTIONS, LISTENERS, RECORDS},
+    maps::{CONNECTIONS, LISTENERS},
     sock::{Sock, counts_only},
 };
 
 const E2BIG: i32 = -7;
 const EEXIST: i32 = -17;
-/// The consumer polls; waking it for each record would cost an interrupt.
-const BPF_RB_NO_WAKEUP: u64 = 1;
 
 /// A state change of `sk`, told by the kernel just before it stores the new state.
 #[inline(always)]
@@ -49,8 +48,7 @@ pub fn state_change<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8) {
         }
         if connection.state == state::CLOSE && connection.cookie == sk.cookie() {
             generation = connection.generation + 1;
-            end(connection);
-            take_out(key, connection);
+            end(key, connection);
         } else {
             replaced(key, connection);
         }
@@ -72,43 +70,6 @@ pub fn state_change<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8) {
         }
     }
     begin(sk, old, new, generation);
-}
-
-/// The entry's socket is gone, and another lives at its address: its end was missed.
-#[inline(always)]
-pub fn replaced(key: u64, connection: &mut Connection) {
-    count::note(Stat::StaleHealed);
-    end_unseen(connection);
-    take_out(key, connection);
-}
-
-/// Ends a connection whose CLOSE may have been missed.
-#[inline(always)]
-fn end_unseen(connection: &mut Connection) {
-    if connection.state != state::CLOSE {
-        close_unseen(connection);
-    }
-    end(connection);
-}
-
-/// A CLOSE was missed; its time is when that was noticed.
-#[inline(always)]
-fn close_unseen(connection: &mut Connection) {
-    connection.flags |= flag::CLOSE_MISSED;
-    connection.closed_ns = now();
-    if connection.state == state::ESTABLISHED {
-        connection.left_established_ns = connection.closed_ns;
-    }
-}
-
-/// Removes an entry and takes it out of the count; whoever removes it does both. A softirq may take
-/// the entry's memory for another socket before the count is changed, so the place is read first.
-#[inline(always)]
-fn take_out(key: u64, connection: &Connection) {
-    let place = Place::of(connection);
-    if CONNECTIONS.remove(key).is_ok() {
-        place.leave();
-    }
 }
 
 /// An entry found at a birth is the same connection when this event was handled already (the second
@@ -219,10 +180,10 @@ pub fn found<const TYPED: bool>(
     if follow(sk, connection) == Followed::New && late {
         count::note(Stat::FoundLate);
         if is_established {
-            count::established(connection);
+            Place::of(connection).established();
         }
         if is_accepted {
-            count::accepted(connection);
+            Place::of(connection).accepted();
         }
     }
 }
@@ -247,58 +208,6 @@ fn role_of<const TYPED: bool>(sk: Sock<TYPED>, seen: u8) -> u8 {
     if unsafe { LISTENERS.get(key) }.is_some() { role::PASSIVE } else { role::UNKNOWN }
 }
 
-/// An entry whose socket the walk `walk` no longer met: it ended without an event. Returns the state
-/// it was in, `None` if the entry is another's by now.
-///
-/// A closed socket is in no table of the kernel, but a process may still hold it, or it waits in the
-/// accept queue. Where releases are seen, its entry stays until then.
-#[inline(always)]
-pub fn forget(key: u64, cookie: u64, walk: u32, releases_are_seen: bool) -> Option<u8> {
-    let connection = CONNECTIONS.get_ptr_mut(&key)?;
-    // SAFETY: a live map value whose socket is gone.
-    let connection = unsafe { &mut *connection };
-    if connection.cookie != cookie || connection.walk >= walk {
-        return None;
-    }
-    count::note(Stat::Forgotten);
-    let state = connection.state;
-    if releases_are_seen && connection.released == 0 && connection.flags & flag::LISTENER == 0 {
-        if !may_be_accepted(connection) {
-            connection.flags |= flag::FD_HELD_AT_CLOSE;
-        }
-        let place = Place::of(connection);
-        close_unseen(connection);
-        connection.state = state::CLOSE;
-        place.leave();
-        place.in_state(state::CLOSE).enter();
-    } else {
-        end_unseen(connection);
-        take_out(key, connection);
-    }
-    Some(state)
-}
-
-/// The socket is destroyed: nobody holds it any more. Also the second chance for a missed CLOSE.
-#[inline(always)]
-pub fn destroyed<const TYPED: bool>(sk: Sock<TYPED>) {
-    let key = sk.address();
-    let Some(connection) = CONNECTIONS.get_ptr_mut(&key) else { return };
-    // SAFETY: a live map value; a socket that is being destroyed has no other events.
-    let connection = unsafe { &mut *connection };
-    let now = now();
-    if connection.state == state::CLOSE {
-        if connection.released != 0 || connection.flags & flag::FD_HELD_AT_CLOSE != 0 {
-            connection.released_ns = now;
-        }
-    } else {
-        count::note(Stat::DestroyHealed);
-        connection.flags |= flag::CLOSE_MISSED;
-        close(sk, connection, now);
-    }
-    end(connection);
-    take_out(key, connection);
-}
-
 #[inline(always)]
 fn bring_to<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, new: u8) {
     if connection.state == new {
@@ -311,7 +220,7 @@ fn bring_to<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, new
         state::ESTABLISHED => {
             sk.read_addresses(connection);
             connection.established_ns = now;
-            count::established(connection);
+            Place::of(connection).established();
         }
         state::CLOSE_WAIT => note_first_fin(connection, flag::REMOTE_FIN_FIRST),
         state::FIN_WAIT_1 => note_first_fin(connection, flag::LOCAL_FIN_FIRST),
@@ -320,8 +229,7 @@ fn bring_to<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, new
             if sk.has_descriptor() {
                 connection.flags |= flag::FD_HELD_AT_CLOSE;
             } else if connection.released != 0 || !may_be_accepted(connection) {
-                end(connection);
-                take_out(sk.address(), connection);
+                end(sk.address(), connection);
                 return;
             }
             // Else it was reset in the accept queue, where it stays: `accept` returns it all the same.
@@ -350,57 +258,21 @@ fn note_first_fin(connection: &mut Connection, whose: u32) {
 pub fn note_accept<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) {
     if may_be_accepted(connection) && sk.has_descriptor() {
         accept(connection);
+        Place::of(connection).accepted();
     }
 }
 
 #[inline(always)]
-fn may_be_accepted(connection: &Connection) -> bool {
+pub fn may_be_accepted(connection: &Connection) -> bool {
     connection.role == role::PASSIVE
         && connection.flags & flag::ACCEPTED == 0
         && connection.state != state::LISTEN
 }
 
 #[inline(always)]
-fn accept(connection: &mut Connection) {
+pub fn accept(connection: &mut Connection) {
     connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
     connection.accepted_ns = now();
-    count::accepted(connection);
-}
-
-/// What is read of a connection when it is over, before its ports and totals go away.
-#[inline(always)]
-fn close<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, now: u64) {
-    connection.closed_ns = now;
-    if connection.state == state::ESTABLISHED {
-        connection.left_established_ns = now;
-    }
-    if counts_only() {
-        return; // the rest is for its record
-    }
-    connection.error = sk.error();
-    sk.read_totals(connection);
-    if connection.local_port == 0 {
-        connection.local_port = sk.source_port();
-    }
-}
-
-/// Hands the record on, once per connection. Listeners are no connections.
-#[inline(always)]
-fn end(connection: &mut Connection) {
-    if connection.flags & flag::LISTENER != 0 {
-        return;
-    }
-    if connection.released != 0 && may_be_accepted(connection) {
-        accept(connection);
-    }
-    count::closed(connection);
-    if counts_only() {
-        return;
-    }
-    match RECORDS.output::<Connection>(connection, BPF_RB_NO_WAKEUP) {
-        Ok(()) => count::note(Stat::RecordsSubmitted),
-        Err(_) => count::note(Stat::RecordsLost),
-    }
 }
 
 /// Starts to follow a socket at its first event.
@@ -446,7 +318,7 @@ fn begin<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8, generation: u32) 
         _ => {}
     }
     match follow(sk, &mut connection) {
-        Followed::New if new == state::ESTABLISHED => count::established(&connection),
+        Followed::New if new == state::ESTABLISHED => Place::of(&connection).established(),
         Followed::Already => {
             if let Some(existing) = CONNECTIONS.get_ptr_mut(sk.address()) {
                 // SAFETY: as in `state_change`.
@@ -515,7 +387,7 @@ fn service_port(connection: &Connection) -> u16 {
 }
 
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_ns() }
 }

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use probe_common::{connection::flag, state};
 
 use crate::{
-    listener,
+    end, listener,
     maps::{CONNECTIONS, ROOMS, ZERO},
     sock::{Sock, counts_only},
     stage, track,
@@ -56,7 +56,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             }
             return PASS;
         }
-        track::replaced(socket as u64, connection);
+        end::replaced(socket as u64, connection);
     }
     adopt(skb, socket);
     PASS

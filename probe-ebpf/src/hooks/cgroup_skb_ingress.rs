@@ -9,10 +9,10 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use probe_common::connection::flag;
+use probe_common::connection::{Connection, flag};
 
 use crate::{
-    listener,
+    end, listener,
     maps::{CONNECTIONS, SCRATCH},
     packet,
     sock::Sock,
@@ -33,17 +33,16 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     // SAFETY: a field that the verifier knows of every socket.
     let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
     let mut entry = CONNECTIONS.get_ptr_mut(socket as u64);
-    if entry.is_none() && adopt(skb, socket) {
+    // SAFETY: a live map value.
+    if !entry.is_some_and(|connection| unsafe { (*connection).remote_port } == remote_port) {
+        if !adopt(skb, socket, entry) {
+            return PASS;
+        }
         entry = CONNECTIONS.get_ptr_mut(socket as u64);
     }
     if let Some(connection) = entry {
         // SAFETY: a live map value; what is written here is written nowhere under the lock.
         let connection = unsafe { &mut *connection };
-        if connection.remote_port != remote_port {
-            // Of a socket whose end was missed. Only under its successor's lock may it be taken out: an
-            // event that moves it at the same moment would be counted besides.
-            return PASS;
-        }
         if connection.flags & flag::LISTENER != 0 {
             listener::on_packet(skb, connection, true);
         } else {
@@ -57,13 +56,17 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 /// lock it may be that its CLOSE was told a moment ago. But a birth that was told has taken its
 /// handshake with it.
 #[inline(always)]
-fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) -> bool {
+fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock, other: Option<*mut Connection>) -> bool {
     if let Some(sk) = Sock::of_packet(socket)
         && let Some(packet) = packet::parse(skb)
         && let Some(pair) = packet::pair(skb, &packet, sk.netns(), true)
         && listener::has_handshake(&pair)
         && let Some(scratch) = SCRATCH.get_ptr_mut(0)
     {
+        if let Some(connection) = other {
+            // SAFETY: a live map value; the socket that it told of is gone.
+            end::replaced(socket as u64, unsafe { &mut *connection });
+        }
         // SAFETY: the context that this helper asks for.
         let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
         // SAFETY: this CPU's, and packets are not received while one is being received.

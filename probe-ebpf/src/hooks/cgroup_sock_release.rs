@@ -5,7 +5,7 @@
 use aya_ebpf::{EbpfContext, macros::cgroup_sock, programs::SockContext};
 use probe_common::state;
 
-use crate::{maps::CONNECTIONS, sock::Sock, track};
+use crate::{end, maps::CONNECTIONS, sock::Sock};
 
 /// The result is not looked at.
 const PASS: i32 = 1;
@@ -19,7 +19,7 @@ pub fn release(ctx: SockContext) -> i32 {
         let sk = Sock::new(connection.sk as *const _);
         // Without the lock: any other state may change right now, and its change is told.
         if sk.state() == state::CLOSE {
-            track::destroyed(sk);
+            end::destroyed(sk);
         }
     }
     PASS

@@ -7,7 +7,7 @@
 use aya_ebpf::{EbpfContext, bindings::__sk_buff, macros::cgroup_skb, programs::SkBuffContext};
 use aya_log_ebpf::warn;
 
-use crate::{packet, track};
+use crate::{end, packet};
 
 /// Packet: key (the socket's address), cookie, number of the walk, and 1 if `sock_release` is attached;
 /// 8 bytes each.
@@ -20,7 +20,7 @@ pub fn forget(ctx: SkBuffContext) -> i32 {
     else {
         return 0;
     };
-    if let Some(state) = track::forget(key, cookie, walk as u32, releases == 1) {
+    if let Some(state) = end::forget(key, cookie, walk as u32, releases == 1) {
         warn!(&ctx, "socket {:x} ended unseen in state {}", cookie, state);
     }
     0

@@ -13,7 +13,7 @@ use aya_ebpf::{
 use probe_common::connection::flag;
 
 use crate::{
-    count,
+    count::Place,
     maps::CONNECTIONS,
     sock::{Sock, offset},
     track,
@@ -34,7 +34,7 @@ pub fn accept(ctx: FExitContext) -> i32 {
         connection.flags |= flag::ACCEPTED;
         // SAFETY: a helper without arguments.
         connection.accepted_ns = unsafe { bpf_ktime_get_ns() };
-        count::accepted(connection);
+        Place::of(connection).accepted();
     }
     connection.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     connection.comm = bpf_get_current_comm().unwrap_or_default();

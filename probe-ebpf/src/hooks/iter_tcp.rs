@@ -5,7 +5,7 @@
 //! The kernel shows each socket locked (5.10: under its bucket's lock, which CLOSE needs first), so
 //! the state that is read here can't be passed by the event that changes it.
 
-use crate::{count, maps::CONNECTIONS, sock::Sock, track};
+use crate::{count, end, maps::CONNECTIONS, sock::Sock, track};
 
 /// `struct bpf_iter__tcp`.
 #[repr(C)]
@@ -39,7 +39,7 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
             return 0;
         }
         // Another socket's: its end was missed, and the birth of this one.
-        track::replaced(sk.address(), connection);
+        end::replaced(sk.address(), connection);
     }
     track::found(sk, cookie, walk > 0, &mut track::room());
     0

@@ -4,16 +4,16 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::{sock::Sock, track};
+use crate::{end, sock::Sock};
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn destroy_sock_1(ctx: BtfTracePointContext) -> i32 {
-    track::destroyed(Sock::argument(ctx.arg(0)));
+    end::destroyed(Sock::argument(ctx.arg(0)));
     0
 }
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn destroy_sock_2(ctx: BtfTracePointContext) -> i32 {
-    track::destroyed(Sock::argument(ctx.arg(0)));
+    end::destroyed(Sock::argument(ctx.arg(0)));
     0
 }
