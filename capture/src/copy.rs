@@ -6,9 +6,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::error::WriteError;
 use crate::meta::{META_FILE, Meta};
 use crate::schema::Table;
-use crate::writer::{WriteError, empty_dir, write_meta};
+use crate::writer::{empty_dir, write_meta};
 
 /// An open copy. What it was handed survives the death of this process.
 #[derive(Debug)]

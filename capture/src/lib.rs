@@ -6,10 +6,12 @@
 pub mod cell;
 mod compat;
 pub mod copy;
+mod error;
 pub mod meta;
 pub mod reader;
 pub mod schema;
 pub mod writer;
 
+pub use error::WriteError;
 pub use reader::{Capture, ReadError};
-pub use writer::{CaptureWriter, WriteError};
+pub use writer::CaptureWriter;

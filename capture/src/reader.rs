@@ -130,7 +130,7 @@ pub struct TableFile {
 }
 
 impl TableFile {
-    fn open(path: PathBuf, table: Table, minor: u32) -> Result<Self, ReadError> {
+    pub(crate) fn open(path: PathBuf, table: Table, minor: u32) -> Result<Self, ReadError> {
         let mut found = Self { path, table, length: 0, rows: 0, truncated_at: None, schema: None };
         let file = match File::open(&found.path) {
             Ok(file) => file,
@@ -151,6 +151,11 @@ impl TableFile {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Bytes of its whole messages; `None` if not even the schema is whole.
+    pub(crate) fn whole(&self) -> Option<u64> {
+        self.schema.as_ref().map(|_| self.length)
     }
 
     #[must_use]

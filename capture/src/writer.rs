@@ -1,57 +1,28 @@
 //! Writes a capture so that a `kill -9` or a full disk costs only what was not flushed: every flush
 //! appends one whole Arrow IPC message per table, in a single write.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
-use arrow_schema::ArrowError;
 
+use crate::error::WriteError;
 use crate::meta::{META_FILE, Meta};
+use crate::reader::TableFile;
 use crate::schema::{
     ClockColumns, ClockRow, ConnectionColumns, ConnectionRow, ContainerColumns, ContainerRow,
     CountColumns, CountRow, HealthColumns, HealthRow, KernelColumns, KernelRow, ListedColumns,
-    ListedRow, ListingColumns, ListingRow, LossColumns, LossRow, MetricColumns, MetricRow, Row,
-    Table,
+    ListedRow, ListingColumns, ListingRow, LossColumns, LossRow, MINOR, MetricColumns, MetricRow,
+    Row, Table,
 };
 
 /// Rows that are held in memory per table before they are written without being asked to.
 pub const BATCH_ROWS: usize = 8192;
-
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    #[error(
-        "{} is not empty: expected a new or empty directory for the capture; choose another, or remove it",
-        .0.display()
-    )]
-    NotEmpty(PathBuf),
-    #[error("cannot create {}: {error}", .path.display())]
-    Create { path: PathBuf, error: io::Error },
-    /// The file holds every batch before this one, and nothing of this one.
-    #[error(
-        "cannot write {}: {error}; the {kept_rows} rows written before are kept, {lost_rows} are lost",
-        .path.display()
-    )]
-    Write { path: PathBuf, kept_rows: u64, lost_rows: u64, error: io::Error },
-    /// Rows that the format does not take: a bug in the caller.
-    #[error("cannot encode rows for {}: {error}", .path.display())]
-    Encode { path: PathBuf, error: ArrowError },
-}
-
-impl WriteError {
-    /// No space left, or a quota reached.
-    #[must_use]
-    pub fn is_disk_full(&self) -> bool {
-        let (WriteError::Create { error, .. } | WriteError::Write { error, .. }) = self else {
-            return false;
-        };
-        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    }
-}
 
 /// Where a capture goes that is not written to a directory of this host: called with a file's name,
 /// and with whole messages to append to it (for [`META_FILE`], with what replaces it).
@@ -62,6 +33,8 @@ pub type Send = dyn Fn(&str, &[u8]) -> io::Result<()> + std::marker::Send + Sync
 #[derive(Debug)]
 pub struct CaptureWriter {
     place: Place,
+    /// As it was written at the beginning.
+    meta: Meta,
     connections: TableWriter<ConnectionColumns>,
     counts: TableWriter<CountColumns>,
     health: TableWriter<HealthColumns>,
@@ -105,6 +78,7 @@ impl CaptureWriter {
             listings: TableWriter::create(&place, Table::Listings)?,
             listed: TableWriter::create(&place, Table::Listed)?,
             place,
+            meta: meta.clone(),
         };
         writer.place.write_meta(meta)?;
         Ok(writer)
@@ -163,6 +137,53 @@ impl CaptureWriter {
         self.metrics.flush::<MetricRow>()?;
         self.listings.flush::<ListingRow>()?;
         self.listed.flush::<ListedRow>()
+    }
+
+    /// After an error: closes every file, so that its file system can be mended and mounted again, and
+    /// drops the rows that are in memory. Returns how many those are.
+    pub fn suspend(&mut self) -> u64 {
+        [
+            self.connections.suspend(),
+            self.counts.suspend(),
+            self.health.suspend(),
+            self.kernel.suspend(),
+            self.loss.suspend(),
+            self.clock.suspend(),
+            self.containers.suspend(),
+            self.metrics.suspend(),
+            self.listings.suspend(),
+            self.listed.suspend(),
+        ]
+        .into_iter()
+        .sum()
+    }
+
+    /// After [`CaptureWriter::suspend`]: goes on behind the last whole message of each file, and makes
+    /// anew what was removed. Returns how many rows that were written are gone.
+    ///
+    /// # Errors
+    /// What still can't be opened or written, and files that are not the ones written before.
+    pub fn resume(&mut self) -> Result<u64, WriteError> {
+        let Place::Dir(dir) = &self.place else { return Ok(0) };
+        fs::create_dir_all(dir).map_err(|error| WriteError::Create { path: dir.clone(), error })?;
+        if !dir.join(META_FILE).exists() {
+            write_meta(dir, &self.meta)?;
+        }
+        find_room(dir)?;
+        let place = &self.place;
+        let gone = [
+            self.connections.resume(place)?,
+            self.counts.resume(place)?,
+            self.health.resume(place)?,
+            self.kernel.resume(place)?,
+            self.loss.resume(place)?,
+            self.clock.resume(place)?,
+            self.containers.resume(place)?,
+            self.metrics.resume(place)?,
+            self.listings.resume(place)?,
+            self.listed.resume(place)?,
+        ];
+        Ok(gone.into_iter().sum())
     }
 
     /// Flushes, ends every table and writes the final `meta.json`; all of it is on disk when this
@@ -230,12 +251,23 @@ impl Place {
 enum Sink {
     File(File),
     Elsewhere(Arc<Send>),
+    /// Between [`TableWriter::suspend`] and [`TableWriter::resume`].
+    Closed,
+}
+
+/// What tells one file from another that has its name: device and inode.
+type FileId = (u64, u64);
+
+fn id_of(file: &File) -> io::Result<FileId> {
+    file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 struct TableWriter<C> {
     table: Table,
     path: PathBuf,
     sink: Sink,
+    /// `None` where it is not written to a file.
+    file: Option<FileId>,
     columns: C,
     buffered_rows: usize,
     written_rows: u64,
@@ -257,14 +289,17 @@ impl<C> std::fmt::Debug for TableWriter<C> {
 
 impl<C: Default> TableWriter<C> {
     fn create(place: &Place, table: Table) -> Result<Self, WriteError> {
-        let (path, sink) = match place {
+        let (path, sink, id) = match place {
             Place::Dir(dir) => {
                 let path = dir.join(table.file_name());
-                let file = File::create_new(&path)
+                let (file, id) = File::create_new(&path)
+                    .and_then(|file| id_of(&file).map(|id| (file, id)))
                     .map_err(|error| WriteError::Create { path: path.clone(), error })?;
-                (path, Sink::File(file))
+                (path, Sink::File(file), Some(id))
             }
-            Place::Elsewhere(send) => (table.file_name().into(), Sink::Elsewhere(Arc::clone(send))),
+            Place::Elsewhere(send) => {
+                (table.file_name().into(), Sink::Elsewhere(Arc::clone(send)), None)
+            }
         };
         // Batches of one second are small: padding to the default 64 bytes would double them.
         let encoder = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
@@ -276,6 +311,7 @@ impl<C: Default> TableWriter<C> {
             table,
             path,
             sink,
+            file: id,
             columns: C::default(),
             buffered_rows: 0,
             written_rows: 0,
@@ -297,7 +333,61 @@ impl<C: Default> TableWriter<C> {
         Ok(())
     }
 
+    fn suspend(&mut self) -> u64 {
+        self.sink = Sink::Closed;
+        self.columns = C::default();
+        std::mem::take(&mut self.buffered_rows) as u64
+    }
+
+    /// Returns how many rows are no longer in the file.
+    fn resume(&mut self, place: &Place) -> Result<u64, WriteError> {
+        let failed = |error| WriteError::Create { path: self.path.clone(), error };
+        let file = match OpenOptions::new().append(true).open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.recreate(place),
+            file => file.map_err(failed)?,
+        };
+        if Some(id_of(&file).map_err(failed)?) != self.file {
+            return Err(WriteError::Replaced(self.path.clone()));
+        }
+        let mut gone = 0;
+        if file.metadata().map_err(failed)?.len() < self.written_bytes {
+            // A file system that broke has what had reached its disk.
+            let found = TableFile::open(self.path.clone(), self.table, MINOR).ok();
+            let Some((bytes, rows)) = found.and_then(|found| Some((found.whole()?, found.rows())))
+            else {
+                fs::remove_file(&self.path).map_err(failed)?;
+                return self.recreate(place);
+            };
+            gone = self.written_rows - rows;
+            (self.written_bytes, self.written_rows) = (bytes, rows);
+        }
+        // The half of a message that could not be taken back when its write failed.
+        file.set_len(self.written_bytes).map_err(failed)?;
+        self.sink = Sink::File(file);
+        Ok(gone)
+    }
+
+    fn recreate(&mut self, place: &Place) -> Result<u64, WriteError> {
+        let rows = self.written_rows;
+        *self = Self::create(place, self.table).inspect_err(|_| {
+            // Half a header is nothing to go on behind.
+            let _ = fs::remove_file(&self.path);
+        })?;
+        Ok(rows)
+    }
+
+    /// Writes to a file without a name would succeed, and be lost.
+    fn check_is_there(&self) -> Result<(), WriteError> {
+        let Sink::File(file) = &self.sink else { return Ok(()) };
+        let links = file.metadata().map_err(|error| self.failed(0, error))?.nlink();
+        if links > 0 {
+            return Ok(());
+        }
+        Err(WriteError::Removed { path: self.path.clone(), rows: self.written_rows })
+    }
+
     fn flush<R: Row<Columns = C>>(&mut self) -> Result<(), WriteError> {
+        self.check_is_there()?;
         if self.buffered_rows == 0 {
             return Ok(());
         }
@@ -326,6 +416,7 @@ impl<C: Default> TableWriter<C> {
         let result = match &mut self.sink {
             Sink::File(file) => file.write_all(message),
             Sink::Elsewhere(send) => send(&self.table.file_name(), message),
+            Sink::Closed => Err(io::Error::other("it is closed after an earlier error")),
         };
         let length = message.len() as u64;
         message.clear();
@@ -350,6 +441,14 @@ impl<C: Default> TableWriter<C> {
             error,
         }
     }
+}
+
+/// On a full disk a file may still grow by what is left of its last block, and no further.
+fn find_room(dir: &Path) -> Result<(), WriteError> {
+    let path = dir.join("room");
+    let written = fs::write(&path, [0; 64 << 10]);
+    let _ = fs::remove_file(&path);
+    written.map_err(|error| WriteError::Create { path, error })
 }
 
 /// Makes the directory, and refuses one that has anything in it.

@@ -309,3 +309,96 @@ fn a_capture_that_is_being_written_can_be_read() {
     let error = Capture::open(&temp.path().join("capture/loss.arrows")).unwrap_err();
     assert!(matches!(error, ReadError::NoMeta(_)));
 }
+
+fn losses(dir: &Path) -> usize {
+    rows(dir, Table::Loss).iter().map(RecordBatch::num_rows).sum()
+}
+
+fn loss(count: u64) -> LossRow {
+    LossRow { from_mono_ns: 1, to_mono_ns: 2, reason: "ring".into(), count }
+}
+
+#[test]
+fn after_a_break_it_goes_on_behind_the_last_whole_message() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("capture");
+    let mut writer = CaptureWriter::create(&dir, &meta()).unwrap();
+    writer.connections(&(0..5).map(connection).collect::<Vec<_>>()).unwrap();
+    writer.flush().unwrap();
+    // In memory when it breaks; then half a message, which could not be taken back.
+    writer.connections(&(5..8).map(connection).collect::<Vec<_>>()).unwrap();
+    assert_eq!(writer.suspend(), 3);
+    let path = dir.join("connections.arrows");
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(&[0xff; 7]).unwrap();
+
+    assert_eq!(writer.resume().unwrap(), 0);
+    writer.connections(&(8..10).map(connection).collect::<Vec<_>>()).unwrap();
+    writer.finish(&meta()).unwrap();
+    assert_eq!(cookies(&dir), [1, 2, 3, 4, 5, 9, 10]);
+    let table = Capture::open(&dir).unwrap().table(Table::Connections).unwrap();
+    assert_eq!(table.truncated_at(), None);
+}
+
+#[test]
+fn what_the_file_system_has_lost_is_counted() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("capture");
+    let mut writer = CaptureWriter::create(&dir, &meta()).unwrap();
+    for part in [0..5, 5..8] {
+        writer.connections(&part.map(connection).collect::<Vec<_>>()).unwrap();
+        writer.loss(&[loss(1)]).unwrap();
+        writer.flush().unwrap();
+    }
+    writer.suspend();
+    let cut = |name: &str, bytes: u64| {
+        let file = OpenOptions::new().write(true).open(dir.join(name)).unwrap();
+        let length = file.metadata().unwrap().len();
+        file.set_len(bytes.min(length - 1)).unwrap();
+    };
+    cut("connections.arrows", u64::MAX);
+    // Not even its header is whole.
+    cut("loss.arrows", 10);
+    assert_eq!(writer.resume().unwrap(), 3 + 2);
+    writer.loss(&[loss(5)]).unwrap();
+    writer.finish(&meta()).unwrap();
+    assert_eq!(cookies(&dir), [1, 2, 3, 4, 5]);
+    assert_eq!(losses(&dir), 1);
+}
+
+#[test]
+fn a_removed_capture_is_noticed_and_made_anew() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("capture");
+    let mut writer = CaptureWriter::create(&dir, &meta()).unwrap();
+    writer.connections(&(0..5).map(connection).collect::<Vec<_>>()).unwrap();
+    writer.flush().unwrap();
+    fs::remove_dir_all(&dir).unwrap();
+    writer.connections(&[connection(5)]).unwrap();
+    let error = writer.flush().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{} was removed while it was being written, with the 5 rows in it",
+            dir.join("connections.arrows").display()
+        )
+    );
+    assert_eq!(writer.suspend(), 1);
+    assert_eq!(writer.resume().unwrap(), 5);
+    writer.connections(&[connection(6)]).unwrap();
+    writer.finish(&meta()).unwrap();
+    assert_eq!(cookies(&dir), [7]);
+}
+
+#[test]
+fn nobody_elses_file_is_written_to() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("capture");
+    let mut writer = CaptureWriter::create(&dir, &meta()).unwrap();
+    writer.suspend();
+    // Kept aside, so that its inode is not given to the next.
+    fs::rename(&dir, temp.path().join("aside")).unwrap();
+    CaptureWriter::create(&dir, &meta()).unwrap().finish(&meta()).unwrap();
+    let theirs = fs::read(dir.join("connections.arrows")).unwrap();
+    assert!(matches!(writer.resume().unwrap_err(), WriteError::Replaced(_)));
+    assert_eq!(fs::read(dir.join("connections.arrows")).unwrap(), theirs);
+}

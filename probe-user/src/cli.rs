@@ -97,9 +97,27 @@ pub(crate) struct Doctor {
     #[arg(long, value_name = "3s", default_value = "3s", requires = "cost", value_parser = interval)]
     pub(crate) duration: Duration,
 
+    #[command(flatten)]
+    pub(crate) hooks: Hooks,
+
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Which of the kernel's hooks are used.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Hooks {
+    /// Do without this hook, as if this host did not grant it (names as in `probe doctor`); may be
+    /// repeated. A running agent has its own
+    #[arg(long, value_name = "HOOK", value_parser = kernel::hooks::optional)]
+    without_hook: Vec<Vec<&'static str>>,
+}
+
+impl Hooks {
+    pub(crate) fn programs(&self) -> Vec<&'static str> {
+        self.without_hook.concat()
+    }
 }
 
 #[derive(Args, Debug)]
@@ -382,6 +400,14 @@ pub(crate) struct Record {
     /// Ports whose every connection counts as a WebSocket
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     pub(crate) websocket: Vec<u16>,
+
+    /// Go on after the capture could not be written (a full disk, a removed directory), as soon as it
+    /// can; the gap is named in it
+    #[arg(long, conflicts_with = "remote")]
+    pub(crate) resume: bool,
+
+    #[command(flatten)]
+    pub(crate) hooks: Hooks,
 
     /// Print a JSON summary at the end
     #[arg(long)]

@@ -8,7 +8,7 @@ use crate::{
     exit::Exit,
     export::json::SCHEMA_VERSION,
     kernel::{
-        Unavailable, cost,
+        Options, Unavailable, cost,
         features::{self, Feature, State},
     },
     truth::choose::unsupported,
@@ -19,7 +19,8 @@ pub(crate) fn run(arguments: &Doctor) -> anyhow::Result<Exit> {
     if arguments.cost {
         return cost(arguments);
     }
-    let features = features::probe();
+    let options = Options { without: arguments.hooks.programs(), ..Options::default() };
+    let features = features::probe(&options);
     // Everything that is only degraded still counts; what is missing and needed does not load.
     let exact = features::can_count(&features);
     if arguments.json {
@@ -31,6 +32,7 @@ pub(crate) fn run(arguments: &Doctor) -> anyhow::Result<Exit> {
                     "state": word(feature.state),
                     "why": feature.why,
                     "cure": feature.cure,
+                    "columns": feature.columns,
                 })
             })
             .collect();

@@ -12,7 +12,11 @@ use crate::{
     exit::Exit,
     export::json::SCHEMA_VERSION,
     identity::Identity,
-    record::session::{Finished, Plan, Session},
+    kernel::Options,
+    record::{
+        output::OnBreak,
+        session::{Finished, Plan, Session},
+    },
     remote::{client::Client, recording},
     signal::Signals,
     truth::choose::{self, Need},
@@ -26,6 +30,10 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
         filter: arguments.filter,
         websocket: arguments.websocket,
         asked: arguments.asked,
+        on_break: match arguments.resume {
+            true => OnBreak::Resume(output.clone()),
+            false => OnBreak::Stop,
+        },
         command_line: std::env::args_os()
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect(),
@@ -40,7 +48,8 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
     let recorded = match Client::of(&arguments.remote, &plan.asked.health.trust)? {
         Some(agent) => recording::take(&agent, &plan, &output, recording, stop).await,
         None => {
-            let source = choose::open(socket, Need::Exact)?;
+            let options = Options { without: arguments.hooks.programs(), ..Options::default() };
+            let source = choose::open_with(socket, Need::Exact, &options)?;
             let identity = Arc::new(Identity::new()?);
             let open = |meta: &_| CaptureWriter::create(&output, meta);
             let session = Session::begin(plan, source, identity, open).await.map_err(named)?;
@@ -81,11 +90,11 @@ fn output_error(error: WriteError) -> anyhow::Error {
         WriteError::Encode { .. } => error.into(),
         WriteError::NotEmpty(_) => Error::Output { message: error.to_string() }.into(),
         _ if error.is_disk_full() => Error::Output {
-            message: format!("{error}\n  make room, or record to another file system with -o"),
+            message: format!("{error}\n  make room, or record to another file system with -o; --resume waits for room"),
         }
         .into(),
         _ => Error::Output {
-            message: format!("{error}\n  record to a directory that can be written, with -o"),
+            message: format!("{error}\n  record to a directory that can be written, with -o; --resume waits for it"),
         }
         .into(),
     }

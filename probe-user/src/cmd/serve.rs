@@ -72,6 +72,7 @@ pub(crate) async fn run(
         ring_bytes: arguments.ring_bytes,
         pin: Some(kernel::PIN_ROOT.into()),
         counts_only: arguments.counts_only,
+        without: Vec::new(),
     })
     .map_err(unsupported)?;
     kernel::cost::sample_now_and_then();

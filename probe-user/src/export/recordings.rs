@@ -29,7 +29,10 @@ use super::{
 use crate::{
     error::Error,
     filter::Filter,
-    record::session::{Plan, Session},
+    record::{
+        output::OnBreak,
+        session::{Plan, Session},
+    },
     remote::frames::{self, frame},
 };
 
@@ -100,6 +103,7 @@ pub(super) async fn begin(
         filter,
         websocket: websocket.iter().collect(),
         asked: agent.asked.borrow().clone(),
+        on_break: OnBreak::Stop,
         command_line: Vec::new(),
     };
     let (source, identity) = (Arc::clone(&agent.source), Arc::clone(&agent.identity));

@@ -53,11 +53,19 @@ pub struct Options {
     pub pin: Option<PathBuf>,
     /// No stages, first bytes or records of connections.
     pub counts_only: bool,
+    /// Hooks to do without, as if this host did not grant them.
+    pub without: Vec<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { connections: 262_144, ring_bytes: 8 << 20, pin: None, counts_only: false }
+        Self {
+            connections: 262_144,
+            ring_bytes: 8 << 20,
+            pin: None,
+            counts_only: false,
+            without: vec![],
+        }
     }
 }
 
@@ -127,6 +135,10 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
     let mut attached =
         Attached { ebpf, hooks: Vec::new(), missing, absent: Vec::new(), taken_over };
     for hook in HOOKS.iter().filter(|hook| !options.counts_only || hook.is_for_counts()) {
+        if options.without.contains(&hook.program) {
+            attached.absent.push(Absent { hook, why: "switched off".into() });
+            continue;
+        }
         let pin = pins.as_ref().map(|pins| pins.link(hook.program));
         match attached.add(hook, &btf, pin.as_deref()) {
             Ok(running) => attached.hooks.push(running),

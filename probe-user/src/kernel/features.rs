@@ -33,11 +33,19 @@ pub struct Feature {
     pub why: String,
     /// What to do about it; empty if nothing needs to be done.
     pub cure: String,
+    /// Columns of a capture's connections that are empty or say less for it.
+    pub columns: &'static [&'static str],
 }
 
 impl Feature {
     fn ok(name: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { name: name.into(), state: State::Ok, why: why.into(), cure: String::new() }
+        Self {
+            name: name.into(),
+            state: State::Ok,
+            why: why.into(),
+            cure: String::new(),
+            columns: &[],
+        }
     }
 
     fn missing(name: impl Into<String>, unavailable: Unavailable) -> Self {
@@ -47,19 +55,20 @@ impl Feature {
             state: State::Missing,
             why: format!("cannot {what}: {why}"),
             cure,
+            columns: &[],
         }
     }
 
     fn degraded(name: impl Into<String>, why: String, cure: &str) -> Self {
-        Self { name: name.into(), state: State::Degraded, why, cure: cure.into() }
+        Self { name: name.into(), state: State::Degraded, why, cure: cure.into(), columns: &[] }
     }
 }
 
 /// Tries everything that counting and recording need; loads the programs and unloads them again.
 #[must_use]
-pub fn probe() -> Vec<Feature> {
+pub fn probe(options: &Options) -> Vec<Feature> {
     let mut features = vec![kernel(), btf(), cgroups(), capabilities()];
-    features.extend(hooks());
+    features.extend(hooks(options));
     features.push(docker());
     features
 }
@@ -140,8 +149,8 @@ fn capabilities() -> Feature {
 }
 
 /// Attaches as a recording would, and says of each hook what came of it.
-fn hooks() -> Vec<Feature> {
-    let (mut attached, _) = match attach::attach(&Options::default()) {
+fn hooks(options: &Options) -> Vec<Feature> {
+    let (mut attached, _) = match attach::attach(options) {
         Ok(attached) => attached,
         Err(unavailable) => return vec![Feature::missing("kernel programs", unavailable)],
     };
@@ -180,7 +189,8 @@ fn absent_hook(hook: &Hook, why: &str) -> Feature {
     } else {
         ""
     };
-    Feature::degraded(hook.name(), format!("{cost} ({why})"), cure)
+    let feature = Feature::degraded(hook.name(), format!("{cost} ({why})"), cure);
+    Feature { columns: hook.columns, ..feature }
 }
 
 fn docker() -> Feature {

@@ -2,6 +2,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod counters;
+pub(crate) mod output;
 pub(crate) mod recorder;
 pub(crate) mod rows;
 pub(crate) mod session;

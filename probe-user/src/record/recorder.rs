@@ -21,6 +21,7 @@ use probe_common::{
 use super::{
     ask::Answer,
     counters::{self, Counters},
+    output::Output,
     rows,
 };
 use crate::{
@@ -60,7 +61,7 @@ pub(crate) struct Recorder {
     /// Ports whose every connection is an attempt at a WebSocket handshake.
     websocket_ports: Vec<u16>,
     sight: Sight,
-    writer: CaptureWriter,
+    output: Output,
     ticks: u64,
     counts: HashMap<CountKey, [i64; 21]>,
     kernel: HashMap<u32, Counters>,
@@ -79,7 +80,7 @@ impl Recorder {
         identity: Arc<Identity>,
         filter: Filter,
         websocket_ports: Vec<u16>,
-        writer: CaptureWriter,
+        output: Output,
     ) -> Self {
         Self {
             sight: Sight::of(&source.hooks()),
@@ -87,7 +88,7 @@ impl Recorder {
             identity,
             filter,
             websocket_ports,
-            writer,
+            output,
             ticks: 0,
             counts: HashMap::new(),
             kernel: HashMap::new(),
@@ -111,33 +112,38 @@ impl Recorder {
                 rows::connection(connection, None, self.is_declared(connection), self.sight)
             })
             .collect();
-        self.writer.connections(&rows)
+        self.output.write(&rows, CaptureWriter::connections)
     }
 
     /// What the server said of itself.
     pub(crate) fn take_asked(&mut self, answer: Answer) -> Result<(), WriteError> {
         match answer {
-            Answer::Health(row) => self.writer.health(&[row]),
-            Answer::Metrics(url, asked) => self.writer.metrics(&rows::metrics(&url, asked)),
-            Answer::Processes(all) => self.writer.metrics(&rows::processes(&all)),
+            Answer::Health(row) => self.output.write(&[row], CaptureWriter::health),
+            Answer::Metrics(url, asked) => {
+                self.output.write(&rows::metrics(&url, asked), CaptureWriter::metrics)
+            }
+            Answer::Processes(all) => {
+                self.output.write(&rows::processes(&all), CaptureWriter::metrics)
+            }
             Answer::Listing(url, asked) => {
-                self.writer.listings(&[rows::listing(&url, &asked)])?;
+                self.output.write(&[rows::listing(&url, &asked)], CaptureWriter::listings)?;
                 let Ok(listing) = &asked.answer else { return Ok(()) };
                 let tracker = self.listed.get_or_insert_with(|| Tracker::new(url.to_string()));
                 let gone = tracker.take(listing, asked.start_mono_ns, asked.end_mono_ns);
-                self.writer.listed(&gone)
+                self.output.write(&gone, CaptureWriter::listed)
             }
         }
     }
 
     /// An interval from which ended connections are missing.
     pub(crate) fn take_loss(&mut self, reason: &str, count: u64) -> Result<(), WriteError> {
-        self.writer.loss(&[LossRow {
+        let loss = LossRow {
             from_mono_ns: self.checked_mono_ns,
             to_mono_ns: clock::mono_ns(),
             reason: reason.to_owned().into(),
             count,
-        }])
+        };
+        self.output.write(&[loss], CaptureWriter::loss)
     }
 
     /// Once a second.
@@ -155,7 +161,13 @@ impl Recorder {
             self.write_clock()?;
         }
         self.ticks += 1;
-        Ok(self.writer.flush()?)
+        if self.output.flush()? {
+            // Tables of changes begin with all there is.
+            self.counts.clear();
+            self.kernel.clear();
+            self.containers.clear();
+        }
+        Ok(())
     }
 
     /// The last rows. `drain` hands over what ended until now, and is called once the connections
@@ -178,7 +190,7 @@ impl Recorder {
         drain(&mut self).await?;
         self.write_open(&open)?;
         if let Some(tracker) = self.listed.take() {
-            self.writer.listed(&tracker.rest())?;
+            self.output.write(&tracker.rest(), CaptureWriter::listed)?;
         }
         self.write_losses()?;
         self.write_clock()?;
@@ -186,7 +198,7 @@ impl Recorder {
         degraded.sort_unstable();
         meta.degraded = degraded;
         meta.ended_mono_ns = Some(clock::mono_ns());
-        Ok(self.writer.finish(meta)?)
+        Ok(self.output.finish(meta)?)
     }
 
     fn is_declared(&self, connection: &Connection) -> bool {
@@ -213,7 +225,7 @@ impl Recorder {
                 rows::connection(connection, info, self.is_declared(connection), self.sight)
             })
             .collect();
-        Ok(self.writer.connections(&rows)?)
+        Ok(self.output.write(&rows, CaptureWriter::connections)?)
     }
 
     /// Rows for containers that are new or have another name.
@@ -226,7 +238,8 @@ impl Recorder {
                 continue;
             }
             let path = self.identity.path(cgroup_id);
-            self.writer.containers(&[rows::container(cgroup_id, &container, path, at_mono_ns)])?;
+            let row = rows::container(cgroup_id, &container, path, at_mono_ns);
+            self.output.write(&[row], CaptureWriter::containers)?;
             self.containers.insert(cgroup_id, container);
         }
         Ok(())
@@ -249,7 +262,7 @@ impl Recorder {
                 changed.push(rows::count(slot, at_mono_ns));
             }
         }
-        self.writer.counts(&changed)
+        self.output.write(&changed, CaptureWriter::counts)
     }
 
     fn write_kernel(&mut self, all: bool) -> anyhow::Result<()> {
@@ -266,7 +279,7 @@ impl Recorder {
             .map(|(name, value)| (name.into(), value as f64))
             .collect();
         self.change(HOST, vitals, all, &mut changed);
-        Ok(self.writer.kernel(&changed)?)
+        Ok(self.output.write(&changed, CaptureWriter::kernel)?)
     }
 
     fn change(&mut self, netns: u32, now: Counters, all: bool, changed: &mut Vec<KernelRow>) {
@@ -301,12 +314,12 @@ impl Recorder {
             self.degraded.insert(reason);
         }
         self.checked_mono_ns = now;
-        Ok(self.writer.loss(&rows)?)
+        Ok(self.output.write(&rows, CaptureWriter::loss)?)
     }
 
     fn write_clock(&mut self) -> Result<(), WriteError> {
         let Pair { mono_ns, unix_ns } = Pair::now();
-        self.writer.clock(&[ClockRow { mono_ns, unix_ns }])
+        self.output.write(&[ClockRow { mono_ns, unix_ns }], CaptureWriter::clock)
     }
 }
 

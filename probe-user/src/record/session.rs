@@ -13,6 +13,7 @@ use tokio::{sync::mpsc::Receiver, time::MissedTickBehavior};
 
 use super::{
     ask::{self, Answer},
+    output::{OnBreak, Output},
     recorder::{DRAIN, Recorder},
 };
 use crate::{
@@ -31,6 +32,7 @@ pub(crate) struct Plan {
     /// Ports whose every connection counts as a WebSocket.
     pub(crate) websocket: Vec<u16>,
     pub(crate) asked: Questions,
+    pub(crate) on_break: OnBreak,
     pub(crate) command_line: Vec<String>,
 }
 
@@ -72,13 +74,13 @@ impl Session {
         identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
         plan.filter.check_containers(&identity)?;
         let meta = meta(&plan, source.as_ref())?;
-        let writer = open(&meta)?;
+        let output = Output::new(open(&meta)?, plan.on_break);
         let mut recorder = Recorder::new(
             Arc::clone(&source),
             Arc::clone(&identity),
             plan.filter.clone(),
             plan.websocket,
-            writer,
+            output,
         );
         recorder.tick().await?;
         let answers = ask::start(&plan.asked, &plan.filter, source, identity).await?;

@@ -16,10 +16,19 @@ pub(crate) enum Need {
 
 /// Opens the best source there is.
 pub(crate) fn open(agent_socket: &Path, need: Need) -> anyhow::Result<Arc<dyn Source>> {
+    open_with(agent_socket, need, &kernel::Options::default())
+}
+
+/// Likewise; where there is no agent, with these options.
+pub(crate) fn open_with(
+    agent_socket: &Path,
+    need: Need,
+    options: &kernel::Options,
+) -> anyhow::Result<Arc<dyn Source>> {
     if let Some(agent) = Agent::connect(agent_socket)? {
         return Ok(Arc::new(agent));
     }
-    match kernel::open(&kernel::Options::default()) {
+    match kernel::open(options) {
         Ok(source) => Ok(source),
         Err(unavailable) if need == Need::Exact => Err(unsupported(unavailable).into()),
         Err(unavailable) => {
