@@ -165,7 +165,15 @@ impl CaptureWriter {
     /// What still can't be opened or written, and files that are not the ones written before.
     pub fn resume(&mut self) -> Result<u64, WriteError> {
         let Place::Dir(dir) = &self.place else { return Ok(0) };
-        fs::create_dir_all(dir).map_err(|error| WriteError::Create { path: dir.clone(), error })?;
+        let failed = |error| WriteError::Create { path: dir.clone(), error };
+        // Not below the mount point of a disk that is unmounted.
+        let there = std::path::absolute(dir).map_err(failed)?;
+        let there = there.ancestors().find(|path| path.exists()).unwrap_or(dir);
+        let device = fs::metadata(there).map_err(failed)?.dev();
+        if self.connections.file.is_some_and(|(before, _)| before != device) {
+            return Err(WriteError::Replaced(dir.clone()));
+        }
+        fs::create_dir_all(dir).map_err(failed)?;
         if !dir.join(META_FILE).exists() {
             write_meta(dir, &self.meta)?;
         }
@@ -369,10 +377,16 @@ impl<C: Default> TableWriter<C> {
 
     fn recreate(&mut self, place: &Place) -> Result<u64, WriteError> {
         let rows = self.written_rows;
-        *self = Self::create(place, self.table).inspect_err(|_| {
+        let anew = Self::create(place, self.table).inspect_err(|_| {
             // Half a header is nothing to go on behind.
             let _ = fs::remove_file(&self.path);
         })?;
+        // The disk may have been unmounted a moment ago.
+        if anew.file.map(|(device, _)| device) != self.file.map(|(device, _)| device) {
+            let _ = fs::remove_file(&self.path);
+            return Err(WriteError::Replaced(self.path.clone()));
+        }
+        *self = anew;
         Ok(rows)
     }
 

@@ -2,6 +2,7 @@
 //! exact, or say since when they are not.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::lab;
@@ -9,8 +10,10 @@ use e2e::machine::{Need, require};
 use e2e::net::{Cable, Place};
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{Agent, Of};
-use e2e::process::Signal;
+use e2e::process::{Running, Signal, binary, finish};
+use e2e::scratch::Scratch;
 use e2e::truth::{curr_estab, wait_equal, wait_equal_within};
+use serde_json::Value;
 
 const PORT: u16 = 8080;
 const SERVICE: &str = "10.77.0.1:8080";
@@ -90,6 +93,38 @@ fn killed_under_load_and_started_again() {
         agent.start_again();
     });
     day.assert_counted();
+}
+
+/// Whoever records from it is told, and so is whoever reads the capture.
+#[test]
+fn killed_under_load_the_capture_names_the_gap() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("gap");
+    let (capture, report) = (scratch.join("capture"), scratch.join("report"));
+    let mut day = Day::new(&[]);
+    let mut command = day.agent.command("record");
+    let record = Running::start(command.args(["-o", &capture, "--port", "8080"]));
+    record.wait_stderr("recording to");
+    day.under_load(|agent| {
+        agent.kill();
+        let finished = record.wait(Duration::from_secs(60));
+        assert_eq!(finished.code, Some(2), "{finished}");
+        assert!(
+            finished.stderr.contains("the agent ended while it was recorded from"),
+            "{finished}"
+        );
+        agent.start_again();
+    });
+    // The counts have no gap.
+    day.assert_counted();
+    // There is nothing to judge in it.
+    let _ = finish(Command::new(binary("analyzer")).args(["report", &capture, "-o", &report]));
+    let text = std::fs::read_to_string(Path::new(&report).join("report.json")).unwrap();
+    let quality = &serde_json::from_str::<Value>(&text).unwrap()["captures"][0]["quality"];
+    assert_eq!(quality["cut_off"], true);
+    let losses = quality["losses"].as_array().unwrap();
+    let reasons: Vec<&Value> = losses.iter().map(|loss| &loss["reason"]).collect();
+    assert_eq!(reasons, ["the agent ended"]);
 }
 
 #[test]

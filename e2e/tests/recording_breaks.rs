@@ -232,6 +232,9 @@ fn a_file_system_that_turns_read_only_is_waited_out_with_resume() {
     assert_eq!(ended(&day.capture), 23);
     tool("umount", &[&*directory.to_string_lossy()]);
     std::mem::forget(disk);
+    // It tries once a second, and must not begin anew on the disk below.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!Path::new(&day.capture).exists());
     // Its exit code says that it has mended something.
     let _ = Command::new("fsck.ext4").args(["-f", "-y", &device.0]).output().unwrap();
     let _disk = Disk::mount(&directory, &[&device.0]);

@@ -24,7 +24,7 @@ use crate::{
 
 pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit> {
     let mut signals = Signals::catch()?;
-    let end = tokio::time::sleep(arguments.duration.unwrap_or(std::time::Duration::MAX));
+    let duration = arguments.duration.unwrap_or(std::time::Duration::MAX);
     let output = arguments.output.clone();
     let plan = Plan {
         filter: arguments.filter,
@@ -38,10 +38,11 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
             .map(|argument| argument.to_string_lossy().into_owned())
             .collect(),
     };
+    // Begins when the recording does: to attach may take seconds on a busy host.
     let stop = async {
         tokio::select! {
             stop = signals.next() => stop.exit(),
-            () = end => Exit::Done,
+            () = tokio::time::sleep(duration) => Exit::Done,
         }
     };
     let recording = || eprintln!("probe: recording to {}", output.display());

@@ -146,6 +146,11 @@ impl Recorder {
         self.output.write(&[loss], CaptureWriter::loss)
     }
 
+    /// What was taken survives the end of this process.
+    pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
+        self.output.flush().map(drop)
+    }
+
     /// Once a second.
     pub(crate) async fn tick(&mut self) -> anyhow::Result<()> {
         if self.ticks.is_multiple_of(SETTLE_EVERY_S) {

@@ -103,13 +103,12 @@ impl Session {
                 outcome = &mut stop => break outcome,
                 batch = self.ended.recv() => match batch {
                     Some(batch) => self.recorder.take_ended(&batch)?,
-                    None => {
-                        self.recorder.take_loss("the agent ended", 1)?;
-                        return Err(agent_ended().into());
-                    }
+                    None => return Err(self.name_gap()),
                 },
                 Some(answer) = self.answers.recv() => self.recorder.take_asked(answer)?,
-                _ = ticks.tick() => self.recorder.tick().await?,
+                _ = ticks.tick() => if let Err(error) = self.recorder.tick().await {
+                    return Err(self.why(error).await);
+                },
             }
         };
         let Self { recorder, mut meta, mut ended, .. } = self;
@@ -122,6 +121,33 @@ impl Session {
         Ok((outcome, finished))
     }
 }
+
+impl Session {
+    /// Why a look at the counts failed: an agent that ends may show by this first.
+    async fn why(mut self, error: anyhow::Error) -> anyhow::Error {
+        let until = tokio::time::Instant::now() + AGENTS_END;
+        while let Ok(batch) = tokio::time::timeout_at(until, self.ended.recv()).await {
+            match batch.map(|batch| self.recorder.take_ended(&batch)) {
+                None => return self.name_gap(),
+                Some(Err(error)) => return error.into(),
+                Some(Ok(())) => {}
+            }
+        }
+        error
+    }
+
+    /// The capture's last row: what ends from here on is not in it.
+    fn name_gap(mut self) -> anyhow::Error {
+        let named = self.recorder.take_loss("the agent ended", 1);
+        match named.and_then(|()| self.recorder.flush()) {
+            Ok(()) => agent_ended().into(),
+            Err(error) => error.into(),
+        }
+    }
+}
+
+/// From the first sign of an agent's end to the next.
+const AGENTS_END: Duration = Duration::from_secs(2);
 
 pub(crate) fn agent_ended() -> Error {
     Error::input(
