@@ -1,7 +1,8 @@
 //! `analyzer report`: everything, as HTML, Markdown and JSON.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
+use std::path::Path;
 
 use crate::both::both;
 use crate::cli;
@@ -32,7 +33,7 @@ pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
         [("report.json", &json), ("report.md", &markdown), ("report.html", &html::render(&report))];
     for (name, text) in files {
         let path = dir.join(name);
-        fs::write(&path, text).map_err(|error| InputError::Write { path, error })?;
+        write_anew(&path, text).map_err(|error| InputError::Write { path, error })?;
     }
     let mut out = io::stdout().lock();
     if args.json {
@@ -43,4 +44,13 @@ pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
     out.flush()?;
     eprintln!("report: {}", dir.join("report.html").display());
     Ok(report.verdict.state.outcome())
+}
+
+/// Without `-o` it is the capture's own directory, which comes from elsewhere: a link that lies there by
+/// the name of a report is taken away, and what it points to is not written to.
+fn write_anew(path: &Path, text: &str) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => File::create_new(path)?.write_all(text.as_bytes()),
+    }
 }
