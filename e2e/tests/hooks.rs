@@ -16,8 +16,8 @@ use e2e::scratch::Scratch;
 use e2e::truth::{ss, wait_equal};
 use serde_json::Value;
 
-const WEBSOCKET: &str = "10.77.0.1:8080";
-const PLAIN: &str = "10.77.0.1:8081";
+const WEBSOCKET: &str = "10.77.0.1:8392";
+const PLAIN: &str = "10.77.0.1:8393";
 
 /// Hooks that can be done without.
 const HOOKS: [&str; 7] = [
@@ -68,7 +68,7 @@ fn record(without: Option<&str>) -> Columns {
     plain.listen(PLAIN);
     let mut client = Peer::start(&cable.client.place());
     let ports =
-        [&["--port", "8080,8081", "--agent-socket", "/nonexistent/agent.sock"], &arguments[..]];
+        [&["--port", "8392,8393", "--agent-socket", "/nonexistent/agent.sock"], &arguments[..]];
     let recording = Recording::start(&scratch.join("capture"), &ports.concat());
 
     let url = format!("ws://{WEBSOCKET}/");

@@ -13,7 +13,7 @@ use e2e::scratch::Scratch;
 use e2e::truth::wait_equal_within;
 use serde_json::Value;
 
-const SERVICE: &str = "10.77.0.1:8080";
+const SERVICE: &str = "10.77.0.1:8391";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server, a client, and a recording of what ends between them.
@@ -32,7 +32,7 @@ impl Day {
         let client = Peer::start(&cable.client.place());
         server.listen(SERVICE);
         let mut command = Command::new(binary("probe"));
-        command.args(["record", "-o", &capture, "--port", "8080"]).args(arguments);
+        command.args(["record", "-o", &capture, "--port", "8391"]).args(arguments);
         let record = Running::start(&mut command);
         record.wait_stderr("recording to");
         Self { _cable: cable, server, client, record, capture }
