@@ -1,6 +1,7 @@
 //! Runs `probe` as a user would, and reads its JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -295,6 +296,19 @@ impl Counts {
     pub fn closed(&self) -> i64 {
         let rows = self.0["counts"].as_array().into_iter().flatten();
         rows.filter_map(|row| row["closed_total"].as_i64()).sum()
+    }
+
+    /// The same, of these ports.
+    #[must_use]
+    pub fn closed_on(&self, ports: &Range<u16>) -> i64 {
+        let rows = self.0["counts"].as_array().into_iter().flatten();
+        rows.filter(|row| {
+            row["port"]
+                .as_u64()
+                .is_some_and(|port| (u64::from(ports.start)..u64::from(ports.end)).contains(&port))
+        })
+        .filter_map(|row| row["closed_total"].as_i64())
+        .sum()
     }
 
     /// Sockets in a kernel state, by its name.

@@ -41,7 +41,7 @@ impl Barrier<'_> {
             let moment = self.look(&places);
             let mut checks = self.compare(&places, &moment);
             if checks.iter().all(|check| check.holds) || Instant::now() > deadline {
-                checks.push(self.exact(&moment.counts));
+                checks.push(Check::exact(self.name, &moment.counts));
                 return checks;
             }
             std::thread::sleep(Duration::from_millis(100));
@@ -138,17 +138,6 @@ impl Barrier<'_> {
             check("ever established = fired to ESTABLISHED", established, load.established.read()),
             check("attempts to connect = fired to SYN_SENT", attempted, load.attempted.read()),
         ]
-    }
-
-    /// The verdict that the probe prints itself.
-    fn exact(&self, counts: &Counts) -> Check {
-        let exact = counts.0["exact"] == true;
-        let mut check =
-            Check::equal(self.name, "the probe calls its counts exact", i64::from(exact), 1);
-        if !exact {
-            check.fail(format!("degraded: {}", counts.0["degraded"]));
-        }
-        check
     }
 
     /// A socket that one side has and the other has not, or has in another state.

@@ -1,6 +1,7 @@
 //! The recording that runs meanwhile: its rows against the kernel's totals, and the way of each record.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::UInt32Type;
@@ -13,6 +14,9 @@ use super::world::{Load, World};
 use crate::probe::Agent;
 use crate::process::{Running, Signal};
 use crate::scratch::Scratch;
+
+/// For records that are on their way, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A `probe record` by way of the agent.
 pub(super) struct Recording {
@@ -30,6 +34,25 @@ impl Recording {
         Self { scratch, process }
     }
 
+    /// Waits until the last records have come through the ring and the agent to the files; if they never
+    /// do, the checks say so.
+    fn settle(&self, agent: &Agent, world: &World) {
+        let directory = self.scratch.join("capture");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let closed: i64 =
+                world.loads.iter().map(|load| agent.counts().closed_on(&load.ports)).sum();
+            let written: i64 =
+                rows(Path::new(&directory), &world.loads).iter().map(|rows| rows.ended).sum();
+            let vitals = agent.vitals();
+            let taken = vitals["records_delivered"] == vitals["records_submitted"];
+            if taken && written + lost(agent) >= closed || Instant::now() > deadline {
+                return;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
     /// Ends it.
     pub(super) fn checks(
         self,
@@ -39,10 +62,11 @@ impl Recording {
         left_out: i64,
         must_lose: bool,
     ) -> Vec<Check> {
+        self.settle(agent, world);
         let finished = self.process.stop(Signal::INT);
         assert_eq!(finished.code, Some(130), "{finished}");
         let vital = |name: &str| agent.vital(name);
-        let lost = vital("records_lost") + vital("records_undelivered");
+        let lost = lost(agent);
         let rows = rows(Path::new(&self.scratch.join("capture")), &world.loads);
         let mut checks = Vec::new();
         for (load, rows) in world.loads.iter().zip(rows) {
@@ -78,9 +102,17 @@ impl Recording {
     }
 }
 
+/// Records that the agent did not get, or could not hand on.
+fn lost(agent: &Agent) -> i64 {
+    let vitals = agent.vitals();
+    vitals["records_lost"] + vitals["records_undelivered"]
+}
+
 /// Rows of the capture on the ports of one load.
 #[derive(Clone, Copy, Debug, Default)]
 struct Rows {
+    /// Of connections that were counted and are over.
+    ended: i64,
     established: i64,
     attempted: i64,
 }
@@ -100,11 +132,17 @@ fn count(batch: &RecordBatch, loads: &[Load], rows: &mut [Rows]) {
     let port = column("port").as_primitive::<UInt32Type>();
     let role = column("role").as_string::<i32>();
     let established = column("established_ns");
+    let closed = column("closed_ns");
     for index in 0..batch.num_rows() {
         let port = u16::try_from(port.value(index)).unwrap_or(0);
         let load = loads.iter().position(|load| load.ports.contains(&port));
         let Some(rows) = load.map(|load| &mut rows[load]) else { continue };
-        rows.established += i64::from(established.is_valid(index));
-        rows.attempted += i64::from(role.value(index) == "active");
+        let (was_established, is_active) =
+            (established.is_valid(index), role.value(index) == "active");
+        rows.established += i64::from(was_established);
+        rows.attempted += i64::from(is_active);
+        // A SYN to a port where nobody listens has a row, and was no connection.
+        let was_counted = was_established || is_active;
+        rows.ended += i64::from(was_counted && closed.is_valid(index));
     }
 }

@@ -2,8 +2,9 @@
 //! namespaces and cgroups; now and then all of them pause, and the probe's counts are held against
 //! what the kernel says by other ways.
 //!
-//! `cargo xtask torture` runs it for minutes, `tests/torture.rs` in a short form.
+//! `cargo xtask torture` runs it for minutes.
 
+pub mod attach;
 mod barrier;
 mod captured;
 mod fired;

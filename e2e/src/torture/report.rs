@@ -5,7 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::Options;
-use crate::probe::Agent;
+use crate::probe::{Agent, Counts};
 
 /// One equality that must hold.
 #[derive(Clone, Debug)]
@@ -31,6 +31,16 @@ impl Check {
         let what = if lost == 0 { what.to_owned() } else { format!("{what} (± {lost})") };
         let holds = (ours - kernel).abs() <= lost;
         Self { holds, ..Self::equal(at, &what, ours, kernel) }
+    }
+
+    /// The verdict that the probe prints itself.
+    pub(super) fn exact(at: &str, counts: &Counts) -> Self {
+        let exact = counts.0["exact"] == true;
+        let mut check = Self::equal(at, "the probe calls its counts exact", i64::from(exact), 1);
+        if !exact {
+            check.fail(format!("degraded: {}", counts.0["degraded"]));
+        }
+        check
     }
 
     pub(super) fn fail(&mut self, difference: String) {
