@@ -98,10 +98,10 @@ pub(crate) enum Command {
         A fifth of the size, and every command here reads it. DuckDB, ClickHouse, Spark and polars do, too.\n\
         Written: fleet/<table>/host=<host>/date=<day>/<start>-<boot>.parquet")]
     Export(Export),
-    /// Tables and columns of the capture format, and the JSON schema of report.json
+    /// Tables and columns of the capture format, the outcomes, and the JSON schema of report.json
     #[command(
         after_help = "Examples:\n  analyzer schema\n  analyzer schema connections --json\n  \
-        analyzer schema report > report.schema.json"
+        analyzer schema outcomes\n  analyzer schema report > report.schema.json"
     )]
     Schema(Schema),
 }
@@ -370,17 +370,21 @@ pub(crate) struct Connections {
     pub(crate) csv: bool,
 }
 
+/// What `analyzer schema` calls the words of the column `outcome`.
+pub(crate) const OUTCOMES: &str = "outcomes";
+
 /// What `analyzer schema` calls report.json.
 pub(crate) const REPORT_SCHEMA: &str = "report";
 
 #[derive(Debug, Args)]
 pub(crate) struct Schema {
-    /// Only this table; or `report`, the JSON schema of what `analyzer report` writes
+    /// Only this table; or `outcomes`, how handshakes end; or `report`, the JSON schema of what
+    /// `analyzer report` writes
     #[arg(value_parser = PossibleValuesParser::new(
-        Table::ALL.map(Table::name).into_iter().chain([REPORT_SCHEMA])
+        Table::ALL.map(Table::name).into_iter().chain([OUTCOMES, REPORT_SCHEMA])
     ))]
     pub(crate) table: Option<String>,
-    /// Print one JSON object per column
+    /// Print one JSON object per column or outcome
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -8,6 +8,7 @@ mod compat;
 pub mod copy;
 mod error;
 pub mod meta;
+pub mod outcome;
 pub mod reader;
 pub mod schema;
 pub mod writer;

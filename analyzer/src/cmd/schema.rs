@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use capture::outcome::Outcome as Handshake;
 use capture::schema::{MAJOR, MINOR, Table};
 
 use crate::cli;
@@ -12,6 +13,10 @@ pub(crate) fn run(args: &cli::Schema) -> anyhow::Result<Outcome> {
     if args.table.as_deref() == Some(cli::REPORT_SCHEMA) {
         let schema = schemars::schema_for!(Report);
         writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&schema)?)?;
+        return Ok(Outcome::Held);
+    }
+    if args.table.as_deref() == Some(cli::OUTCOMES) {
+        outcomes(args.json)?;
         return Ok(Outcome::Held);
     }
     let wanted = |table: &Table| args.table.as_ref().is_none_or(|name| name == table.name());
@@ -43,4 +48,18 @@ pub(crate) fn run(args: &cli::Schema) -> anyhow::Result<Outcome> {
     }
     out.flush()?;
     Ok(Outcome::Held)
+}
+
+fn outcomes(json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for Handshake { name, kind, evidence } in Handshake::ALL {
+        let kind = kind.name();
+        if json {
+            let line = serde_json::json!({ "outcome": name, "kind": kind, "evidence": evidence });
+            writeln!(out, "{line}")?;
+        } else {
+            writeln!(out, "{name:29} {kind:10} {evidence}")?;
+        }
+    }
+    Ok(out.flush()?)
 }

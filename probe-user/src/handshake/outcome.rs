@@ -37,7 +37,7 @@ impl Sight {
     }
 }
 
-/// The outcome of a handshake in the words of `docs/handshakes.md`; `None` for what is no attempt.
+/// The outcome of a handshake in the words of [`capture::outcome`]; `None` for what is no attempt.
 /// `declared`: every connection to this port is an attempt (`--websocket`).
 #[must_use]
 pub fn outcome(observed: &Observed, declared: bool, sight: Sight) -> Option<Cow<'static, str>> {
@@ -197,6 +197,8 @@ fn without_status(observed: &Observed, attempt: bool, declared: bool) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::truth::polled::empty_connection;
 
@@ -260,5 +262,43 @@ mod tests {
         assert_eq!(outcome(&observed, true, WHOLE).as_deref(), Some("never_accepted"));
         observed.connection.flags |= flag::FD_HELD_AT_CLOSE;
         assert_eq!(outcome(&observed, true, WHOLE).as_deref(), Some("no_response_client_left"));
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        /// `analyzer schema outcomes` and the reference list what there is.
+        #[test]
+        fn every_outcome_is_listed(
+            (role, seen_class, sk) in (role::PASSIVE..=role::ACTIVE, 0..=class::OTHER, 1_u64..3),
+            times in prop::array::uniform6(prop::option::of(1_u64..4)),
+            (flags, handshake_flags, http_flags) in (any::<u32>(), any::<u32>(), 0_u32..16),
+            (status, line_length) in (prop::option::of(100_u16..600), 0_u8..=13),
+            (error, local_port, syn_acks) in
+                (prop::sample::select(vec![0, ETIMEDOUT, ECONNREFUSED, 113]), 0_u16..2, 0_u32..2),
+            (declared, incoming, outgoing) in any::<(bool, bool, bool)>(),
+        ) {
+            let mut connection = empty_connection();
+            (connection.role, connection.seen_class, connection.sk) = (role, seen_class, sk);
+            (connection.flags, connection.line_length) = (flags & !flag::SEEDED, line_length);
+            (connection.error, connection.local_port) = (error, local_port);
+            connection.http_status = status.unwrap_or_default();
+            let times = times.map(Option::unwrap_or_default);
+            [
+                connection.established_ns,
+                connection.request_ns,
+                connection.response_ns,
+                connection.upgraded_ns,
+                connection.left_established_ns,
+                connection.closed_ns,
+            ] = times;
+            let mut observed = Observed::from(connection);
+            observed.http.flags = http_flags;
+            (observed.handshake_flags, observed.syn_acks) = (handshake_flags, syn_acks);
+            let sight = Sight { incoming, outgoing };
+            if let Some(word) = outcome(&observed, declared, sight) {
+                prop_assert!(capture::outcome::Outcome::of(&word).is_some(), "{}", word);
+            }
+        }
     }
 }
