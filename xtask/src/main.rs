@@ -11,6 +11,7 @@ mod bench;
 mod build_ebpf;
 mod command;
 mod demo;
+mod docs;
 mod package;
 mod paths;
 mod setup;
@@ -31,6 +32,7 @@ mod vm;
         cargo xtask torture       counts against the kernel under fire; --minutes, --seed\n  \
         cargo xtask vm            the probe on Debian's kernels; --kernel\n  \
         cargo xtask package       a .deb and a tarball of one static binary, in <target dir>/package\n  \
+        cargo xtask docs          docs/reference/ from the source; --check says whether it is stale\n  \
         cargo xtask build-ebpf    the kernel programs alone"
 )]
 struct Cli {
@@ -57,6 +59,8 @@ enum Task {
     Torture(torture::Options),
     /// Build probe as one static binary, and pack it as a .deb and a tarball
     Package(package::Options),
+    /// Write docs/reference/ from the help texts, the flags and the capture's schema
+    Docs(docs::Options),
     /// Run probe on Debian's kernels, in virtual machines, and write docs/compatibility.md
     Vm(vm::Options),
 }
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Task::BenchServe(options) => bench::serve(&options),
         Task::Torture(options) => torture::run(&options),
         Task::Package(options) => package::run(&options),
+        Task::Docs(options) => docs::run(&options),
         Task::Vm(options) => vm::run(&options),
     };
     match result {

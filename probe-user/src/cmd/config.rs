@@ -23,6 +23,7 @@ use crate::{
 struct Shown {
     command: String,
     key: String,
+    variable: String,
     value: Option<String>,
     from: String,
 }
@@ -72,7 +73,13 @@ fn show(root: &Command, file: &File, only: Option<&str>) -> Result<Vec<Shown>, E
                 None if only.is_none() => continue,
                 None => (default(root, &command, &flag), "default".into()),
             };
-            shown.push(Shown { command: command.clone(), key: flag.key(), value, from });
+            shown.push(Shown {
+                command: command.clone(),
+                key: flag.key(),
+                variable: flag.variable(),
+                value,
+                from,
+            });
         }
     }
     Ok(shown)
@@ -113,6 +120,7 @@ fn print_settings(shown: &[Shown]) -> anyhow::Result<()> {
             json!({
                 "command": line.command,
                 "key": line.key,
+                "variable": line.variable,
                 "value": line.value,
                 "from": line.from,
             })
