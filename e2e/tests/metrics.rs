@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use e2e::lab;
 use e2e::machine::{Need, require, tool};
-use e2e::probe::Agent;
-use e2e::process::{Running, finish};
+use e2e::net::Place;
+use e2e::probe::{Agent, Of};
+use e2e::process::{Running, binary, finish};
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
@@ -16,8 +18,9 @@ const RULES: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus/groundtruth.rules.yml");
 const PROMETHEUS: &str = "127.0.0.1:19465";
 
-/// What appears only once something was audited.
-const LATER: [&str; 2] = ["groundtruth_drift", "groundtruth_audited_sockets"];
+/// What appears only once something was audited, or upgraded.
+const LATER: [&str; 3] =
+    ["groundtruth_drift", "groundtruth_audited_sockets", "groundtruth_handshakes"];
 
 /// Names and kinds of the table in the docs.
 fn documented() -> BTreeSet<(String, String)> {
@@ -34,14 +37,18 @@ fn documented() -> BTreeSet<(String, String)> {
 #[test]
 fn every_metric_is_documented_and_promtool_finds_nothing() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("promtool")]) else { return };
+    let server = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
     let agent = Agent::start();
+    let mut load = lab::command(&Place::host());
+    load.args(["load", "--url", &format!("ws://{}/", server.address()), "--connections", "1"]);
+    let _load = Running::start(load.args(["--hold", "10m"]));
     let deadline = Instant::now() + Duration::from_secs(60);
     let text = loop {
         let text = agent.text("/metrics");
-        if LATER.iter().all(|name| text.contains(&format!("# TYPE {name} "))) {
+        if LATER.iter().all(|name| text.contains(&format!("# TYPE {name}"))) {
             break text;
         }
-        assert!(Instant::now() < deadline, "never audited:\n{text}");
+        assert!(Instant::now() < deadline, "never audited, or never upgraded:\n{text}");
         std::thread::sleep(Duration::from_millis(500));
     };
     let served: BTreeSet<(String, String)> = text
@@ -59,12 +66,85 @@ fn every_metric_is_documented_and_promtool_finds_nothing() {
     assert_eq!((checked.code, checked.stderr.as_str()), (Some(0), ""), "{checked}");
 }
 
+/// 23 that stay and 20 that are refused; then all are over, and nothing is told twice.
+#[test]
+fn every_handshake_is_counted_once() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let start = |arguments: &[&str]| {
+        let serve = ["serve", "--listen", "127.0.0.1:0"];
+        lab::Server::start(&Place::host(), &[&serve[..], arguments].concat())
+    };
+    let (holds, refuses) = (start(&[]), start(&["--fault", "shed-load"]));
+    let agent = Agent::start();
+    let load = |server: &lab::Server, connections: &str| {
+        let mut load = lab::command(&Place::host());
+        load.args(["load", "--url", &format!("ws://{}/", server.address()), "--hold", "10m"]);
+        Running::start(load.args(["--connections", connections]))
+    };
+    let counted = |what: &str| {
+        let text = agent.text("/metrics");
+        let value = |server: &lab::Server, name: &str, label: &str| {
+            let port = format!("port=\"{}\",role=\"passive\"", server.address().port());
+            let line = text.lines().find(|line| {
+                line.starts_with(name) && line.contains(&port) && line.contains(label)
+            });
+            line.and_then(|line| line.rsplit(' ').next()).unwrap_or("none").to_owned()
+        };
+        let total = "groundtruth_handshakes_total{";
+        // A time that no hook saw is in no histogram.
+        let timed = value(&holds, "groundtruth_handshake_seconds_count{", "");
+        assert!(timed == "none" || timed.parse::<u64>().is_ok_and(|timed| timed <= 23), "{timed}");
+        let seen = [
+            value(&holds, total, "outcome=\"upgraded\""),
+            value(&refuses, total, "outcome=\"http_503\""),
+            value(&refuses, "groundtruth_handshake_seconds_count{", ""),
+        ];
+        if seen == ["23", "20", "none"] && timed != "none" {
+            Ok(())
+        } else {
+            Err(format!("{what}: {seen:?}"))
+        }
+    };
+    let (stay, refused) = (load(&holds, "23"), load(&refuses, "20"));
+    wait("all counted while they are open", || counted("open"));
+    drop((stay, refused));
+    let port = holds.address().port();
+    let established = || agent.counts().established(&Of::port(port));
+    wait("all over", || match established() {
+        0 => Ok(()),
+        left => Err(format!("{left} are left")),
+    });
+    // The ends have arrived once one that began after them has.
+    let last = load(&refuses, "1");
+    wait("the last one", || match counted("over") {
+        Err(seen) if seen.contains("\"21\"") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    drop(last);
+    let seen = counted("in the end").unwrap_err();
+    assert!(seen.ends_with("[\"23\", \"21\", \"none\"]"), "{seen}");
+}
+
 #[test]
 fn shipped_rules_and_panels_work_on_a_real_prometheus() {
     let needs = [Need::Bpf, Need::Program("prometheus"), Need::Program("promtool")];
     let Some(_machine) = require(&needs) else { return };
     tool("promtool", &["check", "rules", RULES]);
+    let server = |arguments: &[&str]| {
+        let serve = ["serve", "--listen", "127.0.0.1:0"];
+        lab::Server::start(&Place::host(), &[&serve[..], arguments].concat())
+    };
+    let (takes, refuses) = (server(&[]), server(&["--fault", "shed-load"]));
     let _agent = Agent::start();
+    // Percentiles are of handshakes that go on.
+    let loads = [&takes, &refuses].map(|server| {
+        let load = format!(
+            "while {} load --url ws://{}/ --connections 5 --hold 1500ms; do :; done",
+            binary("lab").display(),
+            server.address()
+        );
+        Running::start(Command::new("sh").args(["-c", &load]))
+    });
     let scratch = Scratch::new("prometheus");
     let config = scratch.join("prometheus.yml");
     let text = format!(
@@ -81,11 +161,14 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
     // Three samples make a rate; the audit's come after ten seconds.
     wait("data of each panel", || {
         let found = queries().iter().map(|query| (query.clone(), ask(query))).collect::<Vec<_>>();
-        match found.iter().find(|(_, answer)| answer.as_ref().is_none_or(Vec::is_empty)) {
+        let is_number = |value: &Value| value["value"][1] != "NaN";
+        let is_missing = |answer: &Option<Vec<Value>>| !answer.iter().flatten().any(is_number);
+        match found.iter().find(|(_, answer)| is_missing(answer)) {
             Some((query, answer)) => Err(format!("{query}: {answer:?}")),
             None => Ok(()),
         }
     });
+    drop(loads);
     let exact = ask("groundtruth_exact{job=\"groundtruth\"}").unwrap();
     assert_eq!(exact[0]["value"][1], "1");
     wait("healthy rules", || {
@@ -94,7 +177,7 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
         let rules: Vec<Value> =
             groups.iter().flat_map(|group| group["rules"].as_array().cloned()).flatten().collect();
         let recorded = rules.iter().filter(|rule| rule["type"] == "recording").count();
-        assert_eq!((rules.len(), recorded), (10, 4));
+        assert_eq!((rules.len(), recorded), (14, 6));
         match rules.iter().find(|rule| rule["health"] != "ok") {
             Some(rule) => Err(rule.to_string()),
             None => Ok(()),

@@ -22,7 +22,10 @@ use axum::{
     routing::{delete, get, post},
 };
 use hyper::body::{Bytes, Frame};
-use probe_common::{key::CountSlot, state::role};
+use probe_common::{
+    key::{CountKey, CountSlot},
+    state::role,
+};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc::Receiver, watch},
@@ -30,6 +33,7 @@ use tokio::{
 
 use super::{
     classic,
+    handshakes::{self, Handshakes},
     json::{ConnectionList, Counts, SCHEMA_VERSION},
     prometheus,
     recordings::{self, Recordings},
@@ -68,6 +72,8 @@ pub(crate) struct Agent {
     pub(super) asked: watch::Receiver<Questions>,
     pub(super) recordings: Recordings,
     pub(super) views: Arc<Semaphore>,
+    /// `None` where handshakes are not followed.
+    handshakes: Option<Arc<Handshakes>>,
     slots: Semaphore,
 }
 
@@ -78,6 +84,7 @@ impl Agent {
         asked: watch::Receiver<Questions>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            handshakes: Handshakes::start(source.as_ref()),
             source,
             identity,
             asked,
@@ -89,6 +96,31 @@ impl Agent {
 
     async fn refresh(&self, slots: &[CountSlot]) {
         self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    }
+
+    /// Handshakes so far, by the names that their services have today.
+    async fn handshakes(&self) -> anyhow::Result<prometheus::Tallies> {
+        let Some(handshakes) = self.handshakes.clone() else { return Ok(BTreeMap::new()) };
+        let source = Arc::clone(&self.source);
+        // A look at every connection takes a while: not on the thread that answers others.
+        let tallies = tokio::task::spawn_blocking(move || {
+            handshakes.look(source.as_ref())?;
+            anyhow::Ok(handshakes.tallies())
+        });
+        let mut by_service = prometheus::Tallies::new();
+        for (key, tally) in tallies.await?? {
+            by_service.entry(self.service(&key)).or_default().add(&tally);
+        }
+        Ok(by_service)
+    }
+
+    fn service(&self, key: &CountKey) -> prometheus::Service {
+        let role = role::name(key.role);
+        if *key == handshakes::OTHERS {
+            return ("other".into(), "none".into(), 0, role);
+        }
+        let container = self.identity.of(key.cgroup_id, key.netns);
+        (container.name, container.runtime.name().to_owned(), key.port, role)
     }
 
     async fn counts(&self, filter: &Filter) -> anyhow::Result<(Vec<CountSlot>, Counts)> {
@@ -186,19 +218,13 @@ async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<
     let (slots, counts) = agent.counts(&Filter::default()).await?;
     let mut established = BTreeMap::new();
     for slot in &slots {
-        let container = agent.identity.of(slot.key.cgroup_id, slot.key.netns);
-        let key = (
-            container.name,
-            container.runtime.name().to_owned(),
-            slot.key.port,
-            role::name(slot.key.role),
-        );
-        *established.entry(key).or_insert(0) += slot.established_total;
+        *established.entry(agent.service(&slot.key)).or_insert(0) += slot.established_total;
     }
     let exactness = agent.source.exactness()?;
     let vitals = agent.source.vitals();
     let costs = agent.source.costs();
-    let text = prometheus::text(&counts, &established, &exactness, &vitals, &costs)
+    let handshakes = agent.handshakes().await?;
+    let text = prometheus::text(&counts, &established, &exactness, &vitals, &costs, handshakes)
         .map_err(|error| Refused::Failed(error.into()))?;
     let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     let (kind, text) = if accepted.contains("application/openmetrics-text") {

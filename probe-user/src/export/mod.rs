@@ -2,6 +2,7 @@
 
 pub(crate) mod classic;
 pub(crate) mod guests;
+pub(crate) mod handshakes;
 pub(crate) mod http;
 pub(crate) mod json;
 pub(crate) mod listener;

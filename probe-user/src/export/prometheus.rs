@@ -3,12 +3,15 @@
 use std::{collections::BTreeMap, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, info::Info},
+    encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text::encode},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, info::Info},
     registry::Registry,
 };
 
-use super::json::Counts;
+use super::{
+    handshakes::{BOUNDS_SECONDS, STAGES, Spread, Tally},
+    json::Counts,
+};
 use crate::{kernel::cost::HookCost, truth::source::Exactness};
 
 /// Gauge, labels `container`, `runtime`, `port`, `role`, `state`.
@@ -19,6 +22,11 @@ const BY_CLASS: &str = "connections_by_class";
 const ESTABLISHED: &str = "connections_established";
 /// Counter, labels as above, passive sockets only.
 const ACCEPTED: &str = "connections_accepted";
+/// Counter, labels as above and `outcome`.
+const HANDSHAKES: &str = "handshakes";
+/// Histograms, labels as above; the stages' also `stage`.
+const HANDSHAKE_SECONDS: &str = "handshake_seconds";
+const STAGE_SECONDS: &str = "handshake_stage_seconds";
 /// Counters, label `hook`; they grow only while the kernel keeps its statistics.
 const HOOK_RUNS: &str = "hook_runs";
 const HOOK_RUN_SECONDS: &str = "hook_run_seconds";
@@ -36,13 +44,45 @@ const LONGEST_NAME: usize = 128;
 
 type Labels = Vec<(&'static str, String)>;
 
+/// Container, runtime, port, role.
+pub(crate) type Service = (String, String, u16, &'static str);
+pub(crate) type Tallies = BTreeMap<Service, Tally>;
+
+/// Histograms that were filled elsewhere.
+#[derive(Debug, Default)]
+struct Histograms(Vec<(Labels, Spread)>);
+
+impl EncodeMetric for Histograms {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (labels, spread) in &self.0 {
+            let bounds = BOUNDS_SECONDS.into_iter().chain([f64::INFINITY]);
+            let buckets: Vec<(f64, u64)> = bounds.zip(spread.buckets).collect();
+            let sum = Duration::from_nanos(spread.sum_ns).as_secs_f64();
+            let count = spread.buckets.iter().sum();
+            encoder
+                .encode_family(labels)?
+                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Sums over cgroups and namespaces: a label's values are services of this host, not sockets.
 pub(crate) fn text(
     counts: &Counts,
-    established_total: &BTreeMap<(String, String, u16, &'static str), u64>,
+    established_total: &BTreeMap<Service, u64>,
     exactness: &Exactness,
     vitals: &[(String, i64)],
     costs: &[HookCost],
+    handshakes: Tallies,
 ) -> Result<String, std::fmt::Error> {
     let mut registry = Registry::with_prefix("groundtruth");
     let connections = Family::<Labels, Gauge>::default();
@@ -84,6 +124,7 @@ pub(crate) fn text(
         "Connections accepted since the kernel programs were attached",
         accepted,
     );
+    register_handshakes(&mut registry, handshakes);
     for (name, help, value) in [
         (EXACT, "1 if no count was lost and none drifted", exactness.exact),
         (DETAIL_COMPLETE, "1 if no event of a connection was lost", exactness.detail_complete),
@@ -123,6 +164,38 @@ pub(crate) fn text(
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
+}
+
+fn register_handshakes(registry: &mut Registry, handshakes: Tallies) {
+    let outcomes = Family::<Labels, Counter>::default();
+    let (mut whole, mut stages) = (Histograms::default(), Histograms::default());
+    for ((container, runtime, port, role), tally) in handshakes {
+        let labels = labels(&container, &runtime, port, role);
+        let with = |name, value: &str| {
+            let mut labels = labels.clone();
+            labels.push((name, value.to_owned()));
+            labels
+        };
+        for (outcome, count) in &tally.outcomes {
+            outcomes.get_or_create(&with("outcome", outcome)).inc_by(*count);
+        }
+        // A stage that cannot be timed here has no histogram, rather than one of nothing.
+        let timed = |spread: &Spread| spread.buckets.iter().any(|count| *count != 0);
+        for (stage, spread) in STAGES.iter().zip(tally.stages).filter(|(_, spread)| timed(spread)) {
+            stages.0.push((with("stage", stage), spread));
+        }
+        if timed(&tally.whole) {
+            whole.0.push((labels, tally.whole));
+        }
+    }
+    registry.register(HANDSHAKES, "WebSocket handshakes by how they ended", outcomes);
+    registry.register(HANDSHAKE_SECONDS, "From the SYN to the answer 101", whole);
+    registry.register(
+        STAGE_SECONDS,
+        "Stages of handshakes that were upgraded: established since the SYN, accepted and \
+         request_received since established, upgraded since the request",
+        stages,
+    );
 }
 
 fn labels(container: &str, runtime: &str, port: u16, role: &str) -> Labels {
@@ -170,12 +243,28 @@ mod tests {
         let vitals = [("drift".to_owned(), -1), ("skipped_runs".to_owned(), 3)];
         let costs =
             [HookCost { hook: "cgroup_skb/egress".into(), runs: 1000, run_time_ns: 250_000 }];
-        let text = text(&counts, &BTreeMap::new(), &exactness, &vitals, &costs).unwrap();
+        let mut tally = Tally::default();
+        tally.outcomes.extend([("upgraded".into(), 3), ("http_503".into(), 2)]);
+        tally.whole.buckets[0] = 2;
+        tally.whole.buckets[BOUNDS_SECONDS.len()] = 1;
+        tally.whole.sum_ns = 12_000_150_000;
+        tally.stages[3] = tally.whole.clone();
+        let service = ("we\"b\n\\".to_owned(), "docker".to_owned(), 3005, "passive");
+        let handshakes = BTreeMap::from([(service, tally)]);
+        let text =
+            text(&counts, &BTreeMap::new(), &exactness, &vitals, &costs, handshakes).unwrap();
         let labels = r#"container="we\"b\n\\",runtime="docker",port="3005",role="passive""#;
         for line in [
             format!("groundtruth_connections{{{labels},state=\"established\"}} 23"),
             format!("groundtruth_connections_by_class{{{labels},class=\"upgraded\"}} 23"),
             format!("groundtruth_connections_accepted_total{{{labels}}} 14"),
+            format!("groundtruth_handshakes_total{{{labels},outcome=\"http_503\"}} 2"),
+            format!("groundtruth_handshake_seconds_bucket{{le=\"0.0001\",{labels}}} 2"),
+            format!("groundtruth_handshake_seconds_bucket{{le=\"10.0\",{labels}}} 2"),
+            format!("groundtruth_handshake_seconds_bucket{{le=\"+Inf\",{labels}}} 3"),
+            format!("groundtruth_handshake_seconds_count{{{labels}}} 3"),
+            format!("groundtruth_handshake_seconds_sum{{{labels}}} 12.00015"),
+            format!("groundtruth_handshake_stage_seconds_count{{{labels},stage=\"upgraded\"}} 3"),
             "groundtruth_exact 1".into(),
             "groundtruth_detail_complete 0".into(),
             "groundtruth_drift -1".into(),
