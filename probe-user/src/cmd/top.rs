@@ -22,7 +22,6 @@ use crate::{
         live::{self, Live},
         replay::Replay,
     },
-    watch::population::Population,
 };
 
 /// Updates that wait for a slow terminal.
@@ -62,22 +61,17 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
     arguments.filter.check_containers(&identity)?;
     let title = Title { host: host(), backend: source.backend().name().into() };
 
+    let open_every = live::OPEN_EVERY;
+    let live = Live { source, identity, filter: arguments.filter, open_every };
     let (sender, updates) = mpsc::channel(BACKLOG);
     // Nothing of what a balancer says of its shards is shown here.
     let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
     if let Some(poller) = arguments.health.poller(&shards) {
-        let population = Population::new(
-            Arc::clone(&source),
-            Arc::clone(&identity),
-            arguments.filter.clone(),
-            Some(poller.target.url.port),
-        )?;
+        let population = live.population(poller.target.url.port)?;
         population.refresh().await?;
         population.check_ports()?;
         tokio::spawn(live::ask(poller, population, arguments.interval, sender.clone()));
     }
-    let open_every = live::OPEN_EVERY;
-    let live = Live { source, identity, filter: arguments.filter, open_every };
     tokio::spawn(live.run(sender, wished));
     tui::run(Feed::Live { updates, wish }, title).await
 }

@@ -28,6 +28,7 @@ pub(crate) const STAGES: [&str; 7] = [
     "upgraded",
     "first_frame",
 ];
+const ESTABLISHED: usize = 1;
 const REQUEST: usize = 3;
 const UPGRADED: usize = 5;
 
@@ -132,6 +133,8 @@ impl Leg {
             // Who leaves without a word may have wanted anything.
             Some("never_accepted") => self.stages[REQUEST].is_some(),
             Some("open") => self.asked,
+            // Where packets are not seen, nothing says that it asked for anything.
+            Some("unknown") => self.asked || self.stages[ESTABLISHED].is_none(),
             Some(_) => true,
         }
     }

@@ -94,12 +94,7 @@ pub(crate) fn start(
     // Nothing of what a balancer says of its shards is shown.
     let shards = ".shards".parse().map_err(anyhow::Error::msg)?;
     if let Some(poller) = questions.health.poller(&shards) {
-        let population = Population::new(
-            Arc::clone(&live.source),
-            Arc::clone(&live.identity),
-            live.filter.clone(),
-            Some(poller.target.url.port),
-        )?;
+        let population = live.population(poller.target.url.port)?;
         tokio::spawn(ask(poller, population, questions.interval, sender.clone()));
     }
     tokio::spawn(live.run(sender, wish));
@@ -116,6 +111,20 @@ pub(crate) fn wanted_of(service: &Service, filter: &Filter) -> Filter {
 }
 
 impl Live {
+    /// What a server on this port is held against: what else is shown, such as a balancer's shards,
+    /// is none of what it reports.
+    ///
+    /// # Errors
+    /// When the populations of this host cannot be looked at.
+    pub(crate) fn population(&self, port: u16) -> anyhow::Result<Population> {
+        let mut filter = self.filter.clone();
+        if filter.ports.contains(port) {
+            filter.ports = Ports::one(port);
+        }
+        let (source, identity) = (Arc::clone(&self.source), Arc::clone(&self.identity));
+        Population::new(source, identity, filter, Some(port))
+    }
+
     /// Sends until nobody takes it any more, or the source fails.
     pub(crate) async fn run(self, updates: mpsc::Sender<Update>, mut wish: Wish) {
         if let Err(error) = self.feed(&updates, &mut wish).await {
