@@ -32,9 +32,11 @@ export const open = async (url) => {
 };
 // Prints what was seen, and ends.
 export const finish = (seen) => {
-  console.log(JSON.stringify({ ...seen, errors }));
-  chromium.kill();
-  process.exit(0);
+  // A pipe takes some of a long text at a time: not before all of it is out.
+  process.stdout.write(JSON.stringify({ ...seen, errors }) + "\n", () => {
+    chromium.kill();
+    process.exit(0);
+  });
 };
 
 const { targetInfos } = await send("Target.getTargets");

@@ -1,13 +1,17 @@
-// Opens the agent's page and waits for a text; prints the page's text and what went wrong in it.
+// Opens the agent's page and waits for one text after another; prints what the page says, what it would
+// save, and what went wrong in it.
 import { evaluate, finish, send } from "./browser.mjs";
 
-const [url, expected] = process.argv.slice(2);
+const [url, ...expected] = process.argv.slice(2);
 await send("Page.navigate", { url });
 console.error("open");
 let text = "";
-const until = Date.now() + 45_000;
-while (!text.includes(expected) && Date.now() < until) {
-  await new Promise((resolve) => setTimeout(resolve, 200));
-  text = (await evaluate("document.body.innerText")) ?? "";
+for (const [index, next] of expected.entries()) {
+  const until = Date.now() + 60_000;
+  while (!text.includes(next) && Date.now() < until) {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    text = (await evaluate("document.body.innerText")) ?? "";
+  }
+  console.error(`saw ${index}`);
 }
-finish({ text });
+finish({ text, saved: await evaluate("snapshot()"), address: await evaluate("location.hash") });

@@ -2,10 +2,10 @@
 // Draws what /v1/live sends once a second. Text goes in as text only: names are not ours.
 const KEPT = 300;
 const at = (id) => document.getElementById(id);
-const history = new Map();
+const reports = new Map();
 let picture = null;
-// The service in the address, so that a link leads to the same view.
-let chosen = decodeURIComponent(location.hash.slice(1));
+// The service and the search, kept in the address: a link leads to the same view.
+let chosen = "";
 
 const id = (service) => `${service.container}:${service.port}:${service.role}`;
 const time = (ns) => new Date(ns / 1e6).toISOString().slice(11, 19) + " UTC";
@@ -24,9 +24,18 @@ function row(cells) {
   return tr;
 }
 
-function choose(name) {
+function fromAddress() {
+  const view = new URLSearchParams(location.hash.slice(1));
+  chosen = view.get("service") ?? "";
+  at("search").value = view.get("search") ?? "";
+  draw();
+}
+
+function show(name) {
   chosen = name;
-  location.replace("#" + encodeURIComponent(name));
+  const search = at("search").value;
+  const view = new URLSearchParams({ ...(name && { service: name }), ...(search && { search }) });
+  history.replaceState(null, "", "#" + view);
   draw();
 }
 
@@ -48,7 +57,7 @@ function services() {
       n(service.close_wait + service.closed_held), n(service.opened_per_second.toFixed(0)),
       n(us(service.handshake_p50_us)), n(us(service.handshake_p99_us)), n(service.failed, service.failed > 0)]);
     tr.setAttribute("aria-selected", String(id(service) === chosen));
-    tr.addEventListener("click", () => choose(id(service)));
+    tr.addEventListener("click", () => show(id(service)));
     return tr;
   }));
   // The table is new every second; the keyboard stays where it was.
@@ -61,6 +70,7 @@ function detail() {
   if (!service) return;
   at("detail-name").textContent = `${service.container}, port ${service.port}, ${service.role}`;
   at("attempts").textContent = service.attempts;
+  at("record").textContent = `sudo probe record -o capture --port ${service.port} --duration 1m`;
   at("funnel").replaceChildren(...picture.stages.map((stage, index) => {
     const bar = cell("");
     const meter = document.createElement("meter");
@@ -90,12 +100,12 @@ function reported() {
     phantoms.className = apart > 0 ? "bad" : "good";
     phantoms.textContent = report.reverse_phantoms > 0 ? `${report.reverse_phantoms} not reported` : `${report.phantoms} phantoms`;
     p.append(phantoms);
-    const kept = history.get(report.url) ?? [];
+    const kept = reports.get(report.url) ?? [];
     kept.push([report.established_max, report.reported]);
-    history.set(report.url, kept.slice(-KEPT));
+    reports.set(report.url, kept.slice(-KEPT));
     return p;
   }));
-  const kept = [...history.values()][0] ?? [];
+  const kept = [...reports.values()][0] ?? [];
   const highest = Math.max(1, ...kept.flat());
   at("plot").replaceChildren(...["established", "reported"].map((name, index) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
@@ -122,15 +132,44 @@ function draw() {
     cell(failure.peer), cell(failure.last_stage)])));
 }
 
-at("search").addEventListener("input", draw);
-const events = new EventSource("v1/live");
-events.onmessage = (event) => {
-  picture = JSON.parse(event.data);
-  reported();
-  draw();
-};
-// The browser connects again by itself, also to an agent that was started anew.
-events.onerror = () => {
-  at("exact").textContent = "no answer from the agent, trying again …";
-  at("exact").className = "bad";
-};
+// The page as it is, with its style and without its script: opens anywhere, and goes into a ticket.
+function snapshot() {
+  const page = document.documentElement.cloneNode(true);
+  page.querySelectorAll("script, link, noscript, .tools, footer").forEach((element) => element.remove());
+  page.querySelector("#search").parentElement.remove();
+  const style = document.createElement("style");
+  style.textContent = [...document.styleSheets[0].cssRules].map((rule) => rule.cssText).join("\n");
+  page.querySelector("head").append(style);
+  page.querySelector("h1").textContent = `groundtruth: ${location.host}`;
+  return "<!doctype html>\n" + page.outerHTML;
+}
+
+function save() {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([snapshot()], { type: "text/html" }));
+  link.download = `groundtruth-${location.hostname}-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.html`;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+function connect() {
+  const events = new EventSource("v1/live");
+  events.onmessage = (event) => {
+    picture = JSON.parse(event.data);
+    reported();
+    draw();
+  };
+  events.onerror = () => {
+    at("exact").textContent = "no answer from the agent, trying again …";
+    at("exact").className = "bad";
+    // The browser connects again by itself, also to an agent that was started anew; but not where it
+    // was turned away.
+    if (events.readyState === EventSource.CLOSED) setTimeout(connect, 3000);
+  };
+}
+
+at("search").addEventListener("input", () => show(chosen));
+at("save").addEventListener("click", save);
+addEventListener("hashchange", fromAddress);
+fromAddress();
+connect();
