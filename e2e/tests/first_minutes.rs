@@ -1,0 +1,140 @@
+//! The first five minutes with the wrong things: each ends in a result, or in one clear next step.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::machine::{Need, require};
+use e2e::nobody;
+use e2e::process::{Finished, binary, finish, finish_within};
+use e2e::scratch::Scratch;
+use serde_json::Value;
+
+/// `probe` as root, after a change to what it sees of this host, in mounts of its own.
+fn after(change: &str, scratch: &Scratch, args: &[&str]) -> Finished {
+    let script = format!("{change} && exec \"$0\" \"$@\"");
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &script]).arg(binary("probe"));
+    command.args(["--agent-socket", &scratch.join("agent.sock")]).args(args);
+    finish_within(&mut command, Duration::from_secs(60))
+}
+
+/// Counts, though not exact ones, and why.
+#[track_caller]
+fn assert_polled(counted: &Finished, why: &str) {
+    assert_eq!(counted.code, Some(0), "{counted}");
+    let counts: Value = serde_json::from_str(&counted.stdout).unwrap();
+    assert_eq!((&counts["backend"], &counts["exact"]), (&"sock_diag".into(), &false.into()));
+    assert!(counted.stderr.contains(why), "{why:?} in {counted}");
+    assert!(counted.stderr.contains("polling sock_diag instead, which is not exact"), "{counted}");
+}
+
+/// Exit code 96 with one line that says why, and one that says what to do.
+#[track_caller]
+fn assert_unsupported(finished: &Finished, why: &str, next: &str) {
+    assert_eq!((finished.code, finished.stdout.as_str()), (Some(96), ""), "{finished}");
+    let lines: Vec<&str> = finished.stderr.lines().collect();
+    let [first, second] = lines[..] else { panic!("two lines are expected: {finished}") };
+    assert!(first.starts_with("probe: this host cannot ") && first.contains(why), "{finished}");
+    assert!(second.starts_with(&format!("  {next}")), "{finished}");
+}
+
+#[test]
+fn without_root() {
+    let Some(_machine) = require(&[Need::Root]) else { return };
+    let scratch = Scratch::new("nobody");
+    let run = |args: &[&str]| {
+        let mut command = nobody::command(&scratch, "probe");
+        finish_within(command.args(args), Duration::from_secs(60))
+    };
+    assert_polled(&run(&["count", "--json"]), "run as root, or give it what it lacks: CAP_BPF");
+    let refused = run(&["record", "-o", "capture", "--duration", "1s"]);
+    assert_unsupported(&refused, "cannot load the kernel programs", "run as root");
+    assert_unsupported(&run(&["serve"]), "cannot run the agent", "run it as root");
+}
+
+#[test]
+fn without_btf() {
+    let needs = [Need::Bpf, Need::Program("unshare")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("btf");
+    let run = |args: &[&str]| after("mount -t tmpfs none /sys/kernel/btf", &scratch, args);
+    let next = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y";
+    assert_polled(&run(&["count", "--json"]), next);
+    let refused = run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_unsupported(&refused, "/sys/kernel/btf/vmlinux: No such file", next);
+    let doctor = run(&["doctor", "--json"]);
+    assert_eq!(doctor.code, Some(96), "{doctor}");
+    let doctor: Value = serde_json::from_str(&doctor.stdout).unwrap();
+    let features = doctor["features"].as_array().unwrap().iter();
+    let btf: Vec<&Value> = features.filter(|feature| feature["name"] == "BTF").collect();
+    assert_eq!((btf.len(), &btf[0]["state"]), (1, &"missing".into()));
+}
+
+#[test]
+fn without_the_right_to_load_programs() {
+    let needs = [Need::Bpf, Need::Program("setpriv")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("rights");
+    let run = |args: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.arg("--bounding-set=-all").arg(binary("probe"));
+        command.args(["--agent-socket", &scratch.join("agent.sock")]).args(args);
+        finish_within(&mut command, Duration::from_secs(60))
+    };
+    let next = "run as root, or give it what it lacks: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN";
+    assert_polled(&run(&["count", "--json"]), next);
+    let refused = run(&["serve", "--listen", "127.0.0.1:0"]);
+    assert_unsupported(&refused, "cannot load the kernel programs", next);
+}
+
+/// Nothing is missing then but names of containers.
+#[test]
+fn without_docker() {
+    let needs = [Need::Bpf, Need::Program("unshare")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("docker");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let hidden = "mount -t tmpfs none /run";
+    let counted = after(hidden, &scratch, &["count", "--port", &port, "--json"]);
+    assert_eq!((counted.code, counted.stderr.as_str()), (Some(0), ""), "{counted}");
+    let counts: Value = serde_json::from_str(&counted.stdout).unwrap();
+    assert_eq!((&counts["backend"], &counts["exact"]), (&"ebpf".into(), &true.into()), "{counts}");
+    assert_eq!(counts["counts"][0]["states"]["listen"], 1, "{counts}");
+}
+
+#[test]
+fn with_its_port_taken() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("port");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut serve = Command::new(binary("probe"));
+    serve.args(["--agent-socket", &scratch.join("agent.sock"), "serve", "--listen", &address]);
+    let refused = finish(&mut serve);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    let expected = format!(
+        "probe: cannot listen on {address}: Address already in use (os error 98)\n  \
+         choose another address with --listen\n"
+    );
+    assert_eq!(refused.stderr, expected);
+}
+
+/// The server is not up yet: who listens is told, since a wrong port is what happens.
+#[test]
+fn with_nobody_at_the_health_url() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = other.local_addr().unwrap().port().to_string();
+    let scratch = Scratch::new("health");
+    let mut watch = Command::new(binary("probe"));
+    watch.args(["--agent-socket", &scratch.join("agent.sock"), "watch", "--duration", "2s"]);
+    let refused = finish(watch.args(["--health", &format!("http://{free}/health")]));
+    assert_eq!(refused.code, Some(2), "{refused}");
+    let expected = format!("probe: nobody listens on port {} of this host\n", free.port());
+    assert!(refused.stderr.starts_with(&expected), "{refused}");
+    let next = refused.stderr.lines().nth(1).unwrap_or_default();
+    assert!(next.starts_with("  somebody listens on: ") && next.contains(&port), "{refused}");
+}
