@@ -345,7 +345,8 @@ fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Fo
     connection.sk = sk.address();
     sk.read_addresses(connection);
     connection.netns = sk.netns();
-    if connection.role == role::PASSIVE && connection.flags & flag::SEEDED == 0 && !counts_only() {
+    if connection.role == role::PASSIVE && !counts_only() {
+        // Also one that the seed pass meets: what is left behind would be an attempt of its own.
         listener::take_over(connection);
     }
     connection.cgroup_id = sk.cgroup_id();

@@ -67,7 +67,7 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
         ))
         .limit(
             "Kept for good is only what the heads said of a connection that has talked; the rest are copies of an \
-             audit or an answer, which are given back seconds later.",
+             audit or an answer, which the allocator gives back at the keeper's next round.",
         ),
     );
     drop(agent);

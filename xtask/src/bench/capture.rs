@@ -36,8 +36,8 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
         .limit(
             "Of it are: a look into the ring every 20 ms, a walk over all sockets every 5 s, the \
              counters of every network namespace each second, and a row of 40 columns for each leg. \
-             A profile: 45 % is the recorder's thread in the kernel (15 % the hash buckets of that walk, most \
-             of them empty), 23 % the same thread making and writing rows, 20 % the thread at the ring.",
+             A profile: 45 % is the recorder's thread in the kernel (15 % the hash buckets of that walk), \
+             23 % the same thread making and writing rows, 20 % the thread at the ring.",
         ),
         Row::new("capture, as recorded", Goal::None, "B/leg", flood.table_bytes / flood.rows)
             .detail("Arrow IPC, a batch a second or 8,192 rows, not compressed"),
