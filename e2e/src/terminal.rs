@@ -62,10 +62,10 @@ impl Terminal {
     /// The screen, once it shows what is looked for.
     ///
     /// # Panics
-    /// If it does not within 30 s.
+    /// If it does not within 90 s.
     #[track_caller]
     pub fn wait(&self, what: &str, shows: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(90);
         loop {
             let screen = self.screen();
             if shows(&screen) {

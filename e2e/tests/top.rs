@@ -61,7 +61,7 @@ fn the_screen_says_what_is_there() {
     // 23 are taken, and 7 more answered 503; later five of the 23 are reset, and the server forgets.
     let url = format!("ws://{}/", server.address());
     let _stay =
-        load(&url, &["--connections", "23", "--hold", "10m", "--end", "rst:5", "--end-at", "20s"]);
+        load(&url, &["--connections", "23", "--hold", "10m", "--end", "rst:5", "--end-at", "30s"]);
     wait_equal("clients", &23, || ss(&Place::host(), "established", &format!("dport = :{port}")));
     let refused = load(&url, &["--connections", "7", "--hold", "0s"]);
     assert_eq!(refused.wait(Duration::from_secs(30)).code, Some(0));
