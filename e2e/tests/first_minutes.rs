@@ -10,9 +10,9 @@ use e2e::process::{Finished, binary, finish, finish_within};
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
-/// `probe` as root, after a change to what it sees of this host, in mounts of its own.
-fn after(change: &str, scratch: &Scratch, args: &[&str]) -> Finished {
-    let script = format!("{change} && exec \"$0\" \"$@\"");
+/// `probe` as root, in mounts of its own, run by a command that changes what it sees of this host.
+fn by(change: &str, scratch: &Scratch, args: &[&str]) -> Finished {
+    let script = format!("{change} \"$0\" \"$@\"");
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", &script]).arg(binary("probe"));
     command.args(["--agent-socket", &scratch.join("agent.sock")]).args(args);
@@ -58,7 +58,7 @@ fn without_btf() {
     let needs = [Need::Bpf, Need::Program("unshare")];
     let Some(_machine) = require(&needs) else { return };
     let scratch = Scratch::new("btf");
-    let run = |args: &[&str]| after("mount -t tmpfs none /sys/kernel/btf", &scratch, args);
+    let run = |args: &[&str]| by("mount -t tmpfs none /sys/kernel/btf && exec", &scratch, args);
     let next = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y";
     assert_polled(&run(&["count", "--json"]), next);
     let refused = run(&["serve", "--listen", "127.0.0.1:0"]);
@@ -73,15 +73,11 @@ fn without_btf() {
 
 #[test]
 fn without_the_right_to_load_programs() {
-    let needs = [Need::Bpf, Need::Program("setpriv")];
+    let needs = [Need::Bpf, Need::Program("unshare"), Need::Program("setpriv")];
     let Some(_machine) = require(&needs) else { return };
     let scratch = Scratch::new("rights");
-    let run = |args: &[&str]| {
-        let mut command = Command::new("setpriv");
-        command.arg("--bounding-set=-all").arg(binary("probe"));
-        command.args(["--agent-socket", &scratch.join("agent.sock")]).args(args);
-        finish_within(&mut command, Duration::from_secs(60))
-    };
+    let dropped = "mount -t bpf bpf /sys/fs/bpf && exec setpriv --bounding-set=-all";
+    let run = |args: &[&str]| by(dropped, &scratch, args);
     let next = "run as root, or give it what it lacks: CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN";
     assert_polled(&run(&["count", "--json"]), next);
     let refused = run(&["serve", "--listen", "127.0.0.1:0"]);
@@ -96,8 +92,8 @@ fn without_docker() {
     let scratch = Scratch::new("docker");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
-    let hidden = "mount -t tmpfs none /run";
-    let counted = after(hidden, &scratch, &["count", "--port", &port, "--json"]);
+    let hidden = "mount -t tmpfs none /run && exec";
+    let counted = by(hidden, &scratch, &["count", "--port", &port, "--json"]);
     assert_eq!((counted.code, counted.stderr.as_str()), (Some(0), ""), "{counted}");
     let counts: Value = serde_json::from_str(&counted.stdout).unwrap();
     assert_eq!((&counts["backend"], &counts["exact"]), (&"ebpf".into(), &true.into()), "{counts}");

@@ -332,19 +332,23 @@ fn pair(connection: &Connection) -> Pair {
 mod tests {
     use super::*;
     use crate::truth::polled::empty_connection;
+    use probe_common::payload::PIECE;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
 
     fn piece(port: u16, incoming: bool, at_ns: u64, text: &[u8]) -> Payload {
-        // SAFETY: all-zero is a valid Payload.
-        let mut piece: Payload = unsafe { std::mem::zeroed() };
-        piece.pair.remote_port = port;
-        piece.role = role::PASSIVE;
-        piece.incoming = incoming.into();
-        piece.at_ns = at_ns;
-        piece.length = text.len() as u16;
-        piece.bytes[..text.len()].copy_from_slice(text);
-        piece
+        let mut bytes = [0; PIECE];
+        bytes[..text.len()].copy_from_slice(text);
+        Payload {
+            tag: 0,
+            at_ns,
+            pair: Pair { remote_port: port, ..Pair::default() },
+            offset: 0,
+            length: text.len() as u16,
+            incoming: incoming.into(),
+            role: role::PASSIVE,
+            bytes,
+        }
     }
 
     fn connection(port: u16) -> Connection {
