@@ -37,6 +37,8 @@ use row::Row;
   cargo xtask bench server          one topic; the page keeps what it has of the others
   cargo xtask bench --quick         two minutes, in builds for tests: fails only where a figure
                                     is three times worse than its goal
+  sudo unshare --net sh -c 'ip link set lo up && exec cargo xtask bench capture'
+                                    where iptables track connections: their table fills up
 
 Needs root. What is not installed leaves its row out (Debian: apt-get install nginx wrk iperf3
 libbpf-tools).")]

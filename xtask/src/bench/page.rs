@@ -33,10 +33,18 @@ fn file(topic: &str) -> Result<PathBuf> {
     Ok(paths::target_dir()?.join("bench").join(format!("{topic}.json")))
 }
 
+/// Said where what else the host has, such as Docker's connection tracking, takes no part.
+fn apart() -> &'static str {
+    match ["1", "self"].map(|process| fs::read_link(format!("/proc/{process}/ns/net"))) {
+        [Ok(host), Ok(ours)] if host != ours => ", in a network namespace of its own",
+        _ => "",
+    }
+}
+
 pub(crate) fn keep(topic: &str, rows: &[Row]) -> Result<()> {
     let kept = Kept {
         command: format!("cargo xtask bench {topic}"),
-        machine: machine(),
+        machine: format!("{}{}", machine(), apart()),
         date: command::output("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default().trim().to_owned(),
         rows: rows.to_vec(),
     };
