@@ -63,11 +63,12 @@ impl Day {
         finished.stderr
     }
 
-    /// Ends as Ctrl-C ends it.
+    /// Ends as Ctrl-C ends it; the capture.
     #[track_caller]
-    fn stop(self) {
+    fn stop(self) -> String {
         let finished = self.record.stop(Signal::INT);
         assert_eq!(finished.code, Some(130), "{finished}");
+        self.capture
     }
 }
 
@@ -156,8 +157,7 @@ fn a_full_disk_is_waited_out_with_resume() {
     day.record.wait_stderr("again; ");
     day.pass(41);
     day.wait_written(23 + 41);
-    let capture = day.capture.clone();
-    day.stop();
+    let capture = day.stop();
     assert_eq!(ended(&capture), 23 + 41);
     let losses = losses(&capture, &scratch);
     assert_eq!(losses.len(), 1, "{losses:?}");
@@ -191,8 +191,7 @@ fn a_removed_directory_is_made_anew_with_resume() {
     day.record.wait_stderr("again; ");
     day.pass(7);
     day.wait_written(7);
-    let capture = day.capture.clone();
-    day.stop();
+    let capture = day.stop();
     assert_eq!(ended(&capture), 7);
 }
 
@@ -241,7 +240,6 @@ fn a_file_system_that_turns_read_only_is_waited_out_with_resume() {
     day.record.wait_stderr("again; ");
     day.pass(41);
     day.wait_written(23 + 41);
-    let capture = day.capture.clone();
-    day.stop();
+    let capture = day.stop();
     assert_eq!(ended(&capture), 23 + 41);
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::command::{self, Root, say};
-use crate::{build_ebpf, paths, setup};
+use crate::{paths, programs};
 
 #[derive(Args, Debug)]
 pub(crate) struct Options {
@@ -17,13 +17,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    setup::run()?;
-    build_ebpf::build()?;
-    command::run_timed(
-        "building probe, analyzer and lab (the first time takes minutes)",
-        // No --package: the features of shared dependencies stay those of `cargo xtask test`.
-        command::cargo()?.args(["build", "--bin", "probe", "--bin", "analyzer", "--bin", "lab"]),
-    )?;
+    programs::build()?;
 
     let lab = paths::binary("lab")?;
     let mut demo = match command::root_access() {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::{build_ebpf, command, paths, setup};
+use crate::{paths, programs};
 
 /// What a reader should know who is about to edit one of the files.
 const HEADER: &str = "<!-- written by `cargo xtask docs` from the source; changes go there -->\n";
@@ -24,13 +24,7 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode> {
-    setup::run()?;
-    build_ebpf::build()?;
-    command::run_timed(
-        "building probe, analyzer and lab",
-        // No --package: the features of shared dependencies stay those of `cargo xtask test`.
-        command::cargo()?.args(["build", "--bin", "probe", "--bin", "analyzer", "--bin", "lab"]),
-    )?;
+    programs::build()?;
     let directory = paths::root().join("docs/reference");
     let mut stale = false;
     for (name, text) in [

@@ -14,6 +14,7 @@ mod demo;
 mod docs;
 mod package;
 mod paths;
+mod programs;
 mod setup;
 mod summary;
 mod test;

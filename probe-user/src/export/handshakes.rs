@@ -17,7 +17,7 @@ use crate::{
     clock,
     handshake::{
         follow::{Observed, flag as http},
-        outcome::{Sight, outcome},
+        outcome::{Sight, Signs, is_attempt, lived_until, outcome},
     },
     truth::source::Source,
 };
@@ -38,8 +38,6 @@ pub(crate) const OTHERS: CountKey =
 /// Between two looks at the open connections at least, and how much of the time they may take.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_SHARE: u32 = 20;
-/// An upgraded connection has lived after this, or after its first frame.
-const LIVED_NS: u64 = 1_000_000_000;
 
 /// Durations in buckets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -160,10 +158,9 @@ impl State {
         self.looks += 1;
         let over = self.over.take().unwrap_or_default();
         for observed in open {
-            let lived = observed.first_frame_in_ns.max(observed.first_frame_out_ns) != 0
-                || now_ns.saturating_sub(observed.upgraded_ns) >= LIVED_NS;
+            let known = observed.upgraded_ns >= since_ns.max(1) && lived_until(observed, now_ns);
             // Without a cookie it could not be known again.
-            if observed.upgraded_ns < since_ns.max(1) || !lived || observed.cookie == 0 {
+            if !known || observed.cookie == 0 {
                 continue;
             }
             let id = id(observed);
@@ -186,21 +183,17 @@ fn id(observed: &Observed) -> Id {
     (observed.cookie, observed.generation, observed.netns)
 }
 
-/// The outcome of what asked for a WebSocket, or failed below HTTP.
+/// The outcome of what asked for a WebSocket, or failed below HTTP; `None` while it is on its way.
 fn attempt(observed: &Observed, sight: Sight) -> Option<Cow<'static, str>> {
     if observed.flags & flag::LISTENER != 0 {
         return None;
     }
-    outcome(observed, false, sight).filter(|word| match word.as_ref() {
-        "plain_http" | "tls" | "open" => false,
-        // Who leaves without a word may have wanted anything.
-        "never_accepted" => observed.request_ns != 0,
-        // Where packets are not seen, nothing says that it asked for anything.
-        "unknown" => {
-            observed.established_ns == 0 || observed.http.flags & http::ASKS_FOR_WEBSOCKET != 0
-        }
-        _ => true,
-    })
+    let signs = Signs {
+        established: observed.established_ns != 0,
+        requested: observed.request_ns != 0,
+        asked: observed.http.flags & http::ASKS_FOR_WEBSOCKET != 0,
+    };
+    outcome(observed, false, sight).filter(|word| word != "open" && is_attempt(word, signs))
 }
 
 /// What the agent knows of handshakes since it started.

@@ -97,10 +97,36 @@ fn upgraded(observed: &Observed) -> &'static str {
 /// It carried a frame after its upgrade, or stayed for a while.
 fn lived(observed: &Observed) -> bool {
     let ended = [observed.left_established_ns, observed.closed_ns];
-    let ended = ended.into_iter().find(|&at| at != 0).unwrap_or(u64::MAX);
+    lived_until(observed, ended.into_iter().find(|&at| at != 0).unwrap_or(u64::MAX))
+}
+
+/// Likewise of an upgraded connection up to an instant of the monotonic clock.
+pub(crate) fn lived_until(observed: &Observed, at_ns: u64) -> bool {
     observed.first_frame_in_ns != 0
         || observed.first_frame_out_ns != 0
-        || ended.saturating_sub(observed.upgraded_ns) >= RIGHT_AFTER_NS
+        || at_ns.saturating_sub(observed.upgraded_ns) >= RIGHT_AFTER_NS
+}
+
+/// What is known of a connection beside its outcome.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Signs {
+    pub(crate) established: bool,
+    pub(crate) requested: bool,
+    /// Its request asked for a WebSocket.
+    pub(crate) asked: bool,
+}
+
+/// True for a WebSocket handshake, and for a connection that failed below HTTP.
+pub(crate) fn is_attempt(word: &str, signs: Signs) -> bool {
+    match word {
+        "plain_http" | "tls" => false,
+        // Who leaves without a word may have wanted anything.
+        "never_accepted" => signs.requested,
+        "open" => signs.asked,
+        // Where packets are not seen, nothing says that it asked for anything.
+        "unknown" => signs.asked || !signs.established,
+        _ => true,
+    }
 }
 
 /// The handshake of TCP itself did not end.

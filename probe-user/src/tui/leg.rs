@@ -14,7 +14,7 @@ use crate::{
     export::json::address,
     handshake::{
         follow::{Observed, flag as http_flag},
-        outcome::{Sight, outcome},
+        outcome::{Sight, Signs, is_attempt, outcome},
     },
 };
 
@@ -128,15 +128,12 @@ impl Leg {
 
     /// True for a WebSocket handshake, and for a connection that failed below HTTP.
     pub(crate) fn is_attempt(&self) -> bool {
-        match self.outcome.as_deref() {
-            None | Some("plain_http" | "tls") => false,
-            // Who leaves without a word may have wanted anything.
-            Some("never_accepted") => self.stages[REQUEST].is_some(),
-            Some("open") => self.asked,
-            // Where packets are not seen, nothing says that it asked for anything.
-            Some("unknown") => self.asked || self.stages[ESTABLISHED].is_none(),
-            Some(_) => true,
-        }
+        let signs = Signs {
+            established: self.stages[ESTABLISHED].is_some(),
+            requested: self.stages[REQUEST].is_some(),
+            asked: self.asked,
+        };
+        self.outcome.as_deref().is_some_and(|word| is_attempt(word, signs))
     }
 
     pub(crate) fn is_failure(&self) -> bool {

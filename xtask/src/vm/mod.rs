@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::command::{self, say};
-use crate::{build_ebpf, paths, setup};
+use crate::{paths, programs};
 
 mod boot;
 mod image;
@@ -44,14 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let root = paths::target_dir()?.join("vm");
     if !options.judge_only {
         needs()?;
-        setup::run()?;
-        build_ebpf::build()?;
-        command::run_timed(
-            "building probe, analyzer and lab",
-            // As `cargo xtask demo` and `test` build them, so that nothing is built twice.
-            command::cargo()?
-                .args(["build", "--bin", "probe", "--bin", "analyzer", "--bin", "lab"]),
-        )?;
+        programs::build()?;
     }
     let mut held = true;
     let mut verdicts = Vec::new();
