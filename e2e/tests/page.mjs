@@ -1,6 +1,8 @@
 // Opens the agent's page and waits for one text after another; prints what the page says, what it would
-// save, and what went wrong in it.
+// save, what a screen reader has no name for, and what went wrong in it.
 import { evaluate, finish, send } from "./browser.mjs";
+
+const NAMED = ["button", "link", "table", "group", "region", "searchbox", "image", "meter"];
 
 const [url, ...expected] = process.argv.slice(2);
 await send("Page.navigate", { url });
@@ -14,4 +16,9 @@ for (const [index, next] of expected.entries()) {
   }
   console.error(`saw ${index}`);
 }
-finish({ text, saved: await evaluate("snapshot()"), address: await evaluate("location.hash") });
+await send("Accessibility.enable");
+const { nodes } = await send("Accessibility.getFullAXTree");
+const unnamed = nodes
+  .filter((node) => !node.ignored && NAMED.includes(node.role?.value) && !node.name?.value)
+  .map((node) => node.role.value);
+finish({ text, unnamed, saved: await evaluate("snapshot()"), address: await evaluate("location.hash") });

@@ -4,13 +4,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use e2e::lab;
-use e2e::machine::{Need, require};
+use e2e::machine::{Need, require, tool};
 use e2e::net::Place;
 use e2e::probe::Agent;
-use e2e::process::Running;
+use e2e::process::{Running, binary, finish};
+use e2e::scratch::Scratch;
 use serde_json::Value;
 
 const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page.mjs");
+const RECORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/record.mjs");
 
 #[test]
 fn the_page_says_what_is_there() {
@@ -35,6 +37,7 @@ fn the_page_says_what_is_there() {
     let seen: Value =
         serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {finished}"));
     assert_eq!(seen["errors"], serde_json::json!([]), "{finished}");
+    assert_eq!(seen["unnamed"], serde_json::json!([]), "{finished}");
     let text = seen["text"].as_str().unwrap();
     assert!(text.contains("reports 23; established 18; 5 phantoms"), "{text}");
     let port = server.address().port().to_string();
@@ -103,4 +106,49 @@ fn the_page_outlives_the_agent_and_is_saved() {
         ["<script", "<link", "src=", "href="].iter().all(|part| !saved.contains(part)),
         "{saved}"
     );
+}
+
+/// What the page records is a capture like any other.
+#[test]
+fn the_page_records_a_capture() {
+    let needs = [Need::Bpf, Need::Program("chromium"), Need::Program("node")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("page-record");
+    let server = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = server.address().port();
+    let agent = Agent::start();
+    let load = |connections: &str, hold: &str| {
+        let mut load = lab::command(&Place::host());
+        load.args(["load", "--url", &format!("ws://{}/", server.address()), "--hold", hold]);
+        Running::start(load.args(["--connections", connections]))
+    };
+    // The agent lists a service from its first connection on.
+    let first = load("1", "10m");
+    let row = |count: u32| format!("host\t{port}\tpassive\t{count}\t");
+    let url = format!("http://{}/#service=host%3A{port}%3Apassive", Agent::LISTEN);
+    let mut browser = Command::new("node");
+    browser.args([RECORDS, &url, &scratch.join(""), &row(24), &row(1)]);
+    let browser = Running::start(&mut browser);
+    browser.wait_stderr("recording");
+    let held = load("23", "5s").wait(Duration::from_secs(60));
+    assert_eq!(held.code, Some(0), "{held}");
+    let finished = browser.wait(Duration::from_secs(90));
+    let seen: Value =
+        serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {finished}"));
+    assert_eq!(seen["errors"], serde_json::json!([]), "{finished}");
+    drop((first, agent));
+
+    let file = seen["file"].as_str().unwrap_or_else(|| panic!("{finished}"));
+    tool("tar", &["-xf", &scratch.join(file), "-C", &scratch.join("")]);
+    let capture = scratch.join(file.strip_suffix(".tar").unwrap());
+    let mut analyzer = Command::new(binary("analyzer"));
+    let rows = finish(analyzer.args(["connections", &capture, "--role", "passive", "--json"]));
+    let rows: Vec<Value> = rows
+        .success("analyzer connections")
+        .lines()
+        .map(|row| serde_json::from_str(row).unwrap())
+        .collect();
+    let upgraded = |row: &&Value| row["outcome"] == "upgraded" && !row["closed_ns"].is_null();
+    assert_eq!(rows.iter().filter(upgraded).count(), 23, "{rows:?}");
+    assert_eq!(rows.len(), 24, "{rows:?}");
 }

@@ -152,6 +152,62 @@ fn a_capture_is_played_stepped_and_sought() {
     assert_eq!(terminal.exit_code(), 130);
 }
 
+/// Two shards of ten slots each: 23 clients, three of whom the balancer turns away by itself.
+#[test]
+fn a_balancers_shards_are_told_and_clicked() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
+    let shards = [server(), server()];
+    let mut ports = shards.each_ref().map(|shard| shard.address().port());
+    ports.sort_unstable();
+    let [first, second] = ports.map(|port| port.to_string());
+    let mut balance = vec!["balance", "--listen", "127.0.0.1:0", "--slots", "10", "--workers", "1"];
+    let addresses = shards.each_ref().map(|shard| shard.address().to_string());
+    balance.extend(addresses.iter().flat_map(|address| ["--shard", address.as_str()]));
+    let balancer = lab::Server::start(&Place::host(), &balance);
+    let port = balancer.address().port().to_string();
+    let mut top = probe::command();
+    top.args(["top", "--mouse", "--port", &format!("{port},{first},{second}")]);
+    top.args(["--health", &format!("http://{}/health", balancer.address())]);
+    let terminal = Terminal::start(80, 24, &top);
+    terminal.wait("the service", |screen| row(screen, &["host", &port, "passive"]).len() > 3);
+    let _stay =
+        load(&format!("ws://{}/", balancer.address()), &["--connections", "23", "--hold", "10m"]);
+    terminal.wait("20 taken", |screen| {
+        row(screen, &["host", &port, "passive", "20"]).len() > 4
+            && row(screen, &["host", &first, "active", "10"]).len() > 4
+    });
+    terminal.keys(&["/", "passive", "Enter", "Enter"]);
+    let shard = |screen: &str, port: &str| row(screen, &[port]);
+    let screen = terminal.wait("the port's shards", |screen| {
+        screen.contains("shards (23 attempts here, 20 at them)")
+            && screen.contains("3 http_503")
+            && screen.contains("no shard answered so")
+            && [&first, &second].iter().all(|port| {
+                let words = shard(screen, port);
+                // Established, upgraded, failed, reported.
+                let at = |index: usize| words.get(index).map_or("", String::as_str);
+                (at(2), at(3), at(7), at(8)) == ("10", "10", "0", "10")
+            })
+    });
+    assert!(screen.lines().all(|line| line.chars().count() <= 80), "{screen}");
+    // A click selects, the next goes in, the right button comes back.
+    let line = screen.lines().position(|line| line.trim_start().starts_with(&second)).unwrap();
+    let click = |button: u8| format!("\u{1b}[<{button};4;{}M", line + 1);
+    terminal.keys(&["-l", &click(0)]);
+    terminal.keys(&["-l", &click(0)]);
+    let inside = format!("host port {second} active  established 10");
+    terminal.wait("the shard", |screen| screen.contains(&inside));
+    terminal.keys(&["-l", &click(2)]);
+    terminal.wait("the port again", |screen| screen.contains("shards (23 attempts"));
+    // What was left is selected.
+    terminal.keys(&["Enter"]);
+    terminal.wait("the same shard", |screen| screen.contains(&inside));
+    terminal.keys(&["c"]);
+    terminal.wait("its connections", |screen| screen.contains("10 connections, by age"));
+    terminal.keys(&["q"]);
+    assert_eq!(terminal.exit_code(), 0);
+}
+
 #[test]
 fn without_colour_and_without_root_it_says_so() {
     let Some(_machine) = require(&[Need::Root, Need::Program("tmux")]) else { return };

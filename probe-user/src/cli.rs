@@ -1,9 +1,16 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod record;
+mod serve;
+
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
+pub(crate) use self::{
+    record::Record,
+    serve::{Listen, Serve},
+};
 use crate::{
     config::Settings,
     filter::Filter,
@@ -373,52 +380,6 @@ pub(crate) struct Watch {
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
-  sudo probe record -o capture --health http://127.0.0.1:3005/health
-  sudo probe record -o capture --port 3005 --duration 10m
-  sudo probe record -o capture --health http://127.0.0.1:3005/health \\
-      --metrics http://127.0.0.1:3005/metrics --table http://127.0.0.1:3005/connections
-  probe record -o capture --remote https://vm:9464 --token-file token --port 3005 --duration 10m
-  analyzer report capture
-
-Records until Ctrl-C, SIGTERM or --duration; \"recording to DIR\" on stderr says that it has begun.
-With --remote the other host's agent records, and asks the URLs that it was started with.")]
-pub(crate) struct Record {
-    /// A new or empty directory for the capture
-    #[arg(short, long, value_name = "DIR")]
-    pub(crate) output: PathBuf,
-
-    #[command(flatten)]
-    pub(crate) filter: Filter,
-
-    #[command(flatten)]
-    pub(crate) asked: Questions,
-
-    /// Stop after this long
-    #[arg(long, value_name = "10m", value_parser = humantime::parse_duration)]
-    pub(crate) duration: Option<Duration>,
-
-    /// Ports whose every connection counts as a WebSocket
-    #[arg(long, value_name = "PORT", value_delimiter = ',')]
-    pub(crate) websocket: Vec<u16>,
-
-    /// Go on after the capture could not be written (a full disk, a removed directory), as soon as it
-    /// can; the gap is named in it
-    #[arg(long, conflicts_with = "remote")]
-    pub(crate) resume: bool,
-
-    #[command(flatten)]
-    pub(crate) hooks: Hooks,
-
-    /// Print a JSON summary at the end
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    pub(crate) remote: Remote,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
   sudo probe top
   sudo probe top --port 3005,3002-3004
   sudo probe top --health http://127.0.0.1:3005/health
@@ -443,81 +404,13 @@ pub(crate) struct Top {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["health", "interval"])]
     pub(crate) replay: Option<PathBuf>,
 
+    /// Take clicks: one selects a row, one on the selected row goes into it, the right one back.
+    /// (Most terminals select text with Shift held then)
+    #[arg(long)]
+    pub(crate) mouse: bool,
+
     #[command(flatten)]
     pub(crate) remote: Remote,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Examples:
-  sudo probe serve
-  sudo probe serve --counts-only                     half the work on a host that opens many
-  curl -s http://127.0.0.1:9464/metrics
-  curl -s 'http://127.0.0.1:9464/v1/counts?port=3005&role=passive'
-  sudo probe serve --listen 0.0.0.0:9464 --token-file token --tls-cert cert.pem --tls-key key.pem
-  sudo probe serve --otlp http://127.0.0.1:4318
-  curl -s --cacert cert.pem -H \"Authorization: Bearer $(cat token)\" https://vm:9464/metrics
-
-What --health, --metrics and --table name is asked while somebody looks at the page (the health) or
-records with `probe record --remote`. A browser asks for a name and a password: any name, and the token. A token has at least 16
-characters, for example from: openssl rand -hex 32 > token")]
-pub(crate) struct Serve {
-    #[command(flatten)]
-    pub(crate) listen: Listen,
-
-    /// Count, and follow no handshakes: no classes, and nothing for `probe record` to record
-    #[arg(long)]
-    pub(crate) counts_only: bool,
-
-    /// Connections that can be followed at once; memory grows with those that there are
-    #[arg(long, value_name = "N", default_value_t = kernel::Options::default().connections)]
-    pub(crate) max_connections: u32,
-
-    /// Size of the ring from the kernel, which holds what ends while the agent is busy: a power of two
-    #[arg(
-        long,
-        value_name = "BYTES",
-        default_value_t = kernel::Options::default().ring_bytes,
-        value_parser = ring_bytes
-    )]
-    pub(crate) ring_bytes: u32,
-
-    #[command(flatten)]
-    pub(crate) asked: Questions,
-
-    /// Hand metrics and failed handshakes to this OpenTelemetry receiver (OTLP/HTTP, JSON)
-    #[arg(long, value_name = "URL", help_heading = "OpenTelemetry")]
-    pub(crate) otlp: Option<HealthUrl>,
-
-    /// How often it gets them
-    #[arg(
-        long,
-        value_name = "10s",
-        default_value = "10s",
-        help_heading = "OpenTelemetry",
-        value_parser = interval
-    )]
-    pub(crate) otlp_interval: Duration,
-}
-
-/// Where the agent's HTTP side is, and for whom.
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "HTTP")]
-pub(crate) struct Listen {
-    /// Address of the metrics, the JSON and the page; without a token on loopback only
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
-    pub(crate) listen: SocketAddr,
-
-    /// Answer only who shows the token in this file
-    #[arg(long, value_name = "FILE")]
-    pub(crate) token_file: Option<PathBuf>,
-
-    /// Speak TLS with this certificate and those that vouch for it (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    pub(crate) tls_cert: Option<PathBuf>,
-
-    /// The certificate's private key (PEM)
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    pub(crate) tls_key: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -580,14 +473,6 @@ fn interval(text: &str) -> Result<Duration, String> {
         return Err("too short: expected 100ms or more".into());
     }
     Ok(interval)
-}
-
-fn ring_bytes(text: &str) -> Result<u32, String> {
-    let bytes: u32 = text.parse().map_err(|_| "expected a number of bytes".to_owned())?;
-    if !bytes.is_power_of_two() || bytes < 4096 {
-        return Err("expected a power of two, at least 4096".into());
-    }
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
     if let Some(capture) = &arguments.replay {
         let replay = Replay::open(capture, &arguments.filter)?;
         let title = Title { host: replay.host().to_owned(), backend: replay.backend().to_owned() };
-        return tui::run(Feed::Replay(Box::new(replay)), title).await;
+        return tui::run(Feed::Replay(Box::new(replay)), title, arguments.mouse).await;
     }
     let (wish, wished) = watch::channel(None);
     if let Some(agent) = Client::of(&arguments.remote, &arguments.health.trust)? {
@@ -52,7 +52,7 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
         }
         let (sender, updates) = mpsc::channel(BACKLOG);
         let title = view::start(agent, &arguments.filter, sender, wished).await?;
-        return tui::run(Feed::Live { updates, wish }, title).await;
+        return tui::run(Feed::Live { updates, wish }, title, arguments.mouse).await;
     }
     let source = choose::open(socket, Need::Any)?;
     let identity = Arc::new(Identity::new()?);
@@ -64,7 +64,6 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
     let open_every = live::OPEN_EVERY;
     let live = Live { source, identity, filter: arguments.filter, open_every };
     let (sender, updates) = mpsc::channel(BACKLOG);
-    // Nothing of what a balancer says of its shards is shown here.
     let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
     if let Some(poller) = arguments.health.poller(&shards) {
         let population = live.population(poller.target.url.port)?;
@@ -73,7 +72,7 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
         tokio::spawn(live::ask(poller, population, arguments.interval, sender.clone()));
     }
     tokio::spawn(live.run(sender, wished));
-    tui::run(Feed::Live { updates, wish }, title).await
+    tui::run(Feed::Live { updates, wish }, title, arguments.mouse).await
 }
 
 /// This host's name.

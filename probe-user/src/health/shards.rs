@@ -1,11 +1,12 @@
 //! The shards that a balancer's health body lists.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::path::{FieldPath, whole};
 
 /// One shard, as the balancer sees it. What the body does not say is `None`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ShardReport {
     pub(crate) name: String,
     /// Port of its address: by it the kernel's count is found.

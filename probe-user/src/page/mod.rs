@@ -123,6 +123,7 @@ impl Page {
         Router::new()
             .route("/", asset("text/html; charset=utf-8", include_str!("index.html")))
             .route("/page.js", asset("text/javascript; charset=utf-8", include_str!("page.js")))
+            .route("/record.js", asset("text/javascript; charset=utf-8", include_str!("record.js")))
             .route("/page.css", asset("text/css; charset=utf-8", include_str!("page.css")))
             .route("/v1/live", get(move || async move { page.stream() }))
     }

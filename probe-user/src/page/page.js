@@ -4,6 +4,9 @@ const KEPT = 300;
 const at = (id) => document.getElementById(id);
 const reports = new Map();
 let picture = null;
+// The latest failed handshakes as they were drawn, and when they were last spoken.
+let failed = null;
+let spoken = 0;
 // The service and the search, kept in the address: a link leads to the same view.
 let chosen = "";
 
@@ -22,6 +25,32 @@ function row(cells) {
   const tr = document.createElement("tr");
   tr.append(...cells);
   return tr;
+}
+
+// A screen reader says what changes: nothing is written that stands there already.
+function write(name, text, kind) {
+  const element = at(name);
+  if (element.textContent !== text) element.textContent = text;
+  if (kind !== undefined && element.className !== kind) element.className = kind;
+}
+
+// A name that leads to its service.
+function link(service, text) {
+  const name = cell("");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "name";
+  button.textContent = text;
+  button.dataset.service = service;
+  name.append(button);
+  return name;
+}
+
+// Rows that are new every second; the keyboard stays where it was.
+function refill(body, rows) {
+  const focused = body.contains(document.activeElement) ? document.activeElement.dataset.service : null;
+  body.replaceChildren(...rows);
+  if (focused) body.querySelector(`[data-service="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function fromAddress() {
@@ -44,24 +73,15 @@ function services() {
   const shown = picture.services
     .filter((service) => id(service).includes(search))
     .sort((a, b) => b.established - a.established || id(a).localeCompare(id(b)));
-  const focused = document.activeElement?.dataset?.service;
-  at("services").replaceChildren(...shown.map((service) => {
-    const name = cell("");
-    const button = document.createElement("button");
-    button.className = "name";
-    button.textContent = service.container;
-    button.dataset.service = id(service);
-    name.append(button);
+  refill(at("services"), shown.map((service) => {
     const n = (value, bad) => cell(value, bad ? "n bad" : "n");
-    const tr = row([name, n(service.port), cell(service.role), n(service.established), n(service.upgraded),
+    const tr = row([link(id(service), service.container), n(service.port), cell(service.role), n(service.established), n(service.upgraded),
       n(service.close_wait + service.closed_held), n(service.opened_per_second.toFixed(0)),
       n(us(service.handshake_p50_us)), n(us(service.handshake_p99_us)), n(service.failed, service.failed > 0)]);
-    tr.setAttribute("aria-selected", String(id(service) === chosen));
+    if (id(service) === chosen) tr.setAttribute("aria-current", "true");
     tr.addEventListener("click", () => show(id(service)));
     return tr;
   }));
-  // The table is new every second; the keyboard stays where it was.
-  if (focused) document.querySelector(`[data-service="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function detail() {
@@ -70,7 +90,7 @@ function detail() {
   if (!service) return;
   at("detail-name").textContent = `${service.container}, port ${service.port}, ${service.role}`;
   at("attempts").textContent = service.attempts;
-  at("record").textContent = `sudo probe record -o capture --port ${service.port} --duration 1m`;
+  at("command").textContent = `sudo probe record -o capture --port ${service.port} --duration 1m`;
   at("funnel").replaceChildren(...picture.stages.map((stage, index) => {
     const bar = cell("");
     const meter = document.createElement("meter");
@@ -83,6 +103,38 @@ function detail() {
   const outcomes = Object.entries(service.outcomes).sort((a, b) => b[1] - a[1]);
   at("outcomes").replaceChildren(...outcomes.map(([outcome, count]) =>
     row([cell(outcome, outcome === "upgraded" || outcome === "open" ? "" : "bad"), cell(count, "n")])));
+  shards(service);
+}
+
+// What the service's processes connect to.
+function shards(service) {
+  const behind = service.shards.map((shard) => ({ ...shard, ...picture.services.find((known) =>
+    known.container === service.container && known.port === shard.port && known.role === "active") }));
+  at("shards-part").hidden = behind.length === 0;
+  const attempts = behind.reduce((sum, shard) => sum + shard.attempts, 0);
+  at("shards-name").textContent = `Shards (${service.attempts} attempts here, ${attempts} at them)`;
+  refill(at("shards"), behind.map((shard) => {
+    const tr = row([link(id(shard), shard.name ?? shard.container), cell(shard.port, "n"), cell(shard.established, "n"),
+      cell(shard.reported ?? "–", "n"), cell(shard.upgraded, "n"), cell(us(shard.handshake_p50_us), "n"),
+      cell(us(shard.handshake_p99_us), "n"), cell(shard.failed, shard.failed > 0 ? "n bad" : "n")]);
+    tr.addEventListener("click", () => show(id(shard)));
+    return tr;
+  }));
+}
+
+function failures() {
+  const latest = picture.failures.slice(0, 20);
+  const drawn = JSON.stringify(latest.map((failure) => [failure.peer, failure.outcome, failure.last_stage]));
+  if (drawn === failed) return;
+  // Not what was there when the page was opened, and not more often than one can listen to.
+  if (failed !== null && latest.length > 0 && Date.now() - spoken > 10_000) {
+    spoken = Date.now();
+    write("spoken", `failed handshake: ${latest[0].outcome} at ${latest[0].container}, port ${latest[0].port}`);
+  }
+  failed = drawn;
+  at("failures").replaceChildren(...latest.map((failure) => row([
+    cell(time(failure.at_unix_ns)), cell(failure.outcome, "bad"), cell(`${failure.container}:${failure.port} ${failure.role}`),
+    cell(failure.peer), cell(failure.last_stage)])));
 }
 
 function reported() {
@@ -107,6 +159,10 @@ function reported() {
   }));
   const kept = [...reports.values()][0] ?? [];
   const highest = Math.max(1, ...kept.flat());
+  if (kept.length > 0) {
+    const [established, said] = kept.at(-1);
+    at("plot").setAttribute("aria-label", `over the last ${kept.length} seconds; now reported ${said}, established ${established}`);
+  }
   at("plot").replaceChildren(...["established", "reported"].map((name, index) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     line.setAttribute("class", name);
@@ -117,8 +173,7 @@ function reported() {
 
 function draw() {
   if (!picture) return;
-  at("exact").textContent = picture.exact ? "exact" : "NOT EXACT";
-  at("exact").className = picture.exact ? "good" : "bad";
+  write("exact", picture.exact ? "exact" : "NOT EXACT", picture.exact ? "good" : "bad");
   at("at").textContent = time(picture.at_unix_ns);
   at("degraded").replaceChildren(...picture.degraded.map((reason) => {
     const li = document.createElement("li");
@@ -127,15 +182,13 @@ function draw() {
   }));
   services();
   detail();
-  at("failures").replaceChildren(...picture.failures.slice(0, 20).map((failure) => row([
-    cell(time(failure.at_unix_ns)), cell(failure.outcome, "bad"), cell(`${failure.container}:${failure.port} ${failure.role}`),
-    cell(failure.peer), cell(failure.last_stage)])));
+  failures();
 }
 
 // The page as it is, with its style and without its script: opens anywhere, and goes into a ticket.
 function snapshot() {
   const page = document.documentElement.cloneNode(true);
-  page.querySelectorAll("script, link, noscript, .tools, footer").forEach((element) => element.remove());
+  page.querySelectorAll("script, link, noscript, .tools, .spoken, footer").forEach((element) => element.remove());
   page.querySelector("#search").parentElement.remove();
   const style = document.createElement("style");
   style.textContent = [...document.styleSheets[0].cssRules].map((rule) => rule.cssText).join("\n");
@@ -144,12 +197,20 @@ function snapshot() {
   return "<!doctype html>\n" + page.outerHTML;
 }
 
+// What files and directories from this page are called.
+const named = (what) => `groundtruth-${location.hostname}-${what}${new Date().toISOString().slice(0, 19).replaceAll(":", "")}`;
+
+function download(parts, type, name) {
+  const anchor = document.createElement("a");
+  anchor.href = URL.createObjectURL(new Blob(parts, { type }));
+  anchor.download = name;
+  anchor.click();
+  // The browser reads it some time after the click.
+  setTimeout(() => URL.revokeObjectURL(anchor.href), 60_000);
+}
+
 function save() {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([snapshot()], { type: "text/html" }));
-  link.download = `groundtruth-${location.hostname}-${new Date().toISOString().slice(0, 19).replaceAll(":", "")}.html`;
-  link.click();
-  URL.revokeObjectURL(link.href);
+  download([snapshot()], "text/html", `${named("")}.html`);
 }
 
 function connect() {
@@ -160,8 +221,7 @@ function connect() {
     draw();
   };
   events.onerror = () => {
-    at("exact").textContent = "no answer from the agent, trying again …";
-    at("exact").className = "bad";
+    write("exact", "no answer from the agent, trying again …", "bad");
     // The browser connects again by itself, also to an agent that was started anew; but not where it
     // was turned away.
     if (events.readyState === EventSource.CLOSED) setTimeout(connect, 3000);

@@ -9,6 +9,7 @@ use crate::{
     tui::{
         board::{Board, percentile},
         leg::STAGES,
+        shards,
     },
 };
 
@@ -55,6 +56,16 @@ struct Service<'a> {
     /// From the SYN to the answer 101, handshakes of the last minute.
     handshake_p50_us: Option<u64>,
     handshake_p99_us: Option<u64>,
+    /// What its processes connect to, in the order of ports: each is a service of its own, `active`.
+    shards: Vec<Shard>,
+}
+
+#[derive(Debug, Serialize)]
+struct Shard {
+    port: u16,
+    /// What the health of this service says of it.
+    name: Option<String>,
+    reported: Option<i64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -66,6 +77,13 @@ struct Failure<'a> {
     outcome: &'a str,
     peer: &'a str,
     last_stage: &'static str,
+}
+
+impl Shard {
+    fn new(shard: shards::Shard) -> Self {
+        let (name, reported) = shard.said.map(|said| (said.name, said.connections)).unzip();
+        Self { port: shard.service.port, name, reported }
+    }
 }
 
 impl<'a> Picture<'a> {
@@ -91,6 +109,7 @@ impl<'a> Picture<'a> {
                 outcomes: tally.outcomes,
                 handshake_p50_us: percentile(times, 50.0),
                 handshake_p99_us: percentile(times, 99.0),
+                shards: shards::of(board, service).into_iter().map(Shard::new).collect(),
             }
         });
         Self {

@@ -8,16 +8,8 @@ use std::{
 
 use serde::Serialize;
 
-use super::facts::Facts;
-use crate::{
-    filter::Filter,
-    identity::{Identity, process},
-    truth::{
-        polled::{dump_all, keyed},
-        sock_diag::Detail,
-    },
-};
-use probe_common::state;
+use super::{facts::Facts, listener::listeners};
+use crate::{filter::Filter, identity::Identity};
 
 /// A look at every descriptor of the host finds who listens, which is not free.
 const FIND_EVERY: Duration = Duration::from_secs(10);
@@ -81,17 +73,8 @@ impl Services {
     }
 
     fn find(&mut self) -> anyhow::Result<()> {
-        let dumped = dump_all(Detail::Basic)?;
-        let listeners: Vec<_> = keyed(&dumped.sockets)
-            .into_iter()
-            .filter(|(socket, _)| socket.state == state::LISTEN && socket.inode != 0)
-            .filter(|(_, key)| self.filter.keeps_of(key, &self.identity))
-            .collect();
-        let inodes: HashSet<u32> = listeners.iter().map(|(socket, _)| socket.inode).collect();
-        let owners = process::owners(&inodes);
         let mut now: BTreeMap<u16, Service> = BTreeMap::new();
-        for (socket, key) in &listeners {
-            let Some(holders) = owners.get(&socket.inode) else { continue };
+        for (key, holders) in listeners(|key| self.filter.keeps_of(key, &self.identity))? {
             let Some(first) = holders.first() else { continue };
             let container = self.identity.of(key.cgroup_id, key.netns);
             let name = if container.id.is_some() { container.name } else { first.comm.clone() };

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -12,6 +12,7 @@ use super::{
     leg::{Key, Leg, STAGES},
     live::Update,
 };
+use crate::health::shards::ShardReport;
 
 /// Seconds that a sparkline can show.
 pub(crate) const HISTORY: usize = 300;
@@ -19,6 +20,8 @@ pub(crate) const HISTORY: usize = 300;
 pub(crate) const WINDOW_NS: i64 = 60_000_000_000;
 /// Failures that are kept for the list of the latest.
 const LATEST: usize = 100;
+/// Processes that are known of each service: workers of one server, or callers of one port.
+const PIDS: usize = 256;
 
 /// What connections are shown by: sums over cgroups and namespaces of the same name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -66,7 +69,7 @@ impl Tally {
         }
     }
 
-    fn plus(mut self, other: &Self) -> Self {
+    pub(crate) fn plus(mut self, other: &Self) -> Self {
         self.attempts += other.attempts;
         self.failed += other.failed;
         for (outcome, count) in &other.outcomes {
@@ -91,6 +94,8 @@ pub(crate) struct Line {
     pub(crate) history: VecDeque<u64>,
     /// New connections a second at each sample.
     pub(crate) opened_history: VecDeque<u64>,
+    /// Those that accepted or connected.
+    pub(crate) pids: BTreeSet<u32>,
     ended: Tally,
     /// When handshakes of connections that are over were done, and how long they took (µs).
     ended_times: VecDeque<(i64, u64)>,
@@ -108,6 +113,16 @@ impl Line {
         self.at_ns = at_ns;
         push(&mut self.history, level.established.max(0).cast_unsigned());
         push(&mut self.opened_history, self.opened_rate.round() as u64);
+    }
+
+    fn meet(&mut self, pid: u32) {
+        // Those that are still there are met again a second later.
+        if self.pids.len() == PIDS && !self.pids.contains(&pid) {
+            self.pids.clear();
+        }
+        if pid != 0 {
+            self.pids.insert(pid);
+        }
     }
 }
 
@@ -128,6 +143,9 @@ pub(crate) struct Reported {
     pub(crate) kernel_max: Option<i64>,
     /// The services whose sum it is held against.
     pub(crate) services: Vec<Service>,
+    /// What a balancer says of its shards.
+    #[serde(default)]
+    pub(crate) shards: Vec<ShardReport>,
 }
 
 impl Reported {
@@ -183,6 +201,13 @@ impl Board {
             Update::Open(legs) => self.take_open(legs),
             Update::Ended(legs) => self.take_ended(&legs),
             Update::Reported(reported) => self.take_reported(reported),
+            Update::Listeners(found) => {
+                for (service, pids) in found {
+                    if let Some(line) = self.lines.get_mut(&service) {
+                        pids.into_iter().for_each(|pid| line.meet(pid));
+                    }
+                }
+            }
             // Rows of sockets are no numbers.
             Update::Connections(_) => {}
             Update::Failed(error) => return Err(error),
@@ -220,6 +245,11 @@ impl Board {
             .filter(|leg| !ended.contains(&leg.key))
             .map(|leg| (leg.key, leg))
             .collect();
+        for leg in self.open.values() {
+            if let Some(line) = self.lines.get_mut(&*leg.service) {
+                line.meet(leg.pid);
+            }
+        }
     }
 
     pub(crate) fn take_ended(&mut self, ended: &[Leg]) {
@@ -236,6 +266,7 @@ impl Board {
                 continue;
             }
             let line = self.lines.entry((*leg.service).clone()).or_default();
+            line.meet(leg.pid);
             line.ended.add(leg);
             line.ended_times.extend(leg.handshake());
         }
@@ -340,6 +371,7 @@ mod tests {
             until_ns: None,
             retransmits: None,
             process: String::new(),
+            pid: 0,
             asked: true,
         }
     }
@@ -398,6 +430,7 @@ mod tests {
             kernel_min: Some(20),
             kernel_max: Some(23),
             services: vec![],
+            shards: vec![],
         };
         assert_eq!((reported(30).phantoms(), reported(30).reverse()), (Some(7), Some(0)));
         assert_eq!((reported(21).phantoms(), reported(21).reverse()), (Some(0), Some(0)));

@@ -54,6 +54,9 @@ pub(crate) struct Leg {
     pub(crate) retransmits: Option<u32>,
     /// The task that accepted or connected.
     pub(crate) process: String,
+    /// Its process, 0 where it is not known.
+    #[serde(default)]
+    pub(crate) pid: u32,
     /// The request asked for an upgrade, or a later stage says so.
     pub(crate) asked: bool,
 }
@@ -122,6 +125,7 @@ impl Leg {
             } else {
                 format!("{}/{}", String::from_utf8_lossy(comm), observed.pid)
             },
+            pid: observed.pid,
             asked: observed.http.flags & http_flag::ASKS_FOR_WEBSOCKET != 0,
         }
     }

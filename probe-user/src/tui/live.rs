@@ -32,13 +32,16 @@ use crate::{
     filter::{Filter, Ports, Role},
     handshake::{follow::Observed, outcome::Sight},
     health::poller::Poller,
-    identity::Identity,
+    identity::{Identity, process::Owner},
+    process::listener::listeners,
     truth::source::Source,
     watch::{poll::Watcher, population::Population},
 };
 
 /// Between two looks at every socket, which note what no event has shown.
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at who listens, which means every descriptor of the host.
+const LISTENERS_EVERY: Duration = Duration::from_secs(10);
 /// Between two reads of all connections at least, in a view of this host.
 pub(crate) const OPEN_EVERY: Duration = Duration::from_secs(1);
 /// How many times their own time they rest.
@@ -62,6 +65,8 @@ pub(crate) enum Update {
     Open(Vec<Leg>),
     Ended(Vec<Leg>),
     Reported(Reported),
+    /// The processes that hold each service's listening sockets.
+    Listeners(Vec<(Service, Vec<u32>)>),
     /// The rows of the service that was asked for.
     #[serde(skip)]
     Connections(Vec<Connection>),
@@ -91,7 +96,6 @@ pub(crate) fn start(
     wish: Wish,
 ) -> anyhow::Result<mpsc::Receiver<Update>> {
     let (sender, updates) = mpsc::channel(BACKLOG);
-    // Nothing of what a balancer says of its shards is shown.
     let shards = ".shards".parse().map_err(anyhow::Error::msg)?;
     if let Some(poller) = questions.health.poller(&shards) {
         let population = live.population(poller.target.url.port)?;
@@ -138,6 +142,7 @@ impl Live {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut settled = Instant::now();
         let mut open_due = Instant::now();
+        let mut listeners_due = Instant::now();
         loop {
             tokio::select! {
                 batch = next(&mut ended) => match batch {
@@ -168,6 +173,11 @@ impl Live {
                         self.send_connections(updates, wish).await?;
                     }
                     // Last, so that the first numbers are there at once.
+                    if Instant::now() >= listeners_due {
+                        let found = tokio::task::block_in_place(|| self.listeners())?;
+                        listeners_due = Instant::now() + LISTENERS_EVERY;
+                        let _ = updates.send(Update::Listeners(found)).await;
+                    }
                     if settled.elapsed() >= SETTLE_EVERY {
                         tokio::task::block_in_place(|| self.source.settle())?;
                         settled = Instant::now();
@@ -193,6 +203,12 @@ impl Live {
             degraded: exactness.degraded,
             exact: exactness.exact,
         })
+    }
+
+    fn listeners(&self) -> anyhow::Result<Vec<(Service, Vec<u32>)>> {
+        let found = listeners(|key| self.filter.keeps_of(key, &self.identity))?;
+        let pids = |held: Vec<Owner>| held.into_iter().map(|owner| owner.pid).collect();
+        Ok(found.into_iter().map(|(key, held)| (self.service(&key), pids(held))).collect())
     }
 
     async fn send_connections(
@@ -280,15 +296,17 @@ pub(crate) async fn ask(
         };
         let services: BTreeSet<Service> =
             slots.iter().map(|slot| service(&population.identity, &slot.key)).collect();
+        let (answer, shards) = match poll.sample.answer {
+            Ok(answer) => (Ok(answer.reported), answer.shards),
+            Err(failure) => (Err(failure.to_string()), Vec::new()),
+        };
         let reported = Reported {
             url: poller.target.url.to_string(),
-            answer: match poll.sample.answer {
-                Ok(answer) => Ok(answer.reported),
-                Err(failure) => Err(failure.to_string()),
-            },
+            answer,
             kernel_min: Some(poll.bracket.min),
             kernel_max: Some(poll.bracket.max),
             services: services.into_iter().collect(),
+            shards,
         };
         if updates.send(Update::Reported(reported)).await.is_err() {
             return;

@@ -5,6 +5,7 @@ pub(crate) mod board;
 pub(crate) mod leg;
 pub(crate) mod live;
 pub(crate) mod replay;
+pub(crate) mod shards;
 mod state;
 mod stderr;
 pub(crate) mod table;
@@ -17,7 +18,10 @@ use std::{
 
 use ratatui::{
     DefaultTerminal,
-    crossterm::event::{self, Event, KeyEventKind},
+    crossterm::{
+        event::{self, DisableMouseCapture, EnableMouseCapture, Event, KeyEventKind},
+        execute,
+    },
 };
 use tokio::sync::{mpsc, watch};
 
@@ -25,7 +29,7 @@ use self::{
     board::{Board, Service},
     live::Update,
     replay::Replay,
-    state::{Action, Screen, State, Transport},
+    state::{Action, Listed, Screen, State, Transport},
     table::Connection,
     view::View,
 };
@@ -44,6 +48,23 @@ pub(crate) enum Feed {
     Replay(Box<Replay>),
 }
 
+/// Clicks come here as long as this is there, instead of to the terminal's own selection.
+struct Mouse;
+
+impl Mouse {
+    fn take() -> std::io::Result<Self> {
+        execute!(std::io::stdout(), EnableMouseCapture)?;
+        Ok(Self)
+    }
+}
+
+impl Drop for Mouse {
+    fn drop(&mut self) {
+        // A terminal that is gone has no mouse to give back.
+        let _ = execute!(std::io::stdout(), DisableMouseCapture);
+    }
+}
+
 /// What stands in the title.
 #[derive(Clone, Debug)]
 pub(crate) struct Title {
@@ -52,15 +73,17 @@ pub(crate) struct Title {
     pub(crate) backend: String,
 }
 
-/// Draws until the user has seen enough.
+/// Draws until the user has seen enough; with `mouse` it takes clicks.
 ///
 /// # Errors
 /// When the terminal cannot be used, or the kernel or the agent cannot be asked any more.
-pub(crate) async fn run(feed: Feed, title: Title) -> anyhow::Result<Exit> {
+pub(crate) async fn run(feed: Feed, title: Title, mouse: bool) -> anyhow::Result<Exit> {
     let mut signals = Signals::catch()?;
     let _held = stderr::Held::begin()?;
     let terminal = ratatui::try_init()?;
+    let held_mouse = mouse.then(Mouse::take).transpose()?;
     let result = App::new(feed, title).run(terminal, &mut signals).await;
+    drop(held_mouse);
     ratatui::try_restore()?;
     std::io::stdout().flush()?;
     result
@@ -75,9 +98,7 @@ struct App {
     /// What was on the screen when it was paused.
     frozen: Option<(Board, Vec<Connection>)>,
     state: State,
-    /// The services as they are listed, and the rows of the list on the screen.
-    listed: Vec<Service>,
-    rows: usize,
+    listed: Listed,
 }
 
 impl App {
@@ -98,8 +119,7 @@ impl App {
             connections: Vec::new(),
             frozen: None,
             state: State::new(transport),
-            listed: Vec::new(),
-            rows: 0,
+            listed: Listed::default(),
         }
     }
 
@@ -147,12 +167,17 @@ impl App {
     }
 
     fn take_event(&mut self, event: &Event) -> Action {
-        let Event::Key(key) = event else { return Action::Draw };
-        if key.kind == KeyEventKind::Release {
-            return Action::Draw;
-        }
         let before = self.state.screen.clone();
-        let action = self.state.key(*key, &self.listed, self.rows);
+        let action = match event {
+            Event::Key(key) if key.kind != KeyEventKind::Release => {
+                self.state.key(*key, &self.listed)
+            }
+            Event::Mouse(mouse) => {
+                self.state.mouse(*mouse, &self.listed);
+                Action::Draw
+            }
+            _ => Action::Draw,
+        };
         if before != self.state.screen {
             self.connections.clear();
             if let Feed::Live { wish, .. } = &self.feed {
@@ -197,16 +222,16 @@ impl App {
             Some((board, connections)) => (board, connections),
             None => (&self.board, &self.connections),
         };
-        let view =
-            View { board, connections, state: &self.state, title: &self.title, style: self.style };
-        let mut listed = None;
-        terminal.draw(|frame| listed = Some(view.draw(frame)))?;
-        if let Some((services, rows)) = listed {
-            // A list that became shorter takes the selection along.
-            self.state.selected = self.state.selected.min(rows.saturating_sub(1));
-            (self.listed, self.rows) = (services, rows);
+        loop {
+            let state = &self.state;
+            let view = View { board, connections, state, title: &self.title, style: self.style };
+            let mut listed = Listed::default();
+            terminal.draw(|frame| listed = view.draw(frame))?;
+            self.listed = listed;
+            if !self.state.follow(&self.listed) {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 

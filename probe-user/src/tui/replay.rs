@@ -283,6 +283,7 @@ impl Replay {
                 (Some(comm), Some(pid)) => format!("{comm}/{pid}"),
                 _ => String::new(),
             },
+            pid: pid.unwrap_or(0),
             // A capture does not keep what an open request asked for.
             asked: false,
             outcome: outcome.map(Cow::Owned),
@@ -327,6 +328,7 @@ impl Replay {
             kernel_min: time("kernel_min"),
             kernel_max: time("kernel_max"),
             services,
+            shards: Vec::new(),
         };
         (time("end_mono_ns").unwrap_or(0), reported)
     }

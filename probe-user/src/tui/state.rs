@@ -1,6 +1,9 @@
 //! Where the user is and what their keys do. Knows nothing of how it is drawn.
 
-use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::{
+    crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind},
+    layout::Rect,
+};
 
 use super::{board::Service, table::Order};
 
@@ -48,6 +51,24 @@ pub(crate) enum Action {
     Quit,
     /// Ctrl-C
     Interrupt,
+}
+
+/// The list on the screen, as it was drawn last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Listed {
+    /// What a row leads to; none where rows are connections.
+    pub(crate) services: Vec<Service>,
+    pub(crate) rows: usize,
+    /// Where the rows are, without their header, and which of them is the first there.
+    pub(crate) area: Rect,
+    pub(crate) first: usize,
+}
+
+impl Listed {
+    fn row_at(&self, column: u16, row: u16) -> Option<usize> {
+        let index = self.first + usize::from(row.checked_sub(self.area.y)?);
+        (self.area.contains((column, row).into()) && index < self.rows).then_some(index)
+    }
 }
 
 /// A capture's time line, in monotonic nanoseconds.
@@ -113,6 +134,10 @@ impl Transport {
 #[derive(Clone, Debug)]
 pub(crate) struct State {
     pub(crate) screen: Screen,
+    /// The screens on the way here.
+    way: Vec<Screen>,
+    /// What was left just now: to be selected, wherever it is listed by now.
+    left: Option<Service>,
     pub(crate) sort: Sort,
     pub(crate) order: Order,
     pub(crate) reverse: bool,
@@ -132,6 +157,8 @@ impl State {
     pub(crate) fn new(transport: Option<Transport>) -> Self {
         Self {
             screen: Screen::Services,
+            way: Vec::new(),
+            left: None,
             sort: Sort::default(),
             order: Order::default(),
             reverse: false,
@@ -144,9 +171,7 @@ impl State {
         }
     }
 
-    /// `services`: those on the services screen, as they are listed; `rows`: how many rows the
-    /// list on the screen has.
-    pub(crate) fn key(&mut self, key: KeyEvent, services: &[Service], rows: usize) -> Action {
+    pub(crate) fn key(&mut self, key: KeyEvent, listed: &Listed) -> Action {
         if key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL) {
             return Action::Interrupt;
         }
@@ -161,11 +186,11 @@ impl State {
         if self.transport.as_mut().is_some_and(|transport| transport.key(key.code)) {
             return Action::Draw;
         }
-        let last = rows.saturating_sub(1);
+        let last = listed.rows.saturating_sub(1);
         match key.code {
             KeyCode::Char('q') => return Action::Quit,
             KeyCode::Char('?' | 'h') => self.help = true,
-            KeyCode::Char('/') => {
+            KeyCode::Char('/') if !matches!(self.screen, Screen::Port(_)) => {
                 self.typing = true;
                 self.search.clear();
                 self.selected = 0;
@@ -179,9 +204,9 @@ impl State {
             }
             KeyCode::Char('r') => self.reverse = !self.reverse,
             KeyCode::Char(' ' | 'p') => self.paused = !self.paused,
-            KeyCode::Char('c') => self.enter_connections(services),
-            KeyCode::Enter => self.enter(services),
-            KeyCode::Esc | KeyCode::Backspace => self.leave(services),
+            KeyCode::Char('c') => self.enter_connections(listed),
+            KeyCode::Enter => self.enter(listed),
+            KeyCode::Esc | KeyCode::Backspace => self.leave(),
             KeyCode::Down | KeyCode::Char('j') => self.selected = (self.selected + 1).min(last),
             KeyCode::Up | KeyCode::Char('k') => self.selected = self.selected.saturating_sub(1),
             KeyCode::PageDown => self.selected = (self.selected + 10).min(last),
@@ -209,46 +234,78 @@ impl State {
         self.selected = 0;
     }
 
-    fn enter(&mut self, services: &[Service]) {
-        match &self.screen {
-            Screen::Services => {
-                if let Some(service) = services.get(self.selected) {
-                    self.go(Screen::Port(service.clone()));
+    /// A click selects a row, one on the selected row goes into it.
+    pub(crate) fn mouse(&mut self, mouse: MouseEvent, listed: &Listed) {
+        if self.help {
+            self.help = !matches!(mouse.kind, MouseEventKind::Down(_));
+            return;
+        }
+        match mouse.kind {
+            MouseEventKind::ScrollDown => {
+                self.selected = (self.selected + 1).min(listed.rows.saturating_sub(1));
+            }
+            MouseEventKind::ScrollUp => self.selected = self.selected.saturating_sub(1),
+            MouseEventKind::Down(MouseButton::Left) => {
+                match listed.row_at(mouse.column, mouse.row) {
+                    Some(row) if row == self.selected => self.enter(listed),
+                    Some(row) => self.selected = row,
+                    None => {}
                 }
             }
-            Screen::Port(service) => self.go(Screen::Connections(service.clone())),
-            Screen::Connections(_) => {}
+            MouseEventKind::Down(MouseButton::Right) => self.leave(),
+            _ => {}
         }
     }
 
-    fn enter_connections(&mut self, services: &[Service]) {
+    /// Into the selected row, and from a port without shards into its connections.
+    fn enter(&mut self, listed: &Listed) {
+        match (&self.screen, listed.services.get(self.selected)) {
+            (Screen::Connections(_), _) | (Screen::Services, None) => {}
+            (Screen::Services | Screen::Port(_), Some(service)) => {
+                self.go(Screen::Port(service.clone()));
+            }
+            (Screen::Port(service), None) => self.go(Screen::Connections(service.clone())),
+        }
+    }
+
+    fn enter_connections(&mut self, listed: &Listed) {
         let service = match &self.screen {
-            Screen::Services => services.get(self.selected).cloned(),
-            Screen::Port(service) | Screen::Connections(service) => Some(service.clone()),
+            Screen::Services => listed.services.get(self.selected).cloned(),
+            Screen::Port(service) => Some(service.clone()),
+            Screen::Connections(_) => None,
         };
         if let Some(service) = service {
             self.go(Screen::Connections(service));
         }
     }
 
-    fn leave(&mut self, services: &[Service]) {
+    fn leave(&mut self) {
         if !self.search.is_empty() {
             self.search.clear();
             self.selected = 0;
-            return;
-        }
-        match self.screen.clone() {
-            Screen::Services => {}
-            Screen::Port(service) => {
-                self.go(Screen::Services);
-                self.selected = services.iter().position(|known| *known == service).unwrap_or(0);
-            }
-            Screen::Connections(service) => self.go(Screen::Port(service)),
+        } else if let Some(screen) = self.way.pop() {
+            self.selected = 0;
+            self.left = match std::mem::replace(&mut self.screen, screen) {
+                Screen::Port(service) => Some(service),
+                Screen::Services | Screen::Connections(_) => None,
+            };
         }
     }
 
+    /// Moves the selection with what was listed; true if that is to be drawn anew.
+    pub(crate) fn follow(&mut self, listed: &Listed) -> bool {
+        let before = self.selected;
+        // A list that became shorter takes the selection along.
+        self.selected = before.min(listed.rows.saturating_sub(1));
+        if let Some(left) = self.left.take() {
+            let now = listed.services.iter().position(|known| *known == left);
+            self.selected = now.unwrap_or(self.selected);
+        }
+        self.selected != before
+    }
+
     fn go(&mut self, screen: Screen) {
-        self.screen = screen;
+        self.way.push(std::mem::replace(&mut self.screen, screen));
         self.selected = 0;
         self.search.clear();
     }
@@ -270,8 +327,12 @@ mod tests {
         Service { container: "web".into(), port, role: "passive".into() }
     }
 
-    fn press(state: &mut State, keys: &str) -> Action {
-        let services = [service(3005), service(80)];
+    fn listed(services: &[Service]) -> Listed {
+        let area = Rect { x: 0, y: 3, width: 80, height: 10 };
+        Listed { services: services.to_vec(), rows: services.len(), area, first: 0 }
+    }
+
+    fn press_on(state: &mut State, keys: &str, listed: &Listed) -> Action {
         let mut last = Action::Draw;
         for key in keys.chars() {
             let code = match key {
@@ -281,9 +342,13 @@ mod tests {
                 '<' => KeyCode::Left,
                 other => KeyCode::Char(other),
             };
-            last = state.key(KeyEvent::new(code, KeyModifiers::NONE), &services, services.len());
+            last = state.key(KeyEvent::new(code, KeyModifiers::NONE), listed);
         }
         last
+    }
+
+    fn press(state: &mut State, keys: &str) -> Action {
+        press_on(state, keys, &listed(&[service(3005), service(80)]))
     }
 
     #[test]
@@ -291,11 +356,46 @@ mod tests {
         let mut state = State::new(None);
         press(&mut state, "j\n");
         assert_eq!(state.screen, Screen::Port(service(80)));
-        press(&mut state, "\n");
+        press_on(&mut state, "\n", &Listed::default());
         assert_eq!(state.wish(), Some(service(80)));
         press(&mut state, "\u{1b}\u{1b}");
-        assert_eq!((state.screen.clone(), state.selected), (Screen::Services, 1));
+        assert_eq!(state.screen, Screen::Services);
+        // Others have come meanwhile.
+        assert!(state.follow(&listed(&[service(1), service(3005), service(80)])));
+        assert_eq!(state.selected, 2);
         assert_eq!(press(&mut state, "q"), Action::Quit);
+    }
+
+    #[test]
+    fn down_into_a_shard_and_back() {
+        let mut state = State::new(None);
+        press(&mut state, "\n");
+        let shards = listed(&[service(3002), service(3003)]);
+        press_on(&mut state, "j\n", &shards);
+        assert_eq!(state.screen, Screen::Port(service(3003)));
+        press_on(&mut state, "c", &Listed::default());
+        assert_eq!(state.wish(), Some(service(3003)));
+        press(&mut state, "\u{1b}\u{1b}");
+        assert_eq!(state.screen, Screen::Port(service(3005)));
+        assert!(state.follow(&shards));
+        assert_eq!(state.selected, 1);
+    }
+
+    #[test]
+    fn a_click_selects_and_another_goes_in() {
+        let mut state = State::new(None);
+        let listed = listed(&[service(3005), service(80)]);
+        let click = |state: &mut State, row| {
+            let kind = MouseEventKind::Down(MouseButton::Left);
+            let modifiers = KeyModifiers::NONE;
+            state.mouse(MouseEvent { kind, column: 5, row, modifiers }, &listed);
+            (state.screen.clone(), state.selected)
+        };
+        // The header, the second row, below the last.
+        assert_eq!(click(&mut state, 2), (Screen::Services, 0));
+        assert_eq!(click(&mut state, 4), (Screen::Services, 1));
+        assert_eq!(click(&mut state, 5), (Screen::Services, 1));
+        assert_eq!(click(&mut state, 4), (Screen::Port(service(80)), 0));
     }
 
     #[test]

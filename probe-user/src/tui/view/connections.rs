@@ -10,11 +10,11 @@ use ratatui::{
 use super::{View, clean, right};
 use crate::tui::{
     board::Service,
+    state::Listed,
     table::{arranged, brief},
 };
 
-/// Returns how many rows there are.
-pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service) -> usize {
+pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service) -> Listed {
     let state = view.state;
     let rows = arranged(view.connections, &state.search, state.order, state.reverse);
     let [head, list] = Layout::vertical([Constraint::Length(1), Constraint::Min(2)]).areas(area);
@@ -71,6 +71,5 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
             ])
         })
         .collect();
-    view.list(frame, list, header, widths, shown);
-    rows.len()
+    view.list(frame, list, header, widths, shown)
 }

@@ -1,8 +1,10 @@
 //! Draws one frame: a title that says what may be missing, the screen, and the keys.
 
+mod causes;
 mod connections;
 mod port;
 mod services;
+mod shards;
 
 use std::time::Duration;
 
@@ -16,8 +18,8 @@ use ratatui::{
 
 use super::{
     Title,
-    board::{Board, Service},
-    state::{Screen, State, Transport},
+    board::Board,
+    state::{Listed, Screen, State, Transport},
     table::Connection,
 };
 use crate::{
@@ -35,8 +37,8 @@ pub(super) struct View<'a> {
 }
 
 impl View<'_> {
-    /// Returns the services as they are listed, and the rows of the list on the screen.
-    pub(super) fn draw(&self, frame: &mut Frame) -> (Vec<Service>, usize) {
+    /// Returns the list on the screen.
+    pub(super) fn draw(&self, frame: &mut Frame) -> Listed {
         let head = self.head();
         let [top, body, foot] = Layout::vertical([
             Constraint::Length(u16::try_from(head.len()).unwrap_or(u16::MAX)),
@@ -45,23 +47,16 @@ impl View<'_> {
         ])
         .areas(frame.area());
         frame.render_widget(Paragraph::new(head), top);
-        let services = services::summaries(self.board, self.state);
-        let rows = match &self.state.screen {
-            Screen::Services => {
-                services::draw(self, frame, body, &services);
-                services.len()
-            }
-            Screen::Port(service) => {
-                port::draw(self, frame, body, service);
-                0
-            }
+        let listed = match &self.state.screen {
+            Screen::Services => services::draw(self, frame, body),
+            Screen::Port(service) => port::draw(self, frame, body, service),
             Screen::Connections(service) => connections::draw(self, frame, body, service),
         };
-        frame.render_widget(Paragraph::new(self.foot()), foot);
+        frame.render_widget(Paragraph::new(self.foot(&listed)), foot);
         if self.state.help {
             self.draw_help(frame);
         }
-        (services.into_iter().map(|summary| summary.service).collect(), rows)
+        listed
     }
 
     fn head(&self) -> Vec<Line<'static>> {
@@ -151,19 +146,23 @@ impl View<'_> {
         ])
     }
 
-    fn foot(&self) -> Line<'static> {
+    fn foot(&self, listed: &Listed) -> Line<'static> {
         if self.state.typing {
             return Line::from(format!("search: {}_   Enter keep   Esc clear", self.state.search));
         }
         let screen = match self.state.screen {
             Screen::Services => "Enter port  c connections  s sort  ",
+            Screen::Port(_) if listed.rows > 0 => "Enter shard  c connections  Esc back  ",
             Screen::Port(_) => "Enter connections  Esc back  ",
             Screen::Connections(_) => "s sort  r reverse  Esc back  ",
         };
         let clock = if self.state.transport.is_some() {
             "space play  ,/. step  ←/→ 10s  +/- speed  "
         } else {
-            "/ search  p pause  "
+            match self.state.screen {
+                Screen::Port(_) => "p pause  ",
+                Screen::Services | Screen::Connections(_) => "/ search  p pause  ",
+            }
         };
         Line::from(format!("{screen}{clock}? help  q quit"))
     }
@@ -171,7 +170,7 @@ impl View<'_> {
     fn draw_help(&self, frame: &mut Frame) {
         let mut text = vec![
             "↑ ↓ PgUp PgDn Home End   select",
-            "Enter                    into a port, then its connections",
+            "Enter                    into a port, its shards, its connections",
             "c                        straight to the connections",
             "Esc                      back; clears a search first",
             "s  r                     next column to sort by; reverse",
@@ -212,13 +211,17 @@ impl View<'_> {
         header: Vec<String>,
         widths: Vec<u16>,
         rows: Vec<Row<'_>>,
-    ) {
+    ) -> Listed {
+        let count = rows.len();
         let table = Table::new(rows, widths.into_iter().map(Constraint::Length))
             .header(Row::new(header).style(Look::new().add_modifier(Modifier::BOLD)))
             .column_spacing(1)
             .row_highlight_style(Look::new().add_modifier(Modifier::REVERSED));
         let mut selected = TableState::new().with_selected(Some(self.state.selected));
         frame.render_stateful_widget(table, area, &mut selected);
+        let below = area.height.min(1);
+        let area = Rect { y: area.y + below, height: area.height - below, ..area };
+        Listed { services: Vec::new(), rows: count, area, first: selected.offset() }
     }
 
     fn strong(&self, text: &str) -> Span<'static> {

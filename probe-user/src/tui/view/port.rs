@@ -1,5 +1,5 @@
-//! One port: how far handshakes come, how they end, how many there are over time, and the latest
-//! that failed.
+//! One port: how far handshakes come, how they end and what that means, how many there are over
+//! time, the shards behind it, and the latest that failed.
 
 use ratatui::{
     Frame,
@@ -8,38 +8,59 @@ use ratatui::{
     widgets::Paragraph,
 };
 
-use super::{View, clean, spark};
+use super::{View, causes, clean, shards, spark};
 use crate::{
     clock,
     tui::{
-        board::{Service, Tally, percentile},
+        board::{HISTORY, Service, Tally, percentile},
         leg::STAGES,
+        shards as behind,
+        state::Listed,
         table::brief_us,
     },
     watch::style::Tone,
 };
 
-pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service) {
-    let mut tallies = view.board.tallies();
-    let tally = tallies.remove(service).unwrap_or_default();
-    let outcomes = u16::try_from(tally.outcomes.len()).unwrap_or(u16::MAX);
-    let upper = (outcomes + 1).max(STAGES.len() as u16 + 1);
-    let [head, curves, middle, latest] = Layout::vertical([
+/// Rows that a few shards take with their heads before the latest failures get any.
+const FEW: u16 = 6;
+
+pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service) -> Listed {
+    let tallies = view.board.tallies();
+    let tally = tallies.get(service).cloned().unwrap_or_default();
+    let behind = behind::of(view.board, service);
+    let beyond = behind::sum(behind.iter().filter_map(|shard| tallies.get(&shard.service)));
+    let [head, curves, rest] = Layout::vertical([
         Constraint::Length(2),
-        Constraint::Length(3),
-        Constraint::Max(upper + 1),
-        Constraint::Min(2),
+        Constraint::Length(2),
+        Constraint::Min(STAGES.len() as u16 + 2),
     ])
     .areas(area);
-    frame.render_widget(Paragraph::new(self::head(view, service)), head);
-    frame.render_widget(Paragraph::new(self::curves(view, service, curves.width)), curves);
     let [left, right] =
         Layout::horizontal([Constraint::Percentage(50), Constraint::Percentage(50)])
             .spacing(1)
-            .areas(middle);
+            .areas(rest);
+    let outcomes =
+        causes::lines(view, &tally, &service.role, (!behind.is_empty()).then_some(&beyond), right);
+    let upper = u16::try_from(outcomes.len()).unwrap_or(u16::MAX).max(STAGES.len() as u16 + 1) + 1;
+    let below = rest.height.saturating_sub(upper);
+    let wanted = if behind.is_empty() { 0 } else { 3 + behind.len().min(100) as u16 };
+    let [_, table, latest] = Layout::vertical([
+        Constraint::Length(upper),
+        Constraint::Length(wanted.min((below * 2 / 3).max(FEW.min(below)))),
+        Constraint::Min(0),
+    ])
+    .areas(rest);
+    frame.render_widget(Paragraph::new(self::head(view, service)), head);
+    frame.render_widget(Paragraph::new(self::curves(view, service, curves.width)), curves);
     frame.render_widget(Paragraph::new(funnel(view, &tally, left.width)), left);
-    frame.render_widget(Paragraph::new(self::outcomes(view, &tally)), right);
+    frame.render_widget(Paragraph::new(outcomes), right);
+    let listed = if behind.is_empty() {
+        Listed::default()
+    } else {
+        shards::draw(view, frame, table, &behind, &tallies, (tally.attempts, beyond.attempts))
+    };
     frame.render_widget(Paragraph::new(self::latest(view, service, latest.height)), latest);
+    listed
 }
 
 fn head(view: &View, service: &Service) -> Vec<Line<'static>> {
@@ -54,20 +75,21 @@ fn head(view: &View, service: &Service) -> Vec<Line<'static>> {
             service.port,
             service.role
         )),
-        Span::raw(format!(
-            "  established {}  upgraded {}  close_wait {}",
-            level.established, level.upgraded, level.close_wait
-        )),
+        Span::raw(format!("  established {}", level.established)),
     ];
-    if level.closed_held > 0 {
-        let text = format!("  closed, descriptor held {}", level.closed_held);
-        counts.push(view.toned(Tone::Warning, text));
-    }
     if let Some(reported) = view.board.reported_of(service)
         && let (Ok(answer), Some(phantoms)) = (&reported.answer, reported.phantoms())
     {
         let tone = if phantoms > 0 { Tone::Bad } else { Tone::Good };
         counts.push(view.toned(tone, format!("  reported {answer}  phantoms {phantoms}")));
+    }
+    counts.push(Span::raw(format!("  upgraded {}", level.upgraded)));
+    for (count, what) in
+        [(level.close_wait, "close_wait"), (level.closed_held, "closed, descriptor held")]
+    {
+        if count > 0 {
+            counts.push(view.toned(Tone::Warning, format!("  {what} {count}")));
+        }
     }
     vec![
         Line::from(counts),
@@ -84,15 +106,15 @@ fn head(view: &View, service: &Service) -> Vec<Line<'static>> {
 
 fn curves(view: &View, service: &Service, width: u16) -> Vec<Line<'static>> {
     let Some(line) = view.board.lines.get(service) else { return Vec::new() };
-    let width = usize::from(width.saturating_sub(24)).min(crate::tui::board::HISTORY);
-    let curve = |name: &str, now: String, values: &std::collections::VecDeque<u64>| {
-        Line::raw(format!("{name:<11} {now:>8}  {}", spark(values.iter().copied(), width)))
-    };
-    vec![
-        curve("established", line.level.established.to_string(), &line.history),
-        curve("new/s", format!("{:.1}", line.opened_rate), &line.opened_history),
-        Line::raw(format!("{:<11} {:>8.1}", "ended/s", line.closed_rate)),
-    ]
+    let rates = format!("new/s {:.1}  ended/s {:.1}", line.opened_rate, line.closed_rate);
+    let level = format!("established {}", line.level.established);
+    [(level, &line.history), (rates, &line.opened_history)]
+        .map(|(name, values)| {
+            let name = format!("{name:<30}");
+            let room = usize::from(width).saturating_sub(name.chars().count()).min(HISTORY);
+            Line::raw(name + &spark(values.iter().copied(), room))
+        })
+        .into()
 }
 
 /// A bar per stage: of all attempts, how many came there.
@@ -108,29 +130,11 @@ fn funnel(view: &View, tally: &Tally, width: u16) -> Vec<Line<'static>> {
     lines
 }
 
-fn outcomes(view: &View, tally: &Tally) -> Vec<Line<'static>> {
-    let mut lines = vec![Line::from(view.strong(&format!(
-        "outcomes ({} failed, {:.1} %)",
-        tally.failed,
-        100.0 * tally.failed as f64 / tally.attempts.max(1) as f64
-    )))];
-    let mut outcomes: Vec<_> = tally.outcomes.iter().collect();
-    outcomes.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-    lines.extend(outcomes.into_iter().map(|(outcome, count)| {
-        let text = format!("{count:>7} {}", clean(outcome));
-        match outcome.as_ref() {
-            "upgraded" | "open" => Line::raw(text),
-            _ => Line::from(view.toned(Tone::Bad, text)),
-        }
-    }));
-    lines
-}
-
 fn latest(view: &View, service: &Service, height: u16) -> Vec<Line<'static>> {
     let board = view.board;
     let mut failures =
         board.latest.iter().filter(|failure| *failure.service == *service).peekable();
-    if failures.peek().is_none() {
+    if failures.peek().is_none() || height < 2 {
         return Vec::new();
     }
     let mut lines =

@@ -11,15 +11,15 @@ use super::{View, clean, right, spark};
 use crate::{
     tui::{
         board::{Board, Service, Tally, percentile},
-        state::{Sort, State},
+        state::{Listed, Sort, State},
         table::brief_us,
     },
     watch::style::Tone,
 };
 
 /// A row before it is drawn.
-pub(in crate::tui) struct Summary {
-    pub(in crate::tui) service: Service,
+struct Summary {
+    service: Service,
     established: i64,
     upgraded: i64,
     close_wait: i64,
@@ -27,12 +27,12 @@ pub(in crate::tui) struct Summary {
     reported: Option<(i64, i64)>,
     p50: Option<u64>,
     p99: Option<u64>,
-    pub(super) tally: Tally,
+    tally: Tally,
     history: Vec<u64>,
 }
 
 /// The services that match the search, in the order that was chosen.
-pub(super) fn summaries(board: &Board, state: &State) -> Vec<Summary> {
+fn summaries(board: &Board, state: &State) -> Vec<Summary> {
     let mut tallies = board.tallies();
     let times = board.times();
     let mut rows: Vec<Summary> = board
@@ -170,15 +170,16 @@ fn fit(width: u16, with_reported: bool) -> Vec<(Column, u16)> {
     fitted
 }
 
-pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, rows: &[Summary]) {
-    let failures = failures(view, rows);
+pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) -> Listed {
+    let rows = summaries(view.board, view.state);
+    let failures = failures(view, &rows);
     let height = u16::try_from(failures.len()).unwrap_or(u16::MAX).min(area.height / 3);
     let [list, below] =
         Layout::vertical([Constraint::Min(3), Constraint::Length(height)]).areas(area);
     if view.board.lines.is_empty() {
         let text = if view.board.at_unix_ns == 0 { "counting …" } else { "no connections" };
         frame.render_widget(Paragraph::new(text), list);
-        return;
+        return Listed::default();
     }
     let columns = fit(list.width, !view.board.reported.is_empty());
     let header = columns
@@ -193,8 +194,9 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, rows: &[Summary])
         .map(|row| Row::new(columns.iter().map(|&(column, width)| cell(view, row, column, width))))
         .collect();
     let widths = columns.iter().map(|(_, width)| *width).collect();
-    view.list(frame, list, header, widths, table);
+    let listed = view.list(frame, list, header, widths, table);
     frame.render_widget(Paragraph::new(failures), below);
+    Listed { services: rows.into_iter().map(|row| row.service).collect(), ..listed }
 }
 
 fn cell(view: &View, row: &Summary, column: Column, width: u16) -> Cell<'static> {
