@@ -146,17 +146,7 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
         Running::start(Command::new("sh").args(["-c", &load]))
     });
     let scratch = Scratch::new("prometheus");
-    let config = scratch.join("prometheus.yml");
-    let text = format!(
-        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{RULES}]\n\
-         scrape_configs:\n- job_name: groundtruth\n  static_configs: [{{targets: ['127.0.0.1:19464']}}]\n"
-    );
-    std::fs::write(&config, text).unwrap();
-    let mut command = Command::new("prometheus");
-    command.arg(format!("--config.file={config}"));
-    command.arg(format!("--storage.tsdb.path={}", scratch.join("data")));
-    command.arg(format!("--web.listen-address={PROMETHEUS}"));
-    let _prometheus = Running::start(&mut command);
+    let _prometheus = prometheus(&scratch, &format!("rule_files: [{RULES}]"), &[]);
 
     // Three samples make a rate; the audit's come after ten seconds.
     wait("data of each panel", || {
@@ -191,6 +181,81 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
             _ => Err(format!("{minimum:?} {}", sums.len())),
         }
     });
+}
+
+/// A Prometheus that asks for native histograms gets them, and counts and quantiles as in the classic
+/// ones.
+#[test]
+fn a_prometheus_takes_native_histograms() {
+    let needs = [Need::Bpf, Need::Program("prometheus")];
+    let Some(_machine) = require(&needs) else { return };
+    let server = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let agent = Agent::start();
+    let mut load = lab::command(&Place::host());
+    load.args(["load", "--url", &format!("ws://{}/", server.address()), "--connections", "23"]);
+    let _load = Running::start(load.args(["--hold", "10m"]));
+    let labels = format!("port=\"{}\",role=\"passive\"", server.address().port());
+    let classic = |name: &str| -> Vec<(String, f64)> {
+        let name = format!("groundtruth_handshake_seconds_{name}{{");
+        let text = agent.text("/metrics");
+        let found = text.lines().filter(|line| line.starts_with(&name) && line.contains(&labels));
+        let value = |line: &str| line.rsplit(' ').next().unwrap().parse().unwrap();
+        found.map(|line| (line.to_owned(), value(line))).collect()
+    };
+    // A time that no hook saw is in no histogram: all that will come are there once they stay.
+    let upgraded = || {
+        let text = agent.text("/metrics");
+        let total = text.lines().any(|line| {
+            line.starts_with("groundtruth_handshakes_total{")
+                && line.contains(&labels)
+                && line.ends_with("outcome=\"upgraded\"} 23")
+        });
+        if total { Ok(()) } else { Err(text) }
+    };
+    wait("23 upgraded", upgraded);
+    let scratch = Scratch::new("native");
+    let (count, sum) = (classic("count")[0].1, classic("sum")[0].1);
+    assert!((1.0..=23.0).contains(&count), "{count}");
+
+    let _prometheus =
+        prometheus(&scratch, "rule_files: []", &["--enable-feature=native-histograms"]);
+    let series = format!("groundtruth_handshake_seconds{{{labels}}}");
+    let number =
+        |query: String| -> Option<f64> { ask(&query)?.first()?["value"][1].as_str()?.parse().ok() };
+    wait("the native histogram", || match number(format!("histogram_count({series})")) {
+        Some(found) if found == count => Ok(()),
+        other => Err(format!("{other:?}, not {count}")),
+    });
+    assert_eq!(number(format!("histogram_sum({series})")), Some(sum));
+    // It is the native one: a classic one is a series per bucket.
+    assert_eq!(ask(&format!("groundtruth_handshake_seconds_bucket{{{labels}}}")), Some(vec![]));
+    // The median lies in the classic bucket that has it, or as much beside it as a native one is wide.
+    let buckets = classic("bucket");
+    let at = buckets.iter().position(|(_, under)| *under >= count / 2.0).unwrap();
+    let bound = |index: usize| -> f64 {
+        let (_, rest) = buckets[index].0.split_once("le=\"").unwrap();
+        rest.split('"').next().unwrap().parse().unwrap()
+    };
+    let low = if at == 0 { 0.0 } else { bound(at - 1) };
+    let median = number(format!("histogram_quantile(0.5, {series})")).unwrap();
+    let width = 2f64.powf(0.125);
+    assert!((low / width..=bound(at) * width).contains(&median), "{median} {buckets:?}");
+    let _ = server.stop();
+}
+
+/// A Prometheus that scrapes the agent every second.
+fn prometheus(scratch: &Scratch, more: &str, flags: &[&str]) -> Running {
+    let config = scratch.join("prometheus.yml");
+    let text = format!(
+        "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\n{more}\n\
+         scrape_configs:\n- job_name: groundtruth\n  static_configs: [{{targets: ['127.0.0.1:19464']}}]\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = Command::new("prometheus");
+    command.arg(format!("--config.file={config}"));
+    command.arg(format!("--storage.tsdb.path={}", scratch.join("data")));
+    command.arg(format!("--web.listen-address={PROMETHEUS}")).args(flags);
+    Running::start(&mut command)
 }
 
 /// Every panel's query, with Grafana's variables as Grafana fills them in.

@@ -12,7 +12,7 @@ use std::{
 
 use probe_common::{connection::flag, key::CountKey, state::role};
 
-use super::json::key_of;
+use super::{json::key_of, spread::Spread};
 use crate::{
     clock,
     handshake::{
@@ -22,11 +22,6 @@ use crate::{
     truth::source::Source,
 };
 
-/// Upper bounds of the buckets: from loopback to the patience of clients.
-pub(crate) const BOUNDS_SECONDS: [f64; 16] = [
-    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-    5.0, 10.0,
-];
 /// What a handshake passes after its SYN.
 pub(crate) const STAGES: [&str; 4] = ["established", "accepted", "request_received", "upgraded"];
 
@@ -38,35 +33,6 @@ pub(crate) const OTHERS: CountKey =
 /// Between two looks at the open connections at least, and how much of the time they may take.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_SHARE: u32 = 20;
-
-/// Durations in buckets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Spread {
-    /// How many are up to each bound and over the one before; the last ones over all bounds.
-    pub(crate) buckets: [u64; BOUNDS_SECONDS.len() + 1],
-    pub(crate) sum_ns: u64,
-}
-
-impl Spread {
-    /// Nothing where an end was not seen.
-    fn observe(&mut self, from_ns: u64, to_ns: u64) {
-        if from_ns == 0 || to_ns == 0 {
-            return;
-        }
-        // Packets of both ways are timed on their own: an answer may come before its request is seen.
-        let took_ns = to_ns.saturating_sub(from_ns);
-        let seconds = Duration::from_nanos(took_ns).as_secs_f64();
-        self.buckets[BOUNDS_SECONDS.partition_point(|bound| *bound < seconds)] += 1;
-        self.sum_ns += took_ns;
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (count, more) in self.buckets.iter_mut().zip(other.buckets) {
-            *count += more;
-        }
-        self.sum_ns += other.sum_ns;
-    }
-}
 
 /// Handshakes of one service.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -258,6 +224,7 @@ impl Handshakes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::spread::BOUNDS_SECONDS;
     use crate::truth::polled::empty_connection;
 
     const MS: u64 = 1_000_000;

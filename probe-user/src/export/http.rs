@@ -35,7 +35,7 @@ use super::{
     classic,
     handshakes::{self, Handshakes},
     json::{ConnectionList, Counts, SCHEMA_VERSION},
-    prometheus,
+    prometheus, protobuf,
     recordings::{self, Recordings},
     token::{self, Token},
     view,
@@ -214,6 +214,25 @@ impl IntoResponse for Refused {
 
 pub(super) type Parameters = Query<HashMap<String, String>>;
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    OpenMetrics,
+    Classic,
+    Protobuf,
+}
+
+/// Scrapers name first what they like best.
+fn metrics_form(accepted: &str) -> Form {
+    let known = accepted.split(',').find_map(|kind| match kind.split(';').next()?.trim() {
+        "application/openmetrics-text" => Some(Form::OpenMetrics),
+        // The message's name and its encoding go without saying: others were never in use.
+        protobuf::NAME => Some(Form::Protobuf),
+        "text/plain" => Some(Form::Classic),
+        _ => None,
+    });
+    known.unwrap_or(Form::Classic)
+}
+
 async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<Response, Refused> {
     let (slots, counts) = agent.counts(&Filter::default()).await?;
     let mut established = BTreeMap::new();
@@ -224,15 +243,19 @@ async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<
     let vitals = agent.source.vitals();
     let costs = agent.source.costs();
     let handshakes = agent.handshakes().await?;
-    let text = prometheus::text(&counts, &established, &exactness, &vitals, &costs, handshakes)
+    let text = prometheus::text(&counts, &established, &exactness, &vitals, &costs, &handshakes)
         .map_err(|error| Refused::Failed(error.into()))?;
     let accepted = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let (kind, text) = if accepted.contains("application/openmetrics-text") {
-        (METRICS_TYPE, text)
-    } else {
-        (classic::TYPE, classic::of_openmetrics(&text))
+    let (kind, body) = match metrics_form(accepted) {
+        Form::OpenMetrics => (METRICS_TYPE, text.into_bytes()),
+        Form::Classic => (classic::TYPE, classic::of_openmetrics(&text).into_bytes()),
+        Form::Protobuf => {
+            let histograms = prometheus::histograms(&handshakes);
+            let classic = classic::of_openmetrics(&text);
+            (protobuf::TYPE, protobuf::of_classic(&classic, &histograms))
+        }
     };
-    Ok(([(CONTENT_TYPE, HeaderValue::from_static(kind))], text).into_response())
+    Ok(([(CONTENT_TYPE, HeaderValue::from_static(kind))], body).into_response())
 }
 
 async fn counts(
@@ -358,5 +381,22 @@ impl hyper::body::Body for Events {
         self.batches.poll_recv(context).map(|batch| {
             batch.map(|ended| Ok(Frame::data(Bytes::copy_from_slice(raw::bytes(&ended)))))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scraper_gets_what_it_names_first() {
+        let open =
+            "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5";
+        assert_eq!(metrics_form(open), Form::OpenMetrics);
+        let native = "application/vnd.google.protobuf;\
+                      proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        assert_eq!(metrics_form(&format!("{native},{open}")), Form::Protobuf);
+        assert_eq!(metrics_form(&format!("{open},{native};q=0.1")), Form::OpenMetrics);
+        assert_eq!((metrics_form("*/*"), metrics_form("")), (Form::Classic, Form::Classic));
     }
 }

@@ -9,11 +9,13 @@ use prometheus_client::{
 };
 
 use super::{
-    handshakes::{BOUNDS_SECONDS, STAGES, Spread, Tally},
+    handshakes::{STAGES, Tally},
     json::Counts,
+    spread::{BOUNDS_SECONDS, Spread},
 };
 use crate::{kernel::cost::HookCost, truth::source::Exactness};
 
+const PREFIX: &str = "groundtruth";
 /// Gauge, labels `container`, `runtime`, `port`, `role`, `state`.
 const CONNECTIONS: &str = "connections";
 /// Gauge, labels `container`, `runtime`, `port`, `role`, `class`.
@@ -42,11 +44,14 @@ const VITAL_GAUGES: [&str; 2] = ["drift", "audited_sockets"];
 /// Characters of a container's name in a label: whoever starts containers chooses their names.
 const LONGEST_NAME: usize = 128;
 
-type Labels = Vec<(&'static str, String)>;
+pub(crate) type Labels = Vec<(&'static str, String)>;
 
 /// Container, runtime, port, role.
 pub(crate) type Service = (String, String, u16, &'static str);
 pub(crate) type Tallies = BTreeMap<Service, Tally>;
+
+/// A histogram's name, its labels, and what is in it.
+pub(crate) type Histogram = (String, Labels, Spread);
 
 /// Histograms that were filled elsewhere.
 #[derive(Debug, Default)]
@@ -57,11 +62,12 @@ impl EncodeMetric for Histograms {
         for (labels, spread) in &self.0 {
             let bounds = BOUNDS_SECONDS.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(spread.buckets).collect();
-            let sum = Duration::from_nanos(spread.sum_ns).as_secs_f64();
-            let count = spread.buckets.iter().sum();
-            encoder
-                .encode_family(labels)?
-                .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+            encoder.encode_family(labels)?.encode_histogram::<NoLabelSet>(
+                spread.sum_seconds(),
+                spread.count(),
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }
@@ -82,9 +88,9 @@ pub(crate) fn text(
     exactness: &Exactness,
     vitals: &[(String, i64)],
     costs: &[HookCost],
-    handshakes: Tallies,
+    handshakes: &Tallies,
 ) -> Result<String, std::fmt::Error> {
-    let mut registry = Registry::with_prefix("groundtruth");
+    let mut registry = Registry::with_prefix(PREFIX);
     let connections = Family::<Labels, Gauge>::default();
     let by_class = Family::<Labels, Gauge>::default();
     let established = Family::<Labels, Counter>::default();
@@ -166,27 +172,19 @@ pub(crate) fn text(
     Ok(text)
 }
 
-fn register_handshakes(registry: &mut Registry, handshakes: Tallies) {
+fn register_handshakes(registry: &mut Registry, handshakes: &Tallies) {
     let outcomes = Family::<Labels, Counter>::default();
-    let (mut whole, mut stages) = (Histograms::default(), Histograms::default());
     for ((container, runtime, port, role), tally) in handshakes {
-        let labels = labels(&container, &runtime, port, role);
-        let with = |name, value: &str| {
-            let mut labels = labels.clone();
-            labels.push((name, value.to_owned()));
-            labels
-        };
         for (outcome, count) in &tally.outcomes {
-            outcomes.get_or_create(&with("outcome", outcome)).inc_by(*count);
+            let mut labels = labels(container, runtime, *port, role);
+            labels.push(("outcome", outcome.to_string()));
+            outcomes.get_or_create(&labels).inc_by(*count);
         }
-        // A stage that cannot be timed here has no histogram, rather than one of nothing.
-        let timed = |spread: &Spread| spread.buckets.iter().any(|count| *count != 0);
-        for (stage, spread) in STAGES.iter().zip(tally.stages).filter(|(_, spread)| timed(spread)) {
-            stages.0.push((with("stage", stage), spread));
-        }
-        if timed(&tally.whole) {
-            whole.0.push((labels, tally.whole));
-        }
+    }
+    let (mut whole, mut stages) = (Histograms::default(), Histograms::default());
+    for (name, labels, spread) in spreads(handshakes) {
+        let of = if name == HANDSHAKE_SECONDS { &mut whole } else { &mut stages };
+        of.0.push((labels, spread.clone()));
     }
     registry.register(HANDSHAKES, "WebSocket handshakes by how they ended", outcomes);
     registry.register(HANDSHAKE_SECONDS, "From the SYN to the answer 101", whole);
@@ -196,6 +194,32 @@ fn register_handshakes(registry: &mut Registry, handshakes: Tallies) {
          request_received since established, upgraded since the request",
         stages,
     );
+}
+
+/// The histograms of [`text`], with all that is known of them.
+pub(crate) fn histograms(handshakes: &Tallies) -> Vec<Histogram> {
+    spreads(handshakes)
+        .map(|(name, labels, spread)| (format!("{PREFIX}_{name}"), labels, spread.clone()))
+        .collect()
+}
+
+/// A stage that cannot be timed here has no histogram, rather than one of nothing.
+fn spreads(handshakes: &Tallies) -> impl Iterator<Item = (&'static str, Labels, &Spread)> {
+    let all = handshakes.iter().flat_map(|((container, runtime, port, role), tally)| {
+        let labels = labels(container, runtime, *port, role);
+        let with_stage = {
+            let labels = labels.clone();
+            move |stage: &str| {
+                let mut labels = labels.clone();
+                labels.push(("stage", stage.to_owned()));
+                labels
+            }
+        };
+        let stages = STAGES.iter().zip(&tally.stages);
+        let stages = stages.map(move |(stage, spread)| (STAGE_SECONDS, with_stage(stage), spread));
+        std::iter::once((HANDSHAKE_SECONDS, labels, &tally.whole)).chain(stages)
+    });
+    all.filter(|(_, _, spread)| spread.count() > 0)
 }
 
 fn labels(container: &str, runtime: &str, port: u16, role: &str) -> Labels {
@@ -252,7 +276,7 @@ mod tests {
         let service = ("we\"b\n\\".to_owned(), "docker".to_owned(), 3005, "passive");
         let handshakes = BTreeMap::from([(service, tally)]);
         let text =
-            text(&counts, &BTreeMap::new(), &exactness, &vitals, &costs, handshakes).unwrap();
+            text(&counts, &BTreeMap::new(), &exactness, &vitals, &costs, &handshakes).unwrap();
         let labels = r#"container="we\"b\n\\",runtime="docker",port="3005",role="passive""#;
         for line in [
             format!("groundtruth_connections{{{labels},state=\"established\"}} 23"),
