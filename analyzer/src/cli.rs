@@ -169,6 +169,19 @@ pub(crate) struct Judging {
     pub(crate) settle: Duration,
 }
 
+impl Judging {
+    /// Of these connections, with no limit and the usual patience.
+    pub(crate) fn of(filter: &Filter) -> Self {
+        Judging {
+            filter: filter.clone(),
+            max_phantoms: None,
+            max_reverse_phantoms: None,
+            max_unclosed: None,
+            settle: Duration::from_millis(250),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Export {
     /// Directories that `probe record -o` wrote

@@ -233,7 +233,8 @@ fn of_url(health: &DataFrame, url: &str) -> anyhow::Result<DataFrame> {
     Ok(health.filter(&mask)?.sort(["start_mono_ns"], stable)?)
 }
 
-fn pollers(health: &DataFrame) -> anyhow::Result<Pollers> {
+/// Which connections were health polls, as far as the samples say.
+pub(crate) fn pollers(health: &DataFrame) -> anyhow::Result<Pollers> {
     let mut pollers = Pollers::new();
     let address = health.column("local_address")?.str()?;
     let port = health.column("local_port")?.u32()?;

@@ -89,8 +89,8 @@ fn a_leak_of_goroutines_has_its_rate_and_a_plateau_none() {
     assert!(
         markdown.contains("| Metric | Baseline | Final | Growth | Rate/min | Target | Status |")
     );
-    assert!(markdown.contains("| < 10 | ✗ warning, growing |"), "{markdown}");
-    assert!(markdown.contains("**Conclusion** (✗ warning): There is a leak: goroutines grow by"));
+    assert!(markdown.contains("| < 10 | ! warning, growing |"), "{markdown}");
+    assert!(markdown.contains("**Conclusion** (! warning): There is a leak: goroutines grow by"));
 }
 
 #[test]
@@ -112,6 +112,14 @@ fn a_healthy_run_holds_and_a_stopped_one_does_not() {
     fs::write(&path, prometheus_log(seconds, values)).unwrap();
     let (code, report) = leaks(&args, dir.path());
     assert_eq!((code, report["gaps"].as_array().unwrap().len()), (99, 1));
+    // Without a preset as well, if checkpoints were asked for so often.
+    let usual = ["--log", "log", "--interval", "2m"];
+    let text = text(&usual, dir.path());
+    assert_eq!(leaks(&usual, dir.path()).0, 99);
+    assert!(
+        text.contains("✗ leaks.gaps                                  1   limit == 0\n"),
+        "{text}"
+    );
     // The process was another one from then on.
     let restarted: &[Metric] = &[
         ("go_goroutines", |s| 50.0 + noise(s)),
@@ -172,6 +180,36 @@ fn growth_goes_with_phantoms_in_a_capture() {
     }
 }
 
+/// A pool that opens a connection for each request, where it should use them again.
+#[test]
+fn a_pool_that_is_not_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = |idle: f64, reuse: f64| -> Vec<(String, String)> {
+        let mut log = String::new();
+        for second in (0..=1800).step_by(10) {
+            let _ = writeln!(log, "# {}", 1_700_000_000 + second);
+            let _ = writeln!(log, "pool_idle_connections {idle}\npool_reuse_percent {reuse}");
+        }
+        fs::write(dir.path().join("log"), log).unwrap();
+        let (code, report) = leaks(&["--log", "log"], dir.path());
+        let thresholds = report["thresholds"].as_array().unwrap().iter();
+        let states: Vec<_> = thresholds
+            .filter(|one| one["name"].as_str().unwrap().starts_with("leaks.pool_"))
+            .map(|one| {
+                (one["limit"].as_str().unwrap().into(), one["state"].as_str().unwrap().into())
+            })
+            .collect();
+        let crossed = states.iter().any(|(_, state)| state == "crossed");
+        assert_eq!(code, if crossed { 99 } else { 0 }, "{report}");
+        states
+    };
+    let of = |idle: &str, reuse: &str| {
+        [("> 0", idle), ("> 80", reuse)].map(|(limit, state)| (limit.into(), state.into())).to_vec()
+    };
+    assert_eq!(pool(3.0, 97.5), of("held", "held"));
+    assert_eq!(pool(0.0, 80.0), of("crossed", "crossed"));
+}
+
 #[test]
 fn nothing_to_follow_is_inconclusive_and_nothing_to_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -179,11 +217,19 @@ fn nothing_to_follow_is_inconclusive_and_nothing_to_read_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8(output.stderr).unwrap();
     assert_eq!(message, "analyzer: nothing to read: name a capture, or a log with --log\n");
-    fs::write(dir.path().join("log"), "<html>busy</html>\n").unwrap();
-    let output = analyzer(&["leaks", "--log", "log"], dir.path());
-    assert_eq!(output.status.code(), Some(2));
-    let message = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        message.starts_with("analyzer: log: no line has a number with a time; line 1: expected a")
-    );
+    for (log, why) in [
+        ("<html>busy</html>\n", "line 1: expected a sample such as `go_goroutines 12`"),
+        ("1700000000\ngo_goroutines twelve\n", "line 2: expected a sample such as"),
+        ("1700000000\ngo_goroutines{a=\"b 12\n", "line 2: expected a sample such as"),
+        ("{\"time\":\"noon\",\"goroutines\":1}\n", "line 1: `noon` is no time"),
+        ("{\"time\":1700000000,\n", "line 1: EOF while parsing"),
+        ("{\"goroutines\":1}\n", "line 1: no time: expected a field time, timestamp"),
+    ] {
+        fs::write(dir.path().join("log"), log).unwrap();
+        let output = analyzer(&["leaks", "--log", "log"], dir.path());
+        assert_eq!(output.status.code(), Some(2));
+        let message = String::from_utf8(output.stderr).unwrap();
+        let start = "analyzer: log: no line has a number with a time; ";
+        assert!(message.starts_with(&format!("{start}{why}")), "{log}{message}");
+    }
 }

@@ -348,3 +348,40 @@ fn a_capture_that_was_cut_off_is_judged_by_its_counters() {
     healthy.finished = false;
     assert_eq!(self::report(&healthy, &[]).0, 0);
 }
+
+/// Three runs beside each other: a leak, the same again, and without it.
+#[test]
+fn before_beside_after_a_fix() {
+    let temp = tempfile::tempdir().unwrap();
+    let leaking: fn(i64) -> String = |at| format!("{{\".goroutines\":{}}}", 20 + at / S);
+    let flat: fn(i64) -> String = |_| "{\".goroutines\":20}".to_owned();
+    for (name, leaked, fields) in
+        [("before", 45, leaking), ("again", 45, leaking), ("after", 0, flat)]
+    {
+        let mut scene = if leaked > 0 { leak_on_rst(1_000, leaked) } else { healthy_churn() };
+        scene.fields = Some(fields);
+        scene.write(&temp.path().join(name));
+    }
+    let output = analyzer(&["compare", "before", "again", "after", "--json"], temp.path());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let figures: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let figure = |name: &str| figures.iter().find(|one| one["figure"] == name).unwrap();
+    let phantoms = figure("phantoms, most");
+    assert_eq!(phantoms["values"], serde_json::json!([45.0, 45.0, 0.0]));
+    assert_eq!(phantoms["beyond_noise"], true);
+    let growth = figure("goroutines grow by");
+    assert_eq!((&growth["unit"], &growth["values"][2]), (&"/min".into(), &0.0.into()));
+    for leaking in 0..2 {
+        let rate = growth["values"][leaking].as_f64().unwrap();
+        assert!((rate - 60.0).abs() < 0.5, "{growth}");
+    }
+    assert_eq!(growth["beyond_noise"], true);
+    let alike = analyzer(&["compare", "before", "again"], temp.path()).stdout;
+    let alike = String::from_utf8(alike).unwrap();
+    let line = |start| alike.lines().find(|line| line.starts_with(start)).unwrap();
+    assert!(
+        !line("phantoms, most").ends_with('≠') && !line("goroutines").ends_with('≠'),
+        "{alike}"
+    );
+}

@@ -121,6 +121,10 @@ fn custom() {
     let arguments = ["--connections", "23", "--ramp", "50", "--hold", "2s", "--heartbeat", "500ms"];
     let run = lab::scenario("custom", &arguments).exited(0);
     assert_eq!(run.report["clients"]["successful"], 23);
+    let sick = ["--connections", "43", "--hold", "8s", "--fault", "reverse-phantom:100%"];
+    let sick = lab::scenario("custom", &sick).exited(99);
+    assert_eq!(sick.threshold("reverse phantoms"), "crossed");
+    assert_eq!(sick.report["captures"][0]["servers"][0]["reverse_phantoms"]["peak"], 43);
     let mut refused = lab::command(&Place::host());
     refused.args(["run", "quick", "--connections", "5", "-o", "never-made"]);
     let finished = finish(&mut refused);

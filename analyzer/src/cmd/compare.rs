@@ -4,16 +4,18 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::cli;
+use crate::cli::{self, Judging};
 use crate::error::Outcome;
 use crate::input::recording::Recording;
+use crate::leak::report::{self as leak, LeakReport, Plan};
 use crate::population::Population;
+use crate::report::build;
 use crate::report::handshake::{self, HandshakeReport};
 use crate::report::model::SCHEMA_VERSION;
 use crate::report::shard;
 
-/// A value with the interval in which the true one lies in 99.7 of 100 such runs; of no width where it
-/// is a plain count.
+/// A value with the interval in which the true one lies in 99.7 of 100 such runs, of a slope in 95; of no
+/// width where it is a plain count.
 type Measured = (f64, f64, f64);
 
 /// One figure of every run.
@@ -48,21 +50,28 @@ impl Figure {
 pub(crate) fn run(args: &cli::Compare) -> anyhow::Result<Outcome> {
     let mut runs = Vec::new();
     let mut imbalances = Vec::new();
+    let mut phantoms = Vec::new();
+    let mut leaks = Vec::new();
     for dir in &args.captures {
         for recording in Recording::open_all(dir)? {
             let population = Population::of_filter(&recording, &args.filter)?;
             runs.push(handshake::of(&recording, &population));
             let everything = Population::of_filter(&recording, &cli::Filter::default())?;
             imbalances.push(shard::of(&recording, &everything)?.imbalance_percent);
+            let servers = build::servers(&recording, &Judging::of(&args.filter))?;
+            phantoms.push(servers.iter().filter_map(|server| server.phantoms.peak).max());
+            let of_server = servers.first().map_or(&population, |server| &server.population);
+            leaks.push(leak::of(Some((&recording, of_server)), &servers, &[], &Plan::default())?);
         }
     }
     let mut figures = figures(&runs);
-    let exact = |value: f64| (value, value, value);
-    figures.push(Figure::new(
-        "imbalance of the shards",
-        "%",
-        &imbalances.into_iter().map(|percent| percent.map(exact)).collect::<Vec<_>>(),
-    ));
+    let exact = |values: &mut dyn Iterator<Item = Option<f64>>| -> Vec<Option<Measured>> {
+        values.map(|value| value.map(|value| (value, value, value))).collect()
+    };
+    figures.push(Figure::new("imbalance of the shards", "%", &exact(&mut imbalances.into_iter())));
+    let most = &mut phantoms.into_iter().map(|count| count.map(|count| count as f64));
+    figures.push(Figure::new("phantoms, most", "", &exact(most)));
+    figures.extend(SLOPES.iter().filter_map(|(name, unit)| slopes(&leaks, name, unit)));
     let mut out = io::stdout().lock();
     if args.json {
         for figure in &figures {
@@ -74,6 +83,24 @@ pub(crate) fn run(args: &cli::Compare) -> anyhow::Result<Outcome> {
     }
     out.flush()?;
     Ok(Outcome::Held)
+}
+
+/// What must not grow, and the unit of its slope.
+const SLOPES: [(&str, &str); 3] =
+    [("goroutines", "/min"), ("descriptors", "/min"), ("memory_mb", "MiB/min")];
+
+/// Of one number in every run; `None` where no run has it.
+fn slopes(leaks: &[Option<LeakReport>], name: &str, unit: &'static str) -> Option<Figure> {
+    let of = |report: &LeakReport| {
+        let trend = &report.followed.iter().find(|one| one.name == name)?.trend;
+        Some((trend.per_minute?, trend.low_per_minute?, trend.high_per_minute?))
+    };
+    let values: Vec<Option<Measured>> =
+        leaks.iter().map(|report| report.as_ref().and_then(of)).collect();
+    values
+        .iter()
+        .any(Option::is_some)
+        .then(|| Figure::new(format!("{name} grow by"), unit, &values))
 }
 
 fn figures(runs: &[HandshakeReport]) -> Vec<Figure> {
@@ -151,7 +178,10 @@ fn write_table(
         let mark = if figure.beyond_noise { "  ≠" } else { "" };
         writeln!(out, "{name:42} {}{mark}", row(values))?;
     }
-    writeln!(out, "≠: some run differs from the first by more than chance (99.7 %) would make it")
+    writeln!(
+        out,
+        "≠: some run differs from the first by more than chance (99.7 %, slopes 95 %) would make it"
+    )
 }
 
 fn row(cells: impl Iterator<Item = String>) -> String {

@@ -1,7 +1,6 @@
 //! `analyzer leaks`: what grows while it should not.
 
 use std::io::{self, Write};
-use std::time::Duration;
 
 use serde::Serialize;
 
@@ -18,9 +17,11 @@ use crate::threshold::measure::Subject;
 use crate::threshold::rule::Rule;
 
 /// Held where a capture has the figure and no threshold is given.
-const USUAL: [&str; 7] = [
+const USUAL: [&str; 9] = [
     "leaks.goroutines_per_minute < 10",
     "leaks.descriptors_per_minute < 5",
+    "leaks.pool_idle_final > 0",
+    "leaks.pool_reuse_percent_final > 80",
     "leaks.http_errors == 0",
     "leaks.restarts == 0",
     "leaks.crashes == 0",
@@ -28,19 +29,15 @@ const USUAL: [&str; 7] = [
     "leaks.stopped_early == 0",
 ];
 
+/// Held where checkpoints have an interval that was asked for.
+const IN_TIME: &str = "leaks.gaps == 0";
+
 pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
     let logs = logs(&args.over_time)?;
     let plan = Plan::from(&args.over_time);
     let mut reports: Vec<LeakReport> = Vec::new();
     for (index, recording) in Recording::open_each(&args.captures)?.iter().enumerate() {
-        let judging = Judging {
-            filter: args.filter.clone(),
-            max_phantoms: None,
-            max_reverse_phantoms: None,
-            max_unclosed: None,
-            settle: Duration::from_millis(250),
-        };
-        let servers = build::servers(recording, &judging)?;
+        let servers = build::servers(recording, &Judging::of(&args.filter))?;
         let everything = Population::of_filter(recording, &args.filter)?;
         let population = servers.first().map_or(&everything, |server| &server.population);
         // Logs belong to the run that is named first.
@@ -53,7 +50,7 @@ pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
         }
         reports.extend(report::of(None, &[], &logs, &plan)?);
     }
-    let thresholds = thresholds(&reports, &args.chosen.rules()?);
+    let thresholds = thresholds(&reports, &args.chosen.rules()?, &plan);
 
     let mut out = io::stdout().lock();
     for report in &reports {
@@ -89,12 +86,14 @@ pub(crate) fn logs(args: &OverTime) -> Result<Vec<KeptLog>, InputError> {
     args.log.iter().map(|path| KeptLog::read(path)).collect()
 }
 
-fn thresholds(reports: &[LeakReport], rules: &[Rule]) -> Vec<Threshold> {
+fn thresholds(reports: &[LeakReport], rules: &[Rule], plan: &Plan) -> Vec<Threshold> {
     let subject = Subject { leaks: reports.iter().collect(), ..Subject::default() };
     if !rules.is_empty() {
         return judge(rules, &subject);
     }
-    let usual: Vec<Rule> = USUAL.iter().filter_map(|rule| rule.parse().ok()).collect();
+    let in_time = plan.interval.map(|_| IN_TIME);
+    let usual = USUAL.into_iter().chain(in_time).filter_map(|rule| rule.parse().ok());
+    let usual: Vec<Rule> = usual.collect();
     let mut judged = judge(&usual, &subject);
     judged.retain(|threshold| threshold.measured.is_some());
     judged
@@ -106,7 +105,7 @@ mod tests {
 
     #[test]
     fn the_usual_thresholds_are_rules() {
-        for rule in USUAL {
+        for rule in USUAL.into_iter().chain([IN_TIME]) {
             rule.parse::<Rule>().unwrap();
         }
     }

@@ -7,14 +7,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::clock::utc_time;
-use crate::input::connections::{Time, Word};
+use crate::input::connections::Word;
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
+use crate::join::pollers;
 use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
 use crate::leak::held::{full_time, trend_within};
 use crate::leak::related::{Alike, relation};
 use crate::leak::source::{Choice, Page, Series, metrics_pages, series};
 use crate::leak::trend::{Shape, Trend, trend};
+use crate::lives::Lives;
 use crate::population::Population;
 use crate::report::model::{ServerReport, UnreadableLine, shown_lines};
 
@@ -52,8 +54,8 @@ impl Level {
         match self {
             Level::Good => "✓ good",
             Level::Ok => "✓ ok",
-            Level::AboveTarget => "✗ above target",
-            Level::Warning => "✗ warning",
+            Level::AboveTarget => "! above target",
+            Level::Warning => "! warning",
             Level::Critical => "✗ critical",
             Level::Unknown => "? not certain",
         }
@@ -171,7 +173,7 @@ pub(crate) fn of(
     let followed: Vec<Followed> = all.iter().filter_map(|one| followed(one, full)).collect();
     let checkpoints = checkpoints(&all, interval_ns, planned);
     let gaps = gaps(&all, late_ns);
-    let related = related(recording.map(|(recording, _)| recording), &all, &followed)?;
+    let related = related(recording, &all, &followed)?;
     let unreadable = || logs.iter().flat_map(|log| &log.unreadable);
     let mut names: Vec<String> = logs.iter().map(|log| log.path.clone()).collect();
     names.extend(recording.map(|(recording, _)| recording.name.clone()));
@@ -346,12 +348,13 @@ fn changes(values: &[f64]) -> usize {
 
 /// What each growing number grows with.
 fn related(
-    recording: Option<&Recording>,
+    recording: Option<(&Recording, &Population)>,
     all: &[Series],
     followed: &[Followed],
 ) -> anyhow::Result<Vec<String>> {
     let phantoms = all.iter().find(|series| series.name == "phantoms");
-    let ended = recording.map(ended_connections).transpose()?.unwrap_or_default();
+    let ended = recording.map(|(recording, of)| ended_connections(recording, of)).transpose()?;
+    let ended = ended.unwrap_or_default();
     let mut sentences = Vec::new();
     for (series, found) in all.iter().zip(followed) {
         if found.trend.growth <= 0.0 || series.name == "phantoms" || !series.polled {
@@ -378,15 +381,20 @@ fn related(
 }
 
 /// How many accepted connections had ended, over time; also those that their process never closes. Of
-/// two ends on the same host one is enough.
-fn ended_connections(recording: &Recording) -> anyhow::Result<Vec<(i64, f64)>> {
+/// two ends on the same host one is enough, and requests for pages are no connections of clients.
+fn ended_connections(
+    recording: &Recording,
+    population: &Population,
+) -> anyhow::Result<Vec<(i64, f64)>> {
     let connections = &recording.connections;
+    let members = population.members(connections);
+    let lives = Lives::new(connections, &members, &pollers(&recording.health)?);
     let passive = connections.words(Word::Role).iter().position(|role| **role == *"passive");
-    let mut at: Vec<i64> = (0..connections.len())
-        .filter(|row| connections.word_place(Word::Role, *row) == passive)
-        .filter_map(|row| connections.time(Time::LeftEstablished, row))
+    let at: Vec<i64> = lives
+        .ended_between(i64::MIN, i64::MAX)
+        .filter(|life| connections.word_place(Word::Role, life.row as usize) == passive)
+        .map(|life| life.established_to_ns)
         .collect();
-    at.sort_unstable();
     let mut points = vec![(recording.clock.unix_ns(recording.meta.started_mono_ns), 0.0)];
     points.extend(at.iter().zip(1..).map(|(at, n)| (recording.clock.unix_ns(*at), f64::from(n))));
     let end = recording.clock.unix_ns(recording.ended_ns()?);

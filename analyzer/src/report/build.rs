@@ -396,6 +396,8 @@ pub(crate) fn state(thresholds: &[Threshold]) -> VerdictState {
         VerdictState::Crossed
     } else if any(VerdictState::Inconclusive) {
         VerdictState::Inconclusive
+    } else if any(VerdictState::Warning) {
+        VerdictState::Warning
     } else {
         VerdictState::Held
     }

@@ -72,6 +72,7 @@ fn brand(report: &Report) -> Markup {
 fn tone(state: VerdictState) -> &'static str {
     match state {
         VerdictState::Held => "held",
+        VerdictState::Warning => "warning",
         VerdictState::Crossed => "crossed",
         VerdictState::Inconclusive => "inconclusive",
     }
@@ -80,6 +81,7 @@ fn tone(state: VerdictState) -> &'static str {
 fn state_words(state: VerdictState) -> &'static str {
     match state {
         VerdictState::Held => "every threshold held",
+        VerdictState::Warning => "every threshold held, with a warning",
         VerdictState::Crossed => "a threshold was crossed",
         VerdictState::Inconclusive => "inconclusive",
     }

@@ -41,6 +41,8 @@ pub(crate) struct Verdict {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum VerdictState {
     Held,
+    /// Within every limit, and beyond a step before one. The exit code is that of `held`.
+    Warning,
     Crossed,
     Inconclusive,
 }
@@ -48,7 +50,7 @@ pub(crate) enum VerdictState {
 impl VerdictState {
     pub(crate) fn outcome(self) -> Outcome {
         match self {
-            VerdictState::Held => Outcome::Held,
+            VerdictState::Held | VerdictState::Warning => Outcome::Held,
             VerdictState::Crossed => Outcome::Crossed,
             VerdictState::Inconclusive => Outcome::Inconclusive,
         }
@@ -58,7 +60,7 @@ impl VerdictState {
 #[derive(Debug, JsonSchema, Serialize)]
 pub(crate) struct Threshold {
     pub(crate) name: String,
-    /// The limit as it was given: `20`, `2%` or `< 50`.
+    /// The limit as it was given: `20`, `2%`, `< 50` or `<= 5, warn < 1`.
     pub(crate) limit: String,
     /// Of what was measured: `%`, `ms`, `/min`, `MiB`, or nothing for a count.
     pub(crate) unit: &'static str,

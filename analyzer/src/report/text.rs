@@ -175,6 +175,7 @@ pub(crate) fn measured(threshold: &Threshold) -> String {
 pub(crate) fn mark(state: VerdictState) -> &'static str {
     match state {
         VerdictState::Held => "✓",
+        VerdictState::Warning => "!",
         VerdictState::Crossed => "✗",
         VerdictState::Inconclusive => "?",
     }

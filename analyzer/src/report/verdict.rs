@@ -58,7 +58,7 @@ fn headline(
     let Some(worst) = worst else {
         return match state {
             VerdictState::Inconclusive => "inconclusive".to_owned(),
-            VerdictState::Held | VerdictState::Crossed => "no phantoms".to_owned(),
+            _ => "no phantoms".to_owned(),
         };
     };
     let count: i64 =

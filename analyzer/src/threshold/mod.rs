@@ -15,7 +15,8 @@ use rule::Rule;
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Thresholds")]
 pub(crate) struct Chosen {
-    /// A threshold such as 'handshake.p99_ms < 50'; repeatable
+    /// A threshold such as 'handshake.p99_ms < 50', or with a step before it:
+    /// 'clients.errors_percent <= 5, warn < 1'; repeatable
     #[arg(long = "threshold", value_name = "RULE")]
     rules: Vec<Rule>,
     /// A TOML file with a table [thresholds], e.g. leaks.goroutines_per_minute = "< 10"
@@ -54,7 +55,12 @@ pub(crate) fn judge(rules: &[Rule], subject: &Subject<'_>) -> Vec<Threshold> {
         .iter()
         .map(|rule| {
             let measure = measure(&rule.figure, subject);
-            let state = state(&measure, |value| rule.holds(value));
+            let state = match state(&measure, |value| rule.holds(value)) {
+                VerdictState::Held if measure.value.is_some_and(|value| rule.warns(value)) => {
+                    VerdictState::Warning
+                }
+                state => state,
+            };
             Threshold {
                 name: rule.figure.clone(),
                 limit: rule.limit_text(),

@@ -1,8 +1,8 @@
 //! Rules such as `phantoms.max_percent < 2`, from the command line, a TOML file, or a preset.
 
-use std::fs;
 use std::path::Path;
 use std::str::FromStr;
+use std::{fmt, fs};
 
 use crate::error::InputError;
 use crate::threshold::measure::is_known;
@@ -36,8 +36,15 @@ impl Op {
 pub(crate) struct Rule {
     /// `phantoms.max_percent`
     pub(crate) figure: String,
+    limit: Bound,
+    /// Beyond this, but within the limit: a warning, and no failure.
+    warn: Option<Bound>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Bound {
     op: Op,
-    limit: f64,
+    number: f64,
 }
 
 impl FromStr for Rule {
@@ -52,46 +59,96 @@ impl FromStr for Rule {
 }
 
 impl Rule {
-    /// `limit` has the operator in it: `< 2`.
+    /// `limit` has the operator in it, and may have a second step: `< 2`, or `<= 5, warn < 1`.
     fn new(figure: &str, limit: &str) -> Result<Self, String> {
         if !is_known(figure) {
             return Err(format!("no figure `{figure}`: `analyzer thresholds` lists them"));
         }
-        let limit = limit.trim();
-        // The longer signs first.
-        let (op, number) = [Op::AtMost, Op::AtLeast, Op::Equal, Op::Below, Op::Above]
-            .into_iter()
-            .find_map(|op| Some((op, limit.strip_prefix(op.sign())?)))
-            .ok_or_else(|| {
-                format!("{figure}: `{limit}`: expected <, <=, >, >= or == and a number")
-            })?;
-        let number = number.trim();
-        let limit = number.parse::<f64>().ok().filter(|limit| limit.is_finite());
-        let limit = limit.ok_or_else(|| format!("{figure}: `{number}` is no number"))?;
-        Ok(Rule { figure: figure.to_owned(), op, limit })
+        let (limit, warn) = match limit.split_once(',') {
+            Some((limit, warn)) => (limit, Some(warn.trim())),
+            None => (limit, None),
+        };
+        let named = |why: String| format!("{figure}: {why}");
+        let limit: Bound = limit.parse().map_err(named)?;
+        let warn = warn.map(|warn| limit.warned_by(warn)).transpose().map_err(named)?;
+        Ok(Rule { figure: figure.to_owned(), limit, warn })
     }
 
     /// `--max-imbalance`
     pub(crate) fn imbalance_at_most(percent: f64) -> Self {
-        Rule { figure: "shards.imbalance_percent".to_owned(), op: Op::AtMost, limit: percent }
+        let limit = Bound { op: Op::AtMost, number: percent };
+        Rule { figure: "shards.imbalance_percent".to_owned(), limit, warn: None }
     }
 
-    pub(crate) fn holds(&self, value: f64) -> bool {
-        match self.op {
-            Op::Below => value < self.limit,
-            Op::AtMost => value <= self.limit,
-            Op::Above => value > self.limit,
-            Op::AtLeast => value >= self.limit,
-            Op::Equal => value == self.limit,
+    pub(super) fn holds(&self, value: f64) -> bool {
+        self.limit.holds(value)
+    }
+
+    pub(super) fn warns(&self, value: f64) -> bool {
+        self.warn.is_some_and(|warn| !warn.holds(value))
+    }
+
+    /// As it was given: `< 2`, or `<= 5, warn < 1`.
+    pub(crate) fn limit_text(&self) -> String {
+        match self.warn {
+            Some(warn) => format!("{}, warn {warn}", self.limit),
+            None => self.limit.to_string(),
         }
     }
 
-    pub(crate) fn limit_text(&self) -> String {
-        format!("{} {}", self.op.sign(), self.limit)
+    pub(super) fn is_replaced_by(&self, later: &Rule) -> bool {
+        self.figure == later.figure && self.limit.op.is_upper() == later.limit.op.is_upper()
+    }
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self.op {
+            Op::Below => value < self.number,
+            Op::AtMost => value <= self.number,
+            Op::Above => value > self.number,
+            Op::AtLeast => value >= self.number,
+            Op::Equal => value == self.number,
+        }
     }
 
-    pub(super) fn is_replaced_by(&self, later: &Rule) -> bool {
-        self.figure == later.figure && self.op.is_upper() == later.op.is_upper()
+    /// The step before this limit: `warn < 1`.
+    fn warned_by(self, text: &str) -> Result<Bound, String> {
+        let warn = text.strip_prefix("warn").ok_or_else(|| {
+            format!("`{text}`: expected `warn`, an operator and a number, such as warn < 1")
+        })?;
+        let warn: Bound = warn.parse()?;
+        let is_step = self.op != Op::Equal
+            && warn.op != Op::Equal
+            && self.op.is_upper() == warn.op.is_upper()
+            && warn.number != self.number
+            && (warn.number < self.number) == self.op.is_upper();
+        if is_step {
+            return Ok(warn);
+        }
+        Err(format!("`warn {warn}` is no step before `{self}`: a warning comes before the failure"))
+    }
+}
+
+impl FromStr for Bound {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        // The longer signs first.
+        let (op, number) = [Op::AtMost, Op::AtLeast, Op::Equal, Op::Below, Op::Above]
+            .into_iter()
+            .find_map(|op| Some((op, text.strip_prefix(op.sign())?.trim())))
+            .ok_or_else(|| format!("`{text}`: expected <, <=, >, >= or == and a number"))?;
+        let finite = number.parse::<f64>().ok().filter(|number| number.is_finite());
+        let parsed = finite.ok_or_else(|| format!("`{number}` is no number"))?;
+        Ok(Bound { op, number: parsed })
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.op.sign(), self.number)
     }
 }
 
@@ -116,7 +173,9 @@ pub(crate) static PRESETS: &[Preset] = presets![
     "stress",
     "balancer-12k",
     "smoke-30m",
+    "managers-50",
     "managers",
+    "managers-100",
 ];
 
 impl Preset {
@@ -202,6 +261,28 @@ mod tests {
             ("phantom.max < 2", "no figure `phantom.max`: `analyzer thresholds` lists them"),
             ("phantoms.max < two", "phantoms.max: `two` is no number"),
             ("phantoms.max = 2", "expected <, <=, >, >= or == and a number"),
+        ] {
+            let error = text.parse::<Rule>().unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_warning_comes_before_the_failure() {
+        let rule: Rule = "clients.errors_percent <= 5, warn < 1".parse().unwrap();
+        assert_eq!(rule.limit_text(), "<= 5, warn < 1");
+        let seen = [0.5, 1.0, 5.0, 5.1].map(|value| (rule.holds(value), rule.warns(value)));
+        assert_eq!(seen, [(true, false), (true, true), (true, true), (false, true)]);
+        let rule: Rule = "clients.success_rate>=0.9,warn>=0.99".parse().unwrap();
+        assert!(rule.holds(0.95) && rule.warns(0.95) && !rule.warns(0.99));
+        for (text, why) in [
+            ("phantoms.max < 5, < 2", "phantoms.max: `< 2`: expected `warn`, an operator"),
+            ("phantoms.max < 5, warn 2", "phantoms.max: `2`: expected <, <=, >, >= or =="),
+            ("phantoms.max < 5, warn < 9", "`warn < 9` is no step before `< 5`"),
+            ("phantoms.max < 5, warn < 5", "`warn < 5` is no step before `< 5`"),
+            ("phantoms.max < 5, warn > 2", "`warn > 2` is no step before `< 5`"),
+            ("phantoms.max == 5, warn < 2", "`warn < 2` is no step before `== 5`"),
+            ("clients.success_rate > 0.9, warn > 0.5", "`warn > 0.5` is no step before `> 0.9`"),
         ] {
             let error = text.parse::<Rule>().unwrap_err();
             assert!(error.contains(why), "{error}");

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::fault::{FaultSpec, Side};
 
+mod clients;
 mod directory;
 pub(crate) mod handshake;
 mod judge;

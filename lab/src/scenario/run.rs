@@ -14,19 +14,16 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use super::directory::{BLOCKS, CAPTURE, CUT_OFF_RESULTS, REPORT, RESULTS, TRUTH, prepare};
+use super::directory::{BLOCKS, CAPTURE, REPORT, RESULTS, TRUTH, prepare};
 use super::judge::{self, Comparison};
 use super::network::Link;
 use super::programs::{self, port};
 use super::{Scenario, Verdict};
-use crate::children::{self, command, interrupt, sibling, spawn};
-use crate::client::record::Record;
+use crate::children::{command, interrupt, sibling};
 use crate::error::{self, LabError, file_error};
 use crate::fault::{FaultSpec, Side};
 use crate::progress::Progress;
-use crate::server::token::issue;
-use crate::truth::{self, Hit, TruthLog};
-use crate::units::unix_ns;
+use crate::truth;
 
 /// What `lab run` was asked for.
 #[derive(Clone, Debug)]
@@ -50,8 +47,7 @@ const WATCH: &str = "probe watch";
 const WATCHING: &str = "watching";
 
 /// The lab's own, for tokens that are worth nothing elsewhere.
-const SECRET: &str = "lab";
-const TOKEN_VALID_S: i64 = 24 * 3600;
+pub(super) const SECRET: &str = "lab";
 
 /// `probe watch` takes no shorter one.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
@@ -179,35 +175,35 @@ impl Bound {
     }
 }
 
-struct Run<'a> {
-    options: &'a Options,
-    lab: PathBuf,
-    link: Option<Link>,
+pub(super) struct Run<'a> {
+    pub(super) options: &'a Options,
+    pub(super) lab: PathBuf,
+    pub(super) link: Option<Link>,
 }
 
 impl Run<'_> {
-    fn dir(&self) -> &Path {
+    pub(super) fn dir(&self) -> &Path {
         &self.options.output
     }
 
-    fn scenario(&self) -> &Scenario {
+    pub(super) fn scenario(&self) -> &Scenario {
         &self.options.scenario
     }
 
-    fn server_namespace(&self) -> Option<&str> {
+    pub(super) fn server_namespace(&self) -> Option<&str> {
         self.link.as_ref().map(Link::server_namespace)
     }
 
     /// Where no balancer lies between, clients bring a token that the server checks.
-    fn signs_tokens(&self) -> bool {
+    pub(super) fn signs_tokens(&self) -> bool {
         self.scenario().is_load() && self.scenario().balancer_slots.is_none()
     }
 
-    fn scaled(&self, time: Duration) -> Duration {
+    pub(super) fn scaled(&self, time: Duration) -> Duration {
         time.mul_f64(self.options.time_scale)
     }
 
-    fn scaled_text(&self, time: Duration) -> String {
+    pub(super) fn scaled_text(&self, time: Duration) -> String {
         humantime::format_duration(self.scaled(time)).to_string()
     }
 
@@ -286,15 +282,6 @@ impl Run<'_> {
         Duration::from_secs_f64(ramp) + stay + AFTERWARDS
     }
 
-    /// Rates stay, so that a shorter time of coming and going has fewer of them.
-    fn clients(&self) -> u64 {
-        let connections = self.scenario().connections;
-        match self.scenario().churn {
-            None => connections,
-            Some(_) => (connections as f64 * self.options.time_scale).ceil() as u64,
-        }
-    }
-
     /// `probe watch`, whose blocks people see.
     async fn watch(&self, probe: &Path, address: &str) -> anyhow::Result<Option<Child>> {
         let Some(interval) = self.scenario().watch else { return Ok(None) };
@@ -338,105 +325,6 @@ impl Run<'_> {
         watch
     }
 
-    /// All clients, from the first to the end of the last. False if too few were upgraded.
-    async fn load(&self, address: &str) -> anyhow::Result<bool> {
-        let scenario = self.scenario();
-        let mut stay = self.client(self.server_namespace(), address, self.clients(), RESULTS)?;
-        let Some(link) = &self.link else { return enough_upgraded(&mut stay).await };
-
-        let cut_off = scenario.cut_off;
-        let mut lost =
-            self.client(Some(link.client_namespace()), address, cut_off, CUT_OFF_RESULTS)?;
-        let ramp = Duration::from_secs_f64(scenario.connections as f64 / f64::from(scenario.ramp));
-        tokio::time::sleep(ramp + self.scaled(scenario.end_at)).await;
-        if !self.options.fixed {
-            link.cut()?;
-        }
-        let enough = enough_upgraded(&mut stay).await? && enough_upgraded(&mut lost).await?;
-        self.merge_cut_off()?;
-        Ok(enough)
-    }
-
-    fn client(
-        &self,
-        namespace: Option<&str>,
-        address: &str,
-        connections: u64,
-        results: &str,
-    ) -> anyhow::Result<Child> {
-        let scenario = self.scenario();
-        let mut load = command(namespace, &self.lab);
-        load.args(["load", "--json", "--url", &format!("ws://{address}/")]);
-        load.args(["--ramp", &format!("{}/s", scenario.ramp)]);
-        load.args(["--connections", &connections.to_string()]);
-        match scenario.churn {
-            None => {
-                load.args(["--hold", &self.scaled_text(scenario.hold)]);
-            }
-            Some(stay) => {
-                load.args(["--stay", &self.scaled_text(stay)]);
-            }
-        }
-        if self.signs_tokens() {
-            let now = unix_ns() / 1_000_000_000;
-            load.env("AUTH_TOKEN", issue("lab", SECRET, now, now + TOKEN_VALID_S));
-        }
-        load.args(["--end-at", &self.scaled_text(scenario.end_at)]);
-        load.args(["--min-success", &scenario.min_success.to_string()]);
-        for end in scenario.ends {
-            load.args(["--end", end]);
-        }
-        for (flag, every) in
-            [("--heartbeat", scenario.heartbeat), ("--message-interval", scenario.message_interval)]
-        {
-            if let Some(every) = every {
-                load.args([flag, &self.scaled_text(every)]);
-            }
-        }
-        load.arg("-o").arg(self.dir().join(results));
-        let name = Path::new(results).with_extension("summary.json");
-        load.stdout(children::log(self.dir(), &name.to_string_lossy())?);
-        // Where `probe watch` shows the progress, a second teller would only mix with it.
-        if scenario.watch.is_some() {
-            load.stderr(children::log(self.dir(), "load.log")?);
-        }
-        spawn(&mut load)
-    }
-
-    /// One results file for all clients; those behind the cut link are the truth.
-    fn merge_cut_off(&self) -> anyhow::Result<()> {
-        let path = self.dir().join(CUT_OFF_RESULTS);
-        let lines =
-            std::fs::read_to_string(&path).map_err(|error| file_error(&path, "read", &error))?;
-        if !self.options.fixed {
-            let truth = TruthLog::append_to(&self.dir().join(TRUTH))?;
-            for line in lines.lines() {
-                let record: Record = serde_json::from_str(line)?;
-                if let (Some(address), Some(port)) = (record.local_address, record.local_port) {
-                    // From the server's side, as its own faults are written.
-                    truth.write(&Hit {
-                        unix_ns: record.closed_unix_ns.unwrap_or(record.started_unix_ns),
-                        fault: "half-open".to_owned(),
-                        outcome: None,
-                        client_address: address.clone(),
-                        client_port: port,
-                        remote_address: address,
-                        remote_port: port,
-                        local_address: record.remote_address,
-                        local_port: record.remote_port,
-                    })?;
-                }
-            }
-        }
-        let all = self.dir().join(RESULTS);
-        std::fs::OpenOptions::new()
-            .append(true)
-            .open(&all)
-            .and_then(|mut file| file.write_all(lines.as_bytes()))
-            .map_err(|error| file_error(&all, "append to", &error))?;
-        std::fs::remove_file(&path).map_err(|error| file_error(&path, "remove", &error))
-    }
-
     /// `analyzer report`; its exit code, if it came to a judgement.
     async fn report(&self, analyzer: &Path, address: &str) -> anyhow::Result<i32> {
         let mut report = command(None, analyzer);
@@ -464,15 +352,6 @@ async fn tell(blocks: ChildStdout, progress: Arc<Progress>) {
     let mut lines = BufReader::new(blocks).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         progress.line(line);
-    }
-}
-
-async fn enough_upgraded(load: &mut Child) -> anyhow::Result<bool> {
-    let status = load.wait().await?;
-    match children::code(status) {
-        0 => Ok(true),
-        99 => Ok(false),
-        _ => Err(children::unexpected("lab load", status)),
     }
 }
 

@@ -21,6 +21,13 @@ pub(crate) struct Leaks {
     loads: &'static [Load],
 }
 
+impl Leaks {
+    /// `--preset` of the report: several users' managers need more memory than one's.
+    fn preset(&self) -> &'static str {
+        if self.loads.len() > 1 { "managers-100" } else { "managers-50" }
+    }
+}
+
 /// Connections of one user, who meets the bug of the same name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {

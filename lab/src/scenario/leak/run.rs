@@ -148,7 +148,8 @@ impl Run<'_> {
         let mut report = command(None, analyzer);
         report.arg("report").arg(self.dir().join(CAPTURE)).args(["--port", port(address)]);
         report.arg("--client").arg(self.dir().join(RESULTS));
-        report.args(["--preset", "managers", "--series", "managers=.managers.current"]);
+        report.args(["--preset", self.options.scenario.preset()]);
+        report.args(["--series", "managers=.managers.current"]);
         report.args(["--series", "cleanup_ms=.managers.cleanup_ms_max"]);
         let emergency = ".managers.emergency_effective_percent";
         report.args(["--series", &format!("emergency_effective_percent={emergency}")]);

@@ -1,0 +1,23 @@
+#!/bin/sh
+# Makes capture/ and k6.json.gz anew. Needs root, and nginx, k6, lab, probe and analyzer on PATH.
+set -eu
+here=$(realpath "$(dirname "$0")")
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -r "$work"' EXIT
+cd "$work"
+
+lab serve --listen 127.0.0.1:18631 --fault shed-load:20% &
+nginx -p "$work" -c "$here/nginx.conf" &
+probe record -o capture --port 18080,18631 --interval 500ms \
+    --health http://127.0.0.1:18080/health --reported .connections.active \
+    --metrics http://127.0.0.1:18080/stub_status 2>probe.log &
+probe=$!
+until grep -q recording probe.log; do sleep 0.1; done
+sleep 2
+k6 run --quiet --out json=k6.json "$here/k6.js"
+sleep 2
+kill -INT "$probe"
+wait "$probe" || [ $? -eq 130 ]
+rm -rf "$here/capture" "$here/k6.json.gz"
+analyzer export --parquet "$here/capture" capture
+gzip -9n <k6.json >"$here/k6.json.gz"
