@@ -35,6 +35,26 @@ pub(crate) enum InputError {
         .0.display()
     )]
     NotExported(PathBuf),
+    #[error(
+        "{0} is in an object store, which this analyzer was built without: build it with \
+         `cargo build --release -p analyzer --features cloud`"
+    )]
+    #[cfg(not(feature = "cloud"))]
+    NoCloud(String),
+    #[error(
+        "cannot read {url}: {error}; expected AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION \
+         in the environment, and AWS_ENDPOINT_URL for a store that is not Amazon's"
+    )]
+    #[cfg(feature = "cloud")]
+    Bucket { url: String, error: object_store::Error },
+    #[error(
+        "{0} has no capture: expected connections/host=…/date=…/….parquet below it; \
+         pack captures with `analyzer export --parquet`, and copy that directory there"
+    )]
+    #[cfg(feature = "cloud")]
+    EmptyBucket(String),
+    #[error("{} is only read from: say where the report goes with -o DIR", .0.display())]
+    ReportToBucket(PathBuf),
     #[error("no client results are named: give a file with --client")]
     NoClientFile,
     #[error("nothing to read: name a capture, or a log with --log")]

@@ -8,11 +8,16 @@ use crate::both::both;
 use crate::cli;
 use crate::cmd::{clients, leaks};
 use crate::error::{InputError, Outcome};
+use crate::input::fleet;
 use crate::input::recording::Recording;
 use crate::report::build::{self, Request};
 use crate::report::{html, json, markdown, text};
 
 pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
+    let dir = args.output.as_ref().unwrap_or(&args.captures[0]);
+    if fleet::bucket_url(dir).is_some() {
+        return Err(InputError::ReportToBucket(dir.clone()).into());
+    }
     let (recordings, clients) =
         both(|| Recording::open_each(&args.captures), || clients::read(&args.clients));
     let recordings = recordings?;
@@ -25,7 +30,6 @@ pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
     };
     let report = build::report(&recordings, &args.judging, request)?;
 
-    let dir = args.output.as_ref().unwrap_or(&args.captures[0]);
     let json = json::render(&report)?;
     let markdown = markdown::render(&report);
     fs::create_dir_all(dir).map_err(|error| InputError::Write { path: dir.clone(), error })?;

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt32Type, UInt64Type};
@@ -14,6 +15,8 @@ use arrow_array::{Array, BooleanArray, PrimitiveArray, RecordBatch, StringArray}
 use capture::ReadError;
 use capture::schema::{Column, Table};
 
+use crate::both::both;
+use crate::error::InputError;
 use crate::input::packed::{NONE, Packed};
 
 /// Rows that are packed together.
@@ -164,10 +167,34 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    /// From batches of [`columns`].
-    pub(crate) fn read(
+    /// Opens the table twice, each time with some of the columns, and reads both at the same time.
+    ///
+    /// # Errors
+    /// Those of `open`, and of the batches.
+    pub(crate) fn read<B>(
+        open: impl Fn(Vec<Column>) -> Result<B, InputError> + Sync,
+    ) -> Result<Self, InputError>
+    where
+        B: Iterator<Item = Result<RecordBatch, ReadError>>,
+    {
+        // Times are kept relative to each other, so that they stay together.
+        let read = |part: Range<usize>| Self::read_part(part.start, open(columns(part))?);
+        let (times, others) = both(|| read(0..FIRST_WORD), || read(FIRST_WORD..COLUMNS));
+        let (times, mut all) = (times?, others?);
+        let chunks = times
+            .chunks
+            .into_iter()
+            .zip(all.chunks)
+            .map(|(times, others)| times.into_iter().chain(others).collect());
+        all.chunks = chunks.collect();
+        Ok(all)
+    }
+
+    /// Only the columns that the batches have: those from `first` on.
+    fn read_part(
+        first: usize,
         batches: impl Iterator<Item = Result<RecordBatch, ReadError>>,
-    ) -> Result<Self, ReadError> {
+    ) -> Result<Self, InputError> {
         let mut connections = Self::default();
         let mut chunk = Chunk::default();
         for batch in batches {
@@ -175,22 +202,24 @@ impl Connections {
             let mut from = 0;
             while from < batch.num_rows() {
                 let length = (CHUNK - chunk.rows).min(batch.num_rows() - from);
-                connections.append(&mut chunk, &batch.slice(from, length));
+                connections.append(&mut chunk, first, &batch.slice(from, length));
                 from += length;
                 if chunk.rows == CHUNK {
-                    connections.chunks.push(chunk.pack());
+                    connections.chunks.push(chunk.pack(first));
                 }
             }
             connections.rows += batch.num_rows();
         }
         if chunk.rows > 0 {
-            connections.chunks.push(chunk.pack());
+            connections.chunks.push(chunk.pack(first));
         }
         Ok(connections)
     }
 
-    fn append(&mut self, chunk: &mut Chunk, batch: &RecordBatch) {
-        for (place, (array, into)) in batch.columns().iter().zip(&mut chunk.columns).enumerate() {
+    fn append(&mut self, chunk: &mut Chunk, first: usize, batch: &RecordBatch) {
+        chunk.columns.resize_with(batch.num_columns(), Vec::new);
+        for (place, (array, into)) in (first..).zip(batch.columns().iter().zip(&mut chunk.columns))
+        {
             if let Some(numbers) = array.as_primitive_opt::<Int64Type>() {
                 extend(into, numbers, |value| value);
             } else if let Some(numbers) = array.as_primitive_opt::<UInt64Type>() {
@@ -303,10 +332,12 @@ impl Connections {
     }
 }
 
-/// The columns in use, in the order of [`Time`], [`Word`], [`Number`], [`Address`], [`Flag`].
-pub(crate) fn columns() -> Vec<Column> {
+/// Some of the columns in use, which come in the order of [`Time`], [`Word`], [`Number`], [`Address`],
+/// [`Flag`].
+fn columns(part: Range<usize>) -> Vec<Column> {
     let names = TIMES.iter().map(|(_, name)| *name);
     let names = names.chain(WORDS).chain(NUMBERS).chain(ADDRESSES).chain(FLAGS);
+    let names = names.skip(part.start).take(part.len());
     let known = Table::Connections.columns();
     names.filter_map(|name| known.iter().find(|column| column.name == name).copied()).collect()
 }
@@ -348,21 +379,25 @@ fn other_address(place: usize) -> i64 {
 }
 
 /// Rows that are not yet packed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Chunk {
     columns: Vec<Vec<i64>>,
     rows: usize,
 }
 
-impl Default for Chunk {
-    fn default() -> Self {
-        Self { columns: vec![Vec::new(); COLUMNS], rows: 0 }
-    }
-}
-
 impl Chunk {
-    /// Leaves it empty.
-    fn pack(&mut self) -> Box<[Packed]> {
+    /// Leaves it empty. `first` is the column that it begins with.
+    fn pack(&mut self, first: usize) -> Box<[Packed]> {
+        if first == 0 {
+            self.make_times_relative();
+        }
+        let packed = self.columns.iter().map(|column| Packed::new(column)).collect();
+        self.columns.iter_mut().for_each(Vec::clear);
+        self.rows = 0;
+        packed
+    }
+
+    fn make_times_relative(&mut self) {
         // Those that are kept relative to another than the first come before what they refer to is
         // made relative itself.
         for nearer in [true, false] {
@@ -373,10 +408,6 @@ impl Chunk {
                 }
             }
         }
-        let packed = self.columns.iter().map(|column| Packed::new(column)).collect();
-        self.columns.iter_mut().for_each(Vec::clear);
-        self.rows = 0;
-        packed
     }
 
     fn make_relative(&mut self, time: Time) {
@@ -401,15 +432,16 @@ mod tests {
 
     #[test]
     fn every_column_is_one_of_the_table() {
-        assert_eq!(columns().len(), COLUMNS);
+        let columns: Vec<&str> = columns(0..COLUMNS).iter().map(|column| column.name).collect();
+        assert_eq!(columns.len(), COLUMNS);
         for (place, (time, name)) in TIMES.iter().enumerate() {
-            assert_eq!((*time as usize, columns()[place].name), (place, *name));
+            assert_eq!((*time as usize, columns[place]), (place, *name));
         }
-        assert_eq!(columns()[FIRST_WORD + Word::Error as usize].name, "error");
-        assert_eq!(columns()[FIRST_NUMBER + Number::LegId as usize].name, "leg_id");
-        assert_eq!(columns()[FIRST_ADDRESS + Address::Remote as usize].name, "remote_address");
-        let last = columns()[FIRST_FLAG + Flag::AcceptedIsUpperBound as usize];
-        assert_eq!(last.name, "accepted_is_upper_bound");
+        assert_eq!(columns[FIRST_WORD + Word::Error as usize], "error");
+        assert_eq!(columns[FIRST_NUMBER + Number::LegId as usize], "leg_id");
+        assert_eq!(columns[FIRST_ADDRESS + Address::Remote as usize], "remote_address");
+        let last = columns[FIRST_FLAG + Flag::AcceptedIsUpperBound as usize];
+        assert_eq!(last, "accepted_is_upper_bound");
     }
 
     #[test]
@@ -421,7 +453,7 @@ mod tests {
         ];
         let times =
             [Time::FirstSeen, Time::Response, Time::Upgraded, Time::LeftEstablished, Time::Closed];
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk { columns: vec![Vec::new(); COLUMNS], rows: 0 };
         for row in rows {
             for column in &mut chunk.columns {
                 column.push(NONE);
@@ -432,7 +464,7 @@ mod tests {
             chunk.rows += 1;
         }
         let connections =
-            Connections { chunks: vec![chunk.pack()], rows: rows.len(), ..Connections::default() };
+            Connections { chunks: vec![chunk.pack(0)], rows: rows.len(), ..Connections::default() };
         for (index, row) in rows.into_iter().enumerate() {
             for (time, value) in times.into_iter().zip(row) {
                 assert_eq!(connections.time(time, index), value, "{time:?} of row {index}");
@@ -444,7 +476,7 @@ mod tests {
     #[test]
     fn addresses_are_told_apart_and_found() {
         let mut connections = Connections { rows: 3, ..Connections::default() };
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk { columns: vec![Vec::new(); COLUMNS], rows: 0 };
         let column = FIRST_ADDRESS + Address::Remote as usize;
         for address in ["10.1.2.3", "2001:db8::1", "255.255.255.255"] {
             let key = address_value(address, &mut connections.addresses);
@@ -452,7 +484,7 @@ mod tests {
             chunk.columns[column][chunk.rows] = key;
             chunk.rows += 1;
         }
-        connections.chunks.push(chunk.pack());
+        connections.chunks.push(chunk.pack(0));
         let at = |row| connections.address(Address::Remote, row).map(Cow::into_owned);
         assert_eq!(at(0).as_deref(), Some("10.1.2.3"));
         assert_eq!(at(1).as_deref(), Some("2001:db8::1"));

@@ -14,7 +14,7 @@ use polars::prelude::{Column, DataFrame, DataType, PlSmallStr};
 
 use crate::clock::HostClock;
 use crate::error::InputError;
-use crate::input::connections::{self, Connections};
+use crate::input::connections::Connections;
 use crate::input::fleet::{self, FleetCapture};
 
 /// An interval in which the recorder lost something.
@@ -59,15 +59,16 @@ pub(crate) struct Recording {
 impl Recording {
     /// The capture in a directory, or every capture of a fleet's.
     pub(crate) fn open_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
-        sources(dir)?.iter().map(Self::read).collect()
+        sources(dir)?.map(|source| Self::read(&source?)).collect()
     }
 
     /// The same, each with the rows of `connections` as they were recorded, every column of them.
     pub(crate) fn open_all_with_rows(dir: &Path) -> anyhow::Result<Vec<(Self, DataFrame)>> {
-        let with_rows = |source: &Source| {
-            Ok((Self::read(source)?, source.frame(Table::Connections, &mut Truncated::new())?))
+        let with_rows = |source: Result<Source, InputError>| {
+            let source = source?;
+            Ok((Self::read(&source)?, source.frame(Table::Connections, &mut Truncated::new())?))
         };
-        sources(dir)?.iter().map(with_rows).collect()
+        sources(dir)?.map(with_rows).collect()
     }
 
     /// All captures in these directories.
@@ -161,10 +162,12 @@ impl Recording {
     }
 }
 
-fn sources(dir: &Path) -> Result<Vec<Source>, InputError> {
+type Sources = Box<dyn Iterator<Item = Result<Source, InputError>>>;
+
+fn sources(dir: &Path) -> Result<Sources, InputError> {
     Ok(match fleet::captures(dir)? {
-        Some(captures) => captures.into_iter().map(Source::Fleet).collect(),
-        None => vec![Source::Directory(Capture::open(dir)?)],
+        Some(captures) => Box::new(captures.map(|capture| Ok(Source::Fleet(capture?)))),
+        None => Box::new(std::iter::once(Ok(Source::Directory(Capture::open(dir)?)))),
     })
 }
 
@@ -190,15 +193,14 @@ impl Source {
     }
 
     fn connections(&self, truncated: &mut Truncated) -> Result<Connections, InputError> {
-        let columns = connections::columns();
         match self {
             Source::Directory(capture) => {
                 let file = capture.table(Table::Connections)?;
                 truncated.extend(file.truncated_at().map(|at| (Table::Connections.name(), at)));
-                Ok(Connections::read(file.batches(columns)?)?)
+                Connections::read(|columns| Ok(file.batches(columns)?))
             }
             Source::Fleet(capture) => {
-                Ok(Connections::read(capture.batches(Table::Connections, columns)?)?)
+                Connections::read(|columns| capture.batches(Table::Connections, columns))
             }
         }
     }

@@ -74,3 +74,14 @@ fn a_link_in_a_capture_is_not_written_through() {
         assert!(fs::symlink_metadata(run.join(name)).unwrap().is_file(), "{name}");
     }
 }
+
+#[test]
+#[cfg(not(feature = "cloud"))]
+fn a_bucket_takes_a_build_that_reads_them() {
+    let temp = tempfile::tempdir().unwrap();
+    let output = analyzer(&["phantoms", "s3://runs/fleet"], temp.path());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("s3://runs/fleet is in an object store"), "{said}");
+    assert!(said.contains("--features cloud"), "{said}");
+}

@@ -57,6 +57,7 @@ impl Conn {
     }
 
     /// The process never closes it.
+    #[allow(dead_code, reason = "not every test binary leaks descriptors")]
     pub fn held(mut self) -> Self {
         self.held_until = Some(i64::MAX);
         self
@@ -66,6 +67,7 @@ impl Conn {
 /// A recording of one server.
 #[derive(Clone, Debug)]
 pub struct Scene {
+    pub host: &'static str,
     pub conns: Vec<Conn>,
     pub length: i64,
     pub health_every: i64,
@@ -82,6 +84,7 @@ pub struct Scene {
 impl Scene {
     pub fn new(length: i64) -> Self {
         Scene {
+            host: "testhost",
             conns: Vec::new(),
             length,
             health_every: S,
@@ -179,7 +182,11 @@ impl Scene {
     }
 
     fn meta(&self, ended: bool) -> Meta {
-        Meta { ended_mono_ns: ended.then_some(START + self.length), ..meta() }
+        Meta {
+            host: self.host.into(),
+            ended_mono_ns: ended.then_some(START + self.length),
+            ..meta()
+        }
     }
 
     fn counts(&self, t: i64) -> CountRow {
