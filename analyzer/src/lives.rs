@@ -31,15 +31,12 @@ impl Ending {
     }
 }
 
-/// When one connection was what. Times are monotonic nanoseconds; `i64::MAX` means "still so when
-/// the recording ended".
+/// When one connection was established. Times are monotonic nanoseconds; `i64::MAX` means "still so
+/// when the recording ended", `i64::MIN` "before it began".
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Life {
     pub(crate) established_from_ns: i64,
     pub(crate) established_to_ns: i64,
-    /// The end of the time in which the process held a descriptor on a connection that was over;
-    /// `established_to_ns` where it closed at once.
-    pub(crate) held_to_ns: i64,
     /// Index into [`Lives::endings`].
     ending: u16,
     /// Whether it counts as a connection of the server: not the health poller's own, not a plain
@@ -66,20 +63,12 @@ pub(crate) struct Poll {
     pub(crate) end_ns: i64,
 }
 
-/// What is kept of a life beside its row.
-#[derive(Clone, Copy, Debug)]
-struct Kept {
-    row: u32,
-    ending: u16,
-    counted: bool,
-}
-
 /// Every connection of a population that was ever established, in the order of the table.
 #[derive(Debug)]
 pub(crate) struct Lives<'a> {
     connections: &'a Connections,
     words: LifeWords,
-    all: Vec<Kept>,
+    all: Vec<Life>,
     endings: Vec<Ending>,
     /// Rows of the population, those that were never established included.
     pub(crate) rows: usize,
@@ -114,48 +103,34 @@ impl LifeWords {
             fin: place(Word::ClosedHow, "fin"),
         }
     }
-}
 
-/// From when to when one was established, and held.
-struct Span {
-    from_ns: i64,
-    to_ns: i64,
-    held_to_ns: i64,
-}
-
-impl Span {
-    /// `None` for one that was never established.
-    fn of(connections: &Connections, words: &LifeWords, row: usize) -> Option<Self> {
-        let time = |time| connections.time(time, row);
-        let is = |column, wanted: Option<usize>| {
-            wanted.is_some() && connections.word_place(column, row) == wanted
-        };
-        let left = time(Time::LeftEstablished);
-        let closed = time(Time::Closed);
-        // What existed before the recording was established if it left that state later, or is in it
-        // still.
-        let from_ns = match time(Time::Established) {
-            Some(at) => at,
-            None if connections.flag(Flag::Seeded, row)
-                && (left.is_some() || is(Word::State, words.established)) =>
-            {
-                i64::MIN
-            }
-            None => return None,
-        };
-        let to_ns = left.or(closed).unwrap_or(i64::MAX);
-        let over_ns = closed.unwrap_or(i64::MAX);
-        let held_to_ns = if connections.flag(Flag::DescriptorHeld, row) {
-            time(Time::Released).unwrap_or(i64::MAX)
-        } else if is(Word::State, words.close_wait)
-            || (is(Word::ClosedBy, words.remote) && is(Word::ClosedHow, words.fin))
-        {
-            over_ns
-        } else {
-            to_ns
-        };
-        Some(Self { from_ns, to_ns, held_to_ns })
+    fn is(
+        &self,
+        connections: &Connections,
+        column: Word,
+        wanted: Option<usize>,
+        row: usize,
+    ) -> bool {
+        wanted.is_some() && connections.word_place(column, row) == wanted
     }
+}
+
+/// From when to when one was established; `None` for one that never was.
+fn established(connections: &Connections, words: &LifeWords, row: usize) -> Option<(i64, i64)> {
+    let left = connections.time(Time::LeftEstablished, row);
+    // What existed before the recording was established if it left that state later, or is in it
+    // still.
+    let from_ns = match connections.time(Time::Established, row) {
+        Some(at) => at,
+        None if connections.flag(Flag::Seeded, row)
+            && (left.is_some() || words.is(connections, Word::State, words.established, row)) =>
+        {
+            i64::MIN
+        }
+        None => return None,
+    };
+    let to_ns = left.or_else(|| connections.time(Time::Closed, row)).unwrap_or(i64::MAX);
+    Some((from_ns, to_ns))
 }
 
 impl<'a> Lives<'a> {
@@ -188,7 +163,9 @@ impl<'a> Lives<'a> {
         let mut ended = Vec::new();
         for row in members.rows() {
             lives.rows += 1;
-            let Some(span) = Span::of(connections, &lives.words, row) else { continue };
+            let Some((from_ns, to_ns)) = established(connections, &lives.words, row) else {
+                continue;
+            };
             let poller = polled(connections, pollers, row);
             let plain = !poller
                 && lives.classes_known
@@ -198,13 +175,19 @@ impl<'a> Lives<'a> {
             lives.left_out_pollers += usize::from(poller);
             lives.left_out_http += usize::from(plain);
             if counted {
-                opened_ns.extend((span.from_ns != i64::MIN).then_some(span.from_ns));
-                ended.extend((span.to_ns != i64::MAX).then_some(lives.all.len() as u32));
+                opened_ns.extend((from_ns != i64::MIN).then_some(from_ns));
+                ended.extend((to_ns != i64::MAX).then_some(lives.all.len() as u32));
             }
             let ways =
                 [Word::ClosedBy, Word::ClosedHow].map(|column| connections.word_place(column, row));
             let ending = *endings.entry(ways).or_insert_with(|| lives.new_ending(row));
-            lives.all.push(Kept { row: row as u32, ending, counted });
+            lives.all.push(Life {
+                established_from_ns: from_ns,
+                established_to_ns: to_ns,
+                ending,
+                counted,
+                row: row as u32,
+            });
         }
         opened_ns.sort_unstable();
         lives.opened_ns = opened_ns.into();
@@ -234,26 +217,41 @@ impl<'a> Lives<'a> {
         self.all.is_empty()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Life> + '_ {
-        self.all.iter().filter_map(|kept| self.life(kept))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Life> + '_ {
+        self.all.iter()
     }
 
-    fn life(&self, kept: &Kept) -> Option<Life> {
-        let span = Span::of(self.connections, &self.words, kept.row as usize)?;
-        Some(Life {
-            established_from_ns: span.from_ns,
-            established_to_ns: span.to_ns,
-            held_to_ns: span.held_to_ns,
-            ending: kept.ending,
-            counted: kept.counted,
-            row: kept.row,
-        })
+    /// The end of the time in which the process held a descriptor on a connection that was over; that
+    /// of the established time where it closed at once.
+    pub(crate) fn held_to_ns(&self, life: &Life) -> i64 {
+        let (connections, words, row) = (self.connections, &self.words, life.row as usize);
+        let is = |column, wanted| words.is(connections, column, wanted, row);
+        if connections.flag(Flag::DescriptorHeld, row) {
+            connections.time(Time::Released, row).unwrap_or(i64::MAX)
+        } else if is(Word::State, words.close_wait)
+            || (is(Word::ClosedBy, words.remote) && is(Word::ClosedHow, words.fin))
+        {
+            connections.time(Time::Closed, row).unwrap_or(i64::MAX)
+        } else {
+            life.established_to_ns
+        }
+    }
+
+    /// How many of them ended in each way, in the order of [`Ending`].
+    pub(crate) fn tally<'l>(
+        &self,
+        lives: impl Iterator<Item = &'l Life>,
+    ) -> impl Iterator<Item = (&Ending, usize)> {
+        let mut counts = vec![0; self.endings.len()];
+        lives.for_each(|life| counts[usize::from(life.ending)] += 1);
+        let mut tally: Vec<_> = self.endings.iter().zip(counts).collect();
+        tally.retain(|(_, count)| *count > 0);
+        tally.sort_unstable();
+        tally.into_iter()
     }
 
     fn ended_ns(&self, index: u32) -> i64 {
-        let row = self.all[index as usize].row as usize;
-        let left = self.connections.time(Time::LeftEstablished, row);
-        left.or_else(|| self.connections.time(Time::Closed, row)).unwrap_or(i64::MAX)
+        self.all[index as usize].established_to_ns
     }
 
     /// All that were ever established over time, the health poller's and plain requests as well.
@@ -280,10 +278,9 @@ impl<'a> Lives<'a> {
 
     /// Counted connections over time, those that are over but held by their process included.
     pub(crate) fn established_or_held(&self) -> Timeline {
-        let held_to = |life: &Life| life.established_to_ns.max(life.held_to_ns);
+        let held_to = |life: &Life| life.established_to_ns.max(self.held_to_ns(life));
         let counted = self.iter().filter(|life| life.counted);
-        let mut gone: Vec<i64> =
-            counted.map(|life| held_to(&life)).filter(|to| *to != i64::MAX).collect();
+        let mut gone: Vec<i64> = counted.map(held_to).filter(|to| *to != i64::MAX).collect();
         gone.sort_unstable();
         Timeline::from_ends(self.there_before(), Arc::clone(&self.opened_ns), gone.into())
     }
@@ -299,12 +296,12 @@ impl<'a> Lives<'a> {
         &self,
         from_ns: i64,
         to_ns: i64,
-    ) -> impl Iterator<Item = Life> + '_ {
+    ) -> impl Iterator<Item = &Life> + '_ {
         let first = self.ended.partition_point(|index| self.ended_ns(*index) < from_ns);
         self.ended[first..]
             .iter()
             .take_while(move |index| self.ended_ns(**index) <= to_ns)
-            .filter_map(|index| self.life(&self.all[*index as usize]))
+            .map(|index| &self.all[*index as usize])
     }
 
     /// Counted connections that became established from `from_ns` to `to_ns`, both included.

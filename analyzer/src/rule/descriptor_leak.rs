@@ -21,8 +21,8 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
         .filter(|life| {
             life.counted
                 && !life.is_open()
-                && life.held_to_ns == i64::MAX
                 && case.ended_ns - life.established_to_ns >= CLOSING_NS
+                && joined.lives.held_to_ns(life) == i64::MAX
         })
         .map(|life| life.row)
         .collect();

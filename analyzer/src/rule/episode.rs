@@ -169,15 +169,10 @@ pub(crate) struct EndingShare {
     pub(crate) in_step: bool,
 }
 
-fn tally(case: &Case<'_>, lives: impl Iterator<Item = Life>) -> Vec<EndingCount> {
-    let mut counts: std::collections::BTreeMap<&Ending, usize> = std::collections::BTreeMap::new();
-    for life in lives {
-        *counts.entry(case.joined.lives.ending(&life)).or_default() += 1;
-    }
-    let mut tally: Vec<EndingCount> = counts
-        .into_iter()
-        .map(|(ending, count)| EndingCount { ending: ending.clone(), count })
-        .collect();
+fn tally<'l>(case: &Case<'_>, lives: impl Iterator<Item = &'l Life>) -> Vec<EndingCount> {
+    let counts = case.joined.lives.tally(lives);
+    let mut tally: Vec<EndingCount> =
+        counts.map(|(ending, count)| EndingCount { ending: ending.clone(), count }).collect();
     tally.sort_by_key(|ended| std::cmp::Reverse(ended.count));
     tally
 }
