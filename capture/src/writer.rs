@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow_schema::SchemaRef;
 
 use crate::error::WriteError;
 use crate::meta::{META_FILE, Meta};
@@ -272,6 +273,7 @@ fn id_of(file: &File) -> io::Result<FileId> {
 
 struct TableWriter<C> {
     table: Table,
+    schema: SchemaRef,
     path: PathBuf,
     sink: Sink,
     /// `None` where it is not written to a file.
@@ -310,13 +312,13 @@ impl<C: Default> TableWriter<C> {
             }
         };
         // Batches of one second are small: padding to the default 64 bytes would double them.
+        let schema = table.schema();
         let encoder = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
-            .and_then(|options| {
-                StreamWriter::try_new_with_options(Vec::new(), &table.schema(), options)
-            })
+            .and_then(|options| StreamWriter::try_new_with_options(Vec::new(), &schema, options))
             .map_err(|error| WriteError::Encode { path: path.clone(), error })?;
         let mut writer = Self {
             table,
+            schema,
             path,
             sink,
             file: id,
@@ -407,7 +409,7 @@ impl<C: Default> TableWriter<C> {
         }
         let rows = std::mem::take(&mut self.buffered_rows);
         let arrays = R::take(&mut self.columns);
-        RecordBatch::try_new(self.table.schema(), arrays)
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
             .and_then(|batch| self.encoder.write(&batch))
             .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
         self.write_out(rows as u64)

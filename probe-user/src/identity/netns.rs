@@ -4,12 +4,13 @@
 //! that only an open descriptor keeps alive is not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::{self, File},
     io,
     os::{fd::AsRawFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 /// A network namespace, kept alive by an open descriptor.
@@ -18,6 +19,8 @@ pub struct Netns {
     /// The inode that names it everywhere: `stat -L /proc/PID/ns/net`.
     pub inode: u32,
     file: Arc<File>,
+    /// By which it was opened.
+    path: PathBuf,
 }
 
 impl Netns {
@@ -28,7 +31,7 @@ impl Netns {
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let inode = inode_number(&file)?;
-        Ok(Self { inode, file: Arc::new(file) })
+        Ok(Self { inode, file: Arc::new(file), path: path.to_path_buf() })
     }
 
     /// The namespace of this process.
@@ -115,6 +118,44 @@ fn add(namespaces: &mut BTreeMap<u32, Netns>, inode: Option<u32>, path: &Path) {
     }
 }
 
+/// How long namespaces without a socket that is counted may stay unknown.
+const FIND_EVERY: Duration = Duration::from_secs(10);
+
+/// The namespaces of this host, for who wants them every second: a look at every process each time
+/// would be most of that work. None is held open in between, or it would outlive its last process.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// By inode and path, as they were found last.
+    handles: Vec<(u32, PathBuf)>,
+    found: Option<Instant>,
+    /// What sockets were counted in by then.
+    counted: HashSet<u32>,
+}
+
+impl Known {
+    /// All of them, looked for again where sockets are counted in others than before, where one is no
+    /// longer what it was, and after 10 s.
+    ///
+    /// # Errors
+    /// As [`find`].
+    pub fn open(&mut self, counted: HashSet<u32>) -> io::Result<Vec<Netns>> {
+        let is_old = self.found.is_none_or(|found| found.elapsed() >= FIND_EVERY);
+        if !is_old && counted.is_subset(&self.counted) {
+            let opened = self.handles.iter().map(|(inode, path)| {
+                Netns::open(path).ok().filter(|namespace| namespace.inode == *inode)
+            });
+            if let Some(namespaces) = opened.collect() {
+                return Ok(namespaces);
+            }
+        }
+        let namespaces = find()?.namespaces;
+        self.handles = namespaces.iter().map(|found| (found.inode, found.path.clone())).collect();
+        self.found = Some(Instant::now());
+        self.counted = counted;
+        Ok(namespaces)
+    }
+}
+
 /// `net:[4026531840]` → 4026531840
 fn link_inode(link: &Path) -> Option<u32> {
     link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
@@ -163,6 +204,27 @@ mod tests {
         let found = find().unwrap();
         assert!(found.namespaces.iter().any(|namespace| namespace.inode == own.inode));
         assert_eq!(own.run(|| 23).unwrap(), 23);
+    }
+
+    #[test]
+    fn what_is_known_is_looked_for_again_when_it_ends_or_others_are_counted() {
+        let own = Netns::current().unwrap().inode;
+        let mut known = Known::default();
+        let opened = |known: &mut Known, counted: &[u32]| {
+            let namespaces = known.open(counted.iter().copied().collect()).unwrap();
+            assert!(namespaces.iter().any(|namespace| namespace.inode == own));
+            known.found.unwrap()
+        };
+        let first = opened(&mut known, &[own]);
+        assert_eq!(opened(&mut known, &[own]), first);
+        assert_eq!(opened(&mut known, &[]), first);
+        let with_another = opened(&mut known, &[own, 23]);
+        assert!(with_another > first);
+        // One of which nothing is found is not looked for each time.
+        assert_eq!(opened(&mut known, &[own, 23]), with_another);
+        known.handles.push((23, PathBuf::from("/proc/self/ns/net")));
+        assert!(opened(&mut known, &[own]) > with_another);
+        assert!(known.handles.iter().all(|(inode, _)| *inode != 23));
     }
 
     #[test]

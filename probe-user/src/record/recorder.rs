@@ -65,6 +65,7 @@ pub(crate) struct Recorder {
     ticks: u64,
     counts: HashMap<CountKey, [i64; 21]>,
     kernel: HashMap<u32, Counters>,
+    namespaces: netns::Known,
     containers: HashMap<u64, Container>,
     degraded: HashSet<String>,
     checked_mono_ns: i64,
@@ -92,6 +93,7 @@ impl Recorder {
             ticks: 0,
             counts: HashMap::new(),
             kernel: HashMap::new(),
+            namespaces: netns::Known::default(),
             containers: HashMap::new(),
             degraded: HashSet::new(),
             checked_mono_ns: clock::mono_ns(),
@@ -105,14 +107,14 @@ impl Recorder {
         if let Some(ended) = &mut self.ended {
             ended.extend(batch.iter().map(|ended| identity_of(ended)));
         }
-        let rows: Vec<ConnectionRow> = batch
-            .iter()
-            .filter(|connection| self.keeps(connection))
-            .map(|connection| {
-                rows::connection(connection, None, self.is_declared(connection), self.sight)
-            })
-            .collect();
-        self.output.write(&rows, CaptureWriter::connections)
+        for connection in batch {
+            if self.keeps(connection) {
+                let declared = self.is_declared(connection);
+                let row = rows::connection(connection, None, declared, self.sight);
+                self.output.write(&[row], CaptureWriter::connections)?;
+            }
+        }
+        Ok(())
     }
 
     /// What the server said of itself.
@@ -160,7 +162,7 @@ impl Recorder {
         let at_mono_ns = clock::mono_ns();
         self.name(&slots, at_mono_ns).await?;
         self.write_counts(&slots, at_mono_ns, false)?;
-        self.write_kernel(false)?;
+        self.write_kernel(&slots, false)?;
         self.write_losses()?;
         if self.ticks.is_multiple_of(CLOCK_EVERY_S) {
             self.write_clock()?;
@@ -187,7 +189,7 @@ impl Recorder {
         let at_mono_ns = clock::mono_ns();
         self.name(&slots, at_mono_ns).await?;
         self.write_counts(&slots, at_mono_ns, true)?;
-        self.write_kernel(true)?;
+        self.write_kernel(&slots, true)?;
         // A connection that ends between the snapshot and the drain is in both: it ended.
         self.ended = Some(HashSet::new());
         let mut open = self.source.connections()?;
@@ -270,9 +272,10 @@ impl Recorder {
         self.output.write(&changed, CaptureWriter::counts)
     }
 
-    fn write_kernel(&mut self, all: bool) -> anyhow::Result<()> {
+    fn write_kernel(&mut self, slots: &[CountSlot], all: bool) -> anyhow::Result<()> {
         let mut changed = Vec::new();
-        for namespace in netns::find()?.namespaces {
+        let counted = slots.iter().map(|slot| slot.key.netns).collect();
+        for namespace in self.namespaces.open(counted)? {
             // A namespace may be gone by now, or be closed to us.
             let Ok(now) = counters::read(&namespace) else { continue };
             self.change(namespace.inode, now, all, &mut changed);

@@ -9,7 +9,10 @@ use capture::{
     schema::{MAJOR, MINOR},
 };
 use serde::{Deserialize, Serialize};
-use tokio::{sync::mpsc::Receiver, time::MissedTickBehavior};
+use tokio::{
+    sync::mpsc::{Receiver, error::TryRecvError},
+    time::{Interval, MissedTickBehavior},
+};
 
 use super::{
     ask::{self, Answer},
@@ -95,15 +98,18 @@ impl Session {
         mut self,
         stop: impl Future<Output = T>,
     ) -> anyhow::Result<(T, Finished)> {
-        let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ticks = every(Duration::from_secs(1));
+        let mut takes = every(TAKE_EVERY);
         tokio::pin!(stop);
         let outcome = loop {
             tokio::select! {
                 outcome = &mut stop => break outcome,
-                batch = self.ended.recv() => match batch {
-                    Some(batch) => self.recorder.take_ended(&batch)?,
-                    None => return Err(self.name_gap()),
+                _ = takes.tick() => loop {
+                    match self.ended.try_recv() {
+                        Ok(batch) => self.recorder.take_ended(&batch)?,
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => return Err(self.name_gap()),
+                    }
                 },
                 Some(answer) = self.answers.recv() => self.recorder.take_asked(answer)?,
                 _ = ticks.tick() => if let Err(error) = self.recorder.tick().await {
@@ -144,6 +150,15 @@ impl Session {
             Err(error) => error.into(),
         }
     }
+}
+
+/// Batches come every 20 ms: to wake for each of them costs more than to write its rows.
+const TAKE_EVERY: Duration = Duration::from_millis(200);
+
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// From the first sign of an agent's end to the next.
