@@ -1,4 +1,5 @@
 //! The two clocks: `CLOCK_MONOTONIC`, which the kernel stamps records with, and Unix time for people.
+//! And what a thread has worked.
 
 use std::time::Duration;
 
@@ -41,9 +42,14 @@ pub(crate) fn unix_ns() -> i64 {
     read(libc::CLOCK_REALTIME)
 }
 
+/// What this thread has worked so far: user and system time.
+pub(crate) fn thread_cpu() -> Duration {
+    Duration::from_nanos(read(libc::CLOCK_THREAD_CPUTIME_ID).unsigned_abs())
+}
+
 fn read(clock: libc::clockid_t) -> i64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the kernel to fill. Both clocks exist on every Linux.
+    // SAFETY: `time` is a valid timespec for the kernel to fill. These clocks exist on every Linux.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }
@@ -81,6 +87,15 @@ mod tests {
         let pair = Pair::now();
         assert!(before.0 <= pair.mono_ns && pair.mono_ns <= mono_ns());
         assert!(before.1 <= pair.unix_ns && pair.unix_ns <= unix_ns());
+    }
+
+    #[test]
+    fn only_work_is_processor_time() {
+        let begun = thread_cpu();
+        std::thread::sleep(Duration::from_millis(50));
+        let rested = thread_cpu();
+        while thread_cpu() - rested < Duration::from_millis(20) {}
+        assert!(rested - begun < Duration::from_millis(20), "{:?}", rested - begun);
     }
 
     #[test]
