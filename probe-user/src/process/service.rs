@@ -9,10 +9,14 @@ use std::{
 use serde::Serialize;
 
 use super::{facts::Facts, listener::listeners};
-use crate::{filter::Filter, identity::Identity};
+use crate::{clock, filter::Filter, identity::Identity};
 
 /// A look at every descriptor of the host finds who listens, which is not free.
 const FIND_EVERY: Duration = Duration::from_secs(10);
+
+/// How many times the processor time of a look lies between two: it goes through every descriptor,
+/// and takes a tenth of a second where a server has twenty thousand.
+const REST: u32 = 20;
 
 /// More services than this are a host, not a server that is watched.
 const MOST: usize = 32;
@@ -41,11 +45,13 @@ pub(crate) struct Services {
     identity: Arc<Identity>,
     known: BTreeMap<u16, Service>,
     found: Option<Instant>,
+    /// Processor time of the last look at those that are known.
+    looked: Duration,
 }
 
 impl Services {
     pub(crate) fn new(filter: Filter, identity: Arc<Identity>) -> Self {
-        Self { filter, identity, known: BTreeMap::new(), found: None }
+        Self { filter, identity, known: BTreeMap::new(), found: None, looked: Duration::ZERO }
     }
 
     /// Reads all of them now; one whose processes are gone has 0 of them. Blocks for milliseconds.
@@ -63,13 +69,21 @@ impl Services {
         Ok(facts)
     }
 
-    fn facts(&self) -> Vec<ServiceFacts> {
+    /// How long not to read again, for who reads all the time.
+    pub(crate) fn rest(&self) -> Duration {
+        self.looked * REST
+    }
+
+    fn facts(&mut self) -> Vec<ServiceFacts> {
+        let before = clock::thread_cpu();
         let facts = |(port, service): (&u16, &Service)| ServiceFacts {
             name: service.name.clone(),
             port: *port,
             facts: Facts::of(&service.pids),
         };
-        self.known.iter().map(facts).collect()
+        let all = self.known.iter().map(facts).collect();
+        self.looked = clock::thread_cpu() - before;
+        all
     }
 
     fn find(&mut self) -> anyhow::Result<()> {

@@ -11,7 +11,6 @@ use tokio::{
 
 use crate::{
     cli::Questions,
-    clock,
     error::Error,
     filter::Filter,
     health::{
@@ -42,10 +41,6 @@ const BACKLOG: usize = 64;
 
 /// Reading every descriptor of the processes more often than this would show in their figures.
 const PROCESSES_AT_MOST_EVERY: Duration = Duration::from_secs(1);
-
-/// How many times its own processor time such a look rests: it goes through every descriptor, and
-/// takes tens of milliseconds where a server has tens of thousands.
-const PROCESSES_REST: u32 = 50;
 
 /// Asks for everything that the command line names once, then at its interval.
 ///
@@ -137,16 +132,12 @@ fn keep_reading(interval: Duration, answers: Sender<Answer>, mut services: Servi
     tokio::spawn(async move {
         loop {
             let begun = Instant::now();
-            let (facts, worked) = tokio::task::block_in_place(|| {
-                let before = clock::thread_cpu();
-                (services.read(), clock::thread_cpu() - before)
-            });
             // The recorder's own tick meets the same failure, and reports it.
-            let Ok(facts) = facts else { return };
+            let Ok(facts) = tokio::task::block_in_place(|| services.read()) else { return };
             if answers.send(Answer::Processes(facts)).await.is_err() {
                 return;
             }
-            sleep_until(begun + interval.max(worked * PROCESSES_REST)).await;
+            sleep_until(begun + interval.max(services.rest())).await;
         }
     });
 }
