@@ -24,8 +24,7 @@ const PANDAS: &str = include_str!("analysis/ask_pandas.py");
 
 const PANDAS_LIMIT: &str = "The script is a good one: it works on whole columns, in numpy and Arrow, and answers \
     four of the report's questions. More than half of the report's processor time goes into reading 37 columns of \
-    every leg: `analyzer handshakes`, which reads the same and does little more, took 1.4 s of it where the report \
-    took 2.4 s.";
+    every leg, which it does on two threads.";
 
 /// One run of a program.
 #[derive(Clone, Copy, Debug)]
