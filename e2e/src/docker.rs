@@ -10,7 +10,7 @@ use crate::net::Place;
 use crate::peer::Peer;
 use crate::process::{binary, finish};
 
-const IMAGE: &str = "groundtruth-e2e:1";
+const IMAGE: &str = "groundtruth-e2e:2";
 /// Where the built binaries are in a container.
 const BINARIES: &str = "/groundtruth";
 
@@ -75,7 +75,7 @@ fn image() {
         return;
     }
     let mut files: Vec<PathBuf> = vec!["/bin/busybox".into()];
-    for name in ["e2e-peer", "lab"] {
+    for name in ["e2e-peer", "lab", "probe"] {
         let text = finish(Command::new("ldd").arg(binary(name))).success("ldd");
         // `libc.so.6 => /lib/… (0x…)`, and the loader's line without an arrow.
         files.extend(text.split_whitespace().filter(|w| w.starts_with('/')).map(PathBuf::from));

@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
+use e2e::docker::Container;
 use e2e::machine::{Need, require};
 use e2e::nobody;
 use e2e::process::{Finished, binary, finish, finish_within};
@@ -98,6 +99,23 @@ fn without_docker() {
     let counts: Value = serde_json::from_str(&counted.stdout).unwrap();
     assert_eq!((&counts["backend"], &counts["exact"]), (&"ebpf".into(), &true.into()), "{counts}");
     assert_eq!(counts["counts"][0]["states"]["listen"], 1, "{counts}");
+}
+
+/// As `docker run` without any option starts it, in an image that has the program and its libraries.
+#[test]
+fn in_a_container_that_is_granted_nothing() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Docker]) else { return };
+    let container = Container::start("bare", &[]);
+    let run = |args: &[&str]| {
+        let mut command = container.exec("/groundtruth/probe");
+        finish_within(command.args(args), Duration::from_secs(60))
+    };
+    let next = "run as root, or give it what it lacks: CAP_BPF";
+    assert_polled(&run(&["count", "--json"]), next);
+    let next = "run as root, or mount it: mount -t bpf bpf /sys/fs/bpf";
+    assert_unsupported(&run(&["serve"]), "mount a BPF file system on /sys/fs/bpf", next);
+    let doctor = run(&["doctor"]);
+    assert_eq!(doctor.code, Some(96), "{doctor}");
 }
 
 #[test]
