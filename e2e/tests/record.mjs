@@ -29,6 +29,7 @@ await press();
 await until("that it records", async () => (await said()).startsWith("recording"));
 console.error("recording");
 await until("everybody", async () => (await page()).includes(before));
+console.error("all there");
 await until("everybody gone", async () => (await page()).includes(done));
 await press();
 await until("the file's name", async () => (await said()).startsWith("saved as "));
