@@ -5,6 +5,22 @@ use serde::Serialize;
 
 use crate::slope;
 
+/// Between two pairs Unix time was set, or the host slept, where it moved by more against the
+/// monotonic clock; a time daemon slews by 1/2000 at most.
+const STEP_NS: i64 = 100_000_000;
+const SLEWED_AT_MOST: i64 = 1000;
+
+/// Unix time was set while it was recorded, or the host slept (its monotonic clock stands still then).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+pub(crate) struct ClockStep {
+    /// When it was noticed, by the time that holds from there on.
+    pub(crate) at_unix_ns: i64,
+    /// How much before that it may have happened.
+    pub(crate) within_ns: i64,
+    /// Negative: back.
+    pub(crate) by_ns: i64,
+}
+
 /// Maps a capture's monotonic times to Unix time by the pairs of its `clock` table.
 #[derive(Clone, Debug)]
 pub(crate) struct HostClock {
@@ -23,20 +39,36 @@ impl HostClock {
         Self { pairs }
     }
 
-    /// Between two pairs on the line through them, so that steps and slews of Unix time are followed;
-    /// outside, by the offset of the nearest.
+    /// Where Unix time was set. No time of one side of it may be held against one of the other.
+    pub(crate) fn steps(&self) -> Vec<ClockStep> {
+        let steps = self.pairs.windows(2).filter_map(|pair| {
+            let by_ns = step_ns(pair[0], pair[1])?;
+            let within_ns = pair[1].0 - pair[0].0;
+            Some(ClockStep { at_unix_ns: pair[1].1, within_ns, by_ns })
+        });
+        steps.collect()
+    }
+
+    /// Between two pairs on the line through them, so that slews of Unix time are followed; where it was
+    /// set between them, as it was before; outside, by the offset of the nearest.
     pub(crate) fn unix_ns(&self, mono_ns: i64) -> i64 {
         let after = self.pairs.partition_point(|pair| pair.0 <= mono_ns);
         match (after.checked_sub(1).map(|before| self.pairs[before]), self.pairs.get(after)) {
-            (Some((m0, u0)), Some((m1, u1))) => {
+            (Some((m0, u0)), Some(&(m1, u1))) if step_ns((m0, u0), (m1, u1)).is_none() => {
                 let share = i128::from(mono_ns - m0) * i128::from(u1 - u0) / i128::from(m1 - m0);
                 u0 + share as i64
             }
-            (Some((mono, unix)), None) => unix + (mono_ns - mono),
+            (Some((mono, unix)), _) => unix + (mono_ns - mono),
             (None, Some((mono, unix))) => unix + (mono_ns - mono),
             (None, None) => mono_ns,
         }
     }
+}
+
+/// By how much Unix time was set between two pairs.
+fn step_ns((m0, u0): (i64, i64), (m1, u1): (i64, i64)) -> Option<i64> {
+    let by_ns = (u1 - u0) - (m1 - m0);
+    (by_ns.abs() > STEP_NS + (m1 - m0) / SLEWED_AT_MOST).then_some(by_ns)
 }
 
 /// What one matched connection says about the client's clock, all in Unix nanoseconds: the client's
@@ -155,13 +187,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unix_time_follows_a_clock_that_was_set() {
+    fn unix_time_follows_a_clock_that_is_slewed() {
         let clock = HostClock::new((0, 0), vec![(100, 5_100), (0, 1_000), (200, 5_200)]);
         assert_eq!(clock.unix_ns(50), 3_050);
         assert_eq!(clock.unix_ns(150), 5_150);
         assert_eq!(clock.unix_ns(250), 5_250);
         assert_eq!(clock.unix_ns(-10), 990);
         assert_eq!(HostClock::new((7, 107), Vec::new()).unix_ns(9), 109);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_followed_and_said() {
+        const S: i64 = 1_000_000_000;
+        const HOUR: i64 = 3600 * S;
+        let pairs = [(0, 0), (10, 0), (11, 1), (20, 1), (24, 1), (25, 0), (30, 0)];
+        let pairs = pairs.map(|(mono, hours)| (mono * S, mono * S + hours * HOUR));
+        let clock = HostClock::new((0, 0), pairs.to_vec());
+        let step = |at_unix_ns, by_ns| ClockStep { at_unix_ns, within_ns: S, by_ns };
+        assert_eq!(clock.steps(), [step(11 * S + HOUR, HOUR), step(25 * S, -HOUR)]);
+        assert_eq!(clock.unix_ns(5 * S), 5 * S);
+        assert_eq!(clock.unix_ns(10 * S + S / 2), 10 * S + S / 2);
+        assert_eq!(clock.unix_ns(12 * S), 12 * S + HOUR);
+        assert_eq!(clock.unix_ns(24 * S + S / 2), 24 * S + S / 2 + HOUR);
+        assert_eq!(clock.unix_ns(26 * S), 26 * S);
     }
 
     /// A hundred connections over a minute, made between 80 µs before and 120 µs after what the client

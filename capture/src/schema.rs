@@ -37,7 +37,7 @@ pub enum Table {
     Kernel,
     /// Intervals in which something was lost, with the reason.
     Loss,
-    /// Pairs of monotonic and Unix time, every 10 s.
+    /// Pairs of monotonic and Unix time, every 10 s, and around the second in which Unix time was set.
     Clock,
     /// What a cgroup id stands for.
     Containers,

@@ -7,6 +7,8 @@
 
 pub mod answer;
 pub mod cgroup;
+pub mod day;
+pub mod disk;
 pub mod docker;
 pub mod document;
 pub mod lab;

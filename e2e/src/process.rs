@@ -287,3 +287,16 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+
+/// What a process holds in memory now (`VmRSS`), in KiB.
+///
+/// # Panics
+/// If it is gone.
+#[must_use]
+pub fn resident_kib(pid: u32) -> u64 {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no VmRSS in {path}"))
+}

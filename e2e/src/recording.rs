@@ -1,10 +1,12 @@
 //! A recording of `probe record`, and its connections by address.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::process::{Running, Signal, binary, finish};
+use crate::scratch::Scratch;
 
 /// A `probe record` that has begun.
 #[derive(Debug)]
@@ -107,4 +109,37 @@ impl Recorded {
             _ => panic!("{} {role} rows of {client_port} → {port}: {found:?}", found.len()),
         }
     }
+}
+
+/// Passive connections of the capture that are over.
+///
+/// # Panics
+/// If `analyzer` cannot read it.
+#[track_caller]
+#[must_use]
+pub fn ended(capture: &str) -> usize {
+    let mut command = Command::new(binary("analyzer"));
+    command.args(["connections", capture, "--json", "--role", "passive"]);
+    let text = finish(&mut command).success("analyzer connections");
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row"));
+    rows.filter(|row| row["state"] == "close").count()
+}
+
+/// The capture's gaps, as the report lists them under data quality: why, and how many rows.
+///
+/// # Panics
+/// If `analyzer report` writes none.
+#[track_caller]
+#[must_use]
+pub fn losses(capture: &str, scratch: &Scratch) -> Vec<(String, u64)> {
+    let output = scratch.join("report");
+    let mut command = Command::new(binary("analyzer"));
+    // There is nothing to judge in it.
+    let _ = finish(command.args(["report", capture, "-o", &output]));
+    let text = std::fs::read_to_string(Path::new(&output).join("report.json")).expect("a report");
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    let losses = report["captures"][0]["quality"]["losses"].as_array().expect("losses");
+    let number = |loss: &Value| loss["count"].as_u64().expect("a count");
+    let reason = |loss: &Value| loss["reason"].as_str().expect("a reason").to_owned();
+    losses.iter().map(|loss| (reason(loss), number(loss))).collect()
 }

@@ -5,81 +5,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use e2e::lab;
+use e2e::day::{Day, PORT, SERVICE};
 use e2e::machine::{Need, require};
-use e2e::net::{Cable, Place};
+use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{Agent, Of};
-use e2e::process::{Running, Signal, binary, finish};
+use e2e::process::{Running, Signal, binary, finish, resident_kib};
+use e2e::recording;
 use e2e::scratch::Scratch;
-use e2e::truth::{curr_estab, wait_equal, wait_equal_within};
+use e2e::truth::{wait_equal, wait_equal_within};
 use serde_json::Value;
-
-const PORT: u16 = 8080;
-const SERVICE: &str = "10.77.0.1:8080";
-
-/// Opens and ends so many connections, 20 ms each, at no more than 2,000 a second.
-fn churn(client: &Place, count: u64) {
-    let count = count.to_string();
-    let args = ["churn", "--count", &count, "--hold", "20ms", "--to", SERVICE];
-    let done = lab::run(client, &args, Duration::from_secs(120));
-    assert_eq!(done["established"].to_string(), count);
-}
-
-/// Server, agent, and connections that the server holds throughout.
-struct Day {
-    agent: Agent,
-    cable: Cable,
-    _sink: lab::Server,
-    _held: Peer,
-}
-
-const HELD: usize = 23;
-const CHURNED: u64 = 10_000;
-
-impl Day {
-    fn new(agent_arguments: &[&str]) -> Self {
-        let cable = Cable::new();
-        // Plain packets: what steering does is the torture run's matter.
-        cable.server.steer_packets(Cable::DEVICE, "0");
-        cable.client.steer_packets(Cable::DEVICE, "0");
-        cable.client.sysctl("net/ipv4/ip_local_port_range", "1024 65000");
-        let sink = lab::Server::start(&cable.server.place(), &["sink", "--listen", SERVICE]);
-        let agent = Agent::start_with(agent_arguments);
-        let mut held = Peer::start(&cable.client.place());
-        held.connect(SERVICE, HELD);
-        Self { agent, cable, _sink: sink, _held: held }
-    }
-
-    /// Churn, and what is done meanwhile.
-    fn under_load(&mut self, meanwhile: impl FnOnce(&mut Agent)) {
-        let (agent, client) = (&mut self.agent, self.cable.client.place());
-        std::thread::scope(|scope| {
-            let load = scope.spawn(move || churn(&client, CHURNED));
-            meanwhile(agent);
-            load.join().expect("the churn ends");
-        });
-    }
-
-    /// Everything that was opened is counted, and nothing else is left.
-    #[track_caller]
-    fn assert_counted(&self) {
-        let place = self.cable.server.place();
-        wait_equal("CurrEstab", &HELD, || curr_estab(&place));
-        let of = Of::port(PORT).netns(place.inode());
-        let all = CHURNED.cast_signed() + HELD as i64;
-        wait_equal_within(
-            Duration::from_secs(60),
-            "established now, accepted in all, and why not exact",
-            &(HELD as i64, all, None),
-            || {
-                let counts = self.agent.counts();
-                let doubt = (counts.0["exact"] != true).then(|| counts.0["degraded"].to_string());
-                (counts.established(&of), counts.accepted(&of), doubt)
-            },
-        );
-    }
-}
 
 #[test]
 fn killed_under_load_and_started_again() {
@@ -127,6 +62,48 @@ fn killed_under_load_the_capture_names_the_gap() {
     assert_eq!(reasons, ["the agent ended"]);
 }
 
+/// With `--resume` the recording outlives the agent: it goes on from the next one, and names the gap.
+#[test]
+fn killed_and_started_again_the_recording_goes_on_with_resume() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("agent-resume");
+    let capture = scratch.join("capture");
+    let cable = Cable::new();
+    let mut server = Peer::start(&cable.server.place());
+    let mut client = Peer::start(&cable.client.place());
+    server.listen(SERVICE);
+    let mut agent = Agent::start();
+    let mut command = agent.command("record");
+    command.args(["-o", &capture, "--port", "8080", "--resume"]);
+    let record = Running::start(&mut command);
+    record.wait_stderr("recording to");
+    let mut pass = |count: usize| {
+        client.connect(SERVICE, count);
+        server.wait_held(count);
+        client.fin(count);
+        server.wait_reaped(Reaped { fin: count, ..Reaped::default() });
+    };
+    let written = |count: usize| {
+        let patience = Duration::from_secs(60);
+        wait_equal_within(patience, "written", &count, || recording::ended(&capture));
+    };
+    pass(23);
+    written(23);
+    agent.kill();
+    record.wait_stderr("the agent ended; goes on as soon as it is started again");
+    pass(5);
+    agent.start_again();
+    record.wait_stderr("recording from the agent again");
+    pass(41);
+    written(23 + 41);
+    // The counts have no gap.
+    let of = Of::port(PORT).netns(cable.server.place().inode());
+    wait_equal("accepted in all", &(23 + 5 + 41), || agent.counts().accepted(&of));
+    let finished = record.stop(Signal::INT);
+    assert_eq!(finished.code, Some(130), "{finished}");
+    assert_eq!(recording::losses(&capture, &scratch), [("the agent ended".to_owned(), 1)]);
+}
+
 #[test]
 fn stopped_under_load_it_blocks_nobody_and_grows_little() {
     let Some(_machine) = require(&[Need::Bpf]) else { return };
@@ -139,12 +116,6 @@ fn stopped_under_load_it_blocks_nobody_and_grows_little() {
     day.assert_counted();
     let after = resident_kib(day.agent.pid());
     assert!(after < before + 64 * 1024, "resident: {before} KiB, then {after} KiB");
-}
-
-fn resident_kib(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = text.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// What found no room is missing for good, and the verdict says so: a count may be too low, never

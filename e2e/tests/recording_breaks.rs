@@ -1,17 +1,18 @@
 //! What a recording is written to fails: a full disk, a broken file system, a removed directory. It ends
 //! with a clear error, or waits and goes on where it was told to; what was written stays readable.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use e2e::disk::{Disk, Loop};
 use e2e::machine::{Need, require, tool};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
-use e2e::process::{Running, Signal, binary, finish};
+use e2e::process::{Running, Signal, binary};
+use e2e::recording;
 use e2e::scratch::Scratch;
 use e2e::truth::wait_equal_within;
-use serde_json::Value;
 
 const SERVICE: &str = "10.77.0.1:8391";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,7 +52,7 @@ impl Day {
     #[track_caller]
     fn wait_written(&self, count: usize) {
         wait_equal_within(PATIENCE, "ended connections in the capture", &count, || {
-            ended(&self.capture)
+            recording::ended(&self.capture)
         });
     }
 
@@ -72,57 +73,6 @@ impl Day {
     }
 }
 
-/// Passive connections of the capture that are over.
-fn ended(capture: &str) -> usize {
-    let mut command = Command::new(binary("analyzer"));
-    command.args(["connections", capture, "--json", "--role", "passive"]);
-    let text = finish(&mut command).success("analyzer connections");
-    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("a row"));
-    rows.filter(|row| row["state"] == "close").count()
-}
-
-/// The capture's gaps, as the report lists them under data quality: why, and how many rows.
-#[track_caller]
-fn losses(capture: &str, scratch: &Scratch) -> Vec<(String, u64)> {
-    let output = scratch.join("report");
-    let mut command = Command::new(binary("analyzer"));
-    // There is nothing to judge in it.
-    let _ = finish(command.args(["report", capture, "-o", &output]));
-    let text = std::fs::read_to_string(Path::new(&output).join("report.json")).expect("a report");
-    let report: Value = serde_json::from_str(&text).expect("JSON");
-    let losses = report["captures"][0]["quality"]["losses"].as_array().expect("losses");
-    let number = |loss: &Value| loss["count"].as_u64().expect("a count");
-    let reason = |loss: &Value| loss["reason"].as_str().expect("a reason").to_owned();
-    losses.iter().map(|loss| (reason(loss), number(loss))).collect()
-}
-
-/// A small file system in a mount of its own, taken away on drop.
-struct Disk(PathBuf);
-
-impl Disk {
-    fn mount(directory: &Path, arguments: &[&str]) -> Self {
-        std::fs::create_dir_all(directory).unwrap();
-        let path = directory.to_string_lossy();
-        tool("mount", &[arguments, &[&*path]].concat());
-        Self(directory.to_path_buf())
-    }
-
-    /// A file that leaves no room for others.
-    fn fill(&self) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        let mut file = std::fs::File::create(&ballast).unwrap();
-        let page = [1; 4096];
-        while std::io::Write::write_all(&mut file, &page).is_ok() {}
-        ballast
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
-
 fn small_tmpfs(scratch: &Scratch) -> Disk {
     Disk::mount(&scratch.path().join("disk"), &["-t", "tmpfs", "-o", "size=1m", "none"])
 }
@@ -140,7 +90,7 @@ fn a_full_disk_ends_it_and_what_was_written_is_readable() {
     let stderr = day.wait_refused();
     assert!(stderr.contains("No space left on device"), "{stderr}");
     assert!(stderr.contains("make room"), "{stderr}");
-    assert_eq!(ended(&capture), 23);
+    assert_eq!(recording::ended(&capture), 23);
 }
 
 #[test]
@@ -158,8 +108,8 @@ fn a_full_disk_is_waited_out_with_resume() {
     day.pass(41);
     day.wait_written(23 + 41);
     let capture = day.stop();
-    assert_eq!(ended(&capture), 23 + 41);
-    let losses = losses(&capture, &scratch);
+    assert_eq!(recording::ended(&capture), 23 + 41);
+    let losses = recording::losses(&capture, &scratch);
     assert_eq!(losses.len(), 1, "{losses:?}");
     let (reason, count) = &losses[0];
     assert!(reason.starts_with("not written: cannot write "), "{reason}");
@@ -192,22 +142,7 @@ fn a_removed_directory_is_made_anew_with_resume() {
     day.pass(7);
     day.wait_written(7);
     let capture = day.stop();
-    assert_eq!(ended(&capture), 7);
-}
-
-/// A block device with a file, released on drop.
-struct Loop(String);
-
-impl Loop {
-    fn of(file: &str) -> Self {
-        Self(tool("losetup", &["--find", "--show", file]).trim().to_owned())
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
-    }
+    assert_eq!(recording::ended(&capture), 7);
 }
 
 /// An ext4 that found an error lets nobody write any more, until it was unmounted and checked. The
@@ -216,30 +151,27 @@ impl Drop for Loop {
 fn a_file_system_that_turns_read_only_is_waited_out_with_resume() {
     let Some(_machine) = require(&[Need::Bpf]) else { return };
     let scratch = Scratch::new("read-only");
-    let image = scratch.join("image");
-    std::fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-    tool("mkfs.ext4", &["-q", &image]);
-    let device = Loop::of(&image);
+    let device = Loop::ext4(&scratch.join("image"));
     let directory = scratch.path().join("disk");
-    let disk = Disk::mount(&directory, &[&device.0]);
+    let disk = Disk::mount(&directory, &[device.path()]);
     let mut day = Day::new(scratch.join("disk/capture"), &["--resume"]);
     day.pass(23);
     day.wait_written(23);
     tool("sync", &["--file-system", &day.capture]);
     tool("mount", &["-o", "remount,abort", &directory.to_string_lossy()]);
     day.record.wait_stderr("goes on as soon as it can be written");
-    assert_eq!(ended(&day.capture), 23);
+    assert_eq!(recording::ended(&day.capture), 23);
     tool("umount", &[&*directory.to_string_lossy()]);
     std::mem::forget(disk);
     // It tries once a second, and must not begin anew on the disk below.
     std::thread::sleep(Duration::from_secs(3));
     assert!(!Path::new(&day.capture).exists());
     // Its exit code says that it has mended something.
-    let _ = Command::new("fsck.ext4").args(["-f", "-y", &device.0]).output().unwrap();
-    let _disk = Disk::mount(&directory, &[&device.0]);
+    let _ = Command::new("fsck.ext4").args(["-f", "-y", device.path()]).output().unwrap();
+    let _disk = Disk::mount(&directory, &[device.path()]);
     day.record.wait_stderr("again; ");
     day.pass(41);
     day.wait_written(23 + 41);
     let capture = day.stop();
-    assert_eq!(ended(&capture), 23 + 41);
+    assert_eq!(recording::ended(&capture), 23 + 41);
 }

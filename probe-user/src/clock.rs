@@ -3,6 +3,11 @@
 
 use std::time::Duration;
 
+/// Unix time that moves against the monotonic clock by more was set, and not slewed by a time daemon
+/// (1/2000 at most). A pair itself is off by less.
+const STEP_NS: i64 = 100_000_000;
+const SLEWED_AT_MOST: i64 = 1000;
+
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pair {
@@ -24,6 +29,13 @@ impl Pair {
             }
         }
         best.1
+    }
+
+    /// By how much Unix time was set since an earlier pair, where it was: more than any slewing does.
+    pub(crate) fn set_since(self, earlier: Pair) -> Option<i64> {
+        let elapsed_ns = self.mono_ns - earlier.mono_ns;
+        let by_ns = self.unix_ns - earlier.unix_ns - elapsed_ns;
+        (by_ns.abs() > STEP_NS + elapsed_ns / SLEWED_AT_MOST).then_some(by_ns)
     }
 
     /// Unix time of a monotonic time, by this pair.
@@ -79,6 +91,20 @@ mod tests {
         let pair = Pair { mono_ns: 1_000, unix_ns: 50_000 };
         assert_eq!(pair.unix_of(3_500), 52_500);
         assert_eq!(pair.unix_of(0), 49_000);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_from_one_that_is_slewed() {
+        let earlier = Pair { mono_ns: 0, unix_ns: 0 };
+        let later = |by_ns: i64| Pair { mono_ns: 1_000_000_000, unix_ns: 1_000_000_000 + by_ns };
+        assert_eq!(later(500_000).set_since(earlier), None);
+        assert_eq!(later(101_000_000).set_since(earlier), None);
+        assert_eq!(later(102_000_000).set_since(earlier), Some(102_000_000));
+        assert_eq!(later(-3_600_000_000_000).set_since(earlier), Some(-3_600_000_000_000));
+        // A day of slewing.
+        let day = 86_400_000_000_000;
+        let slewed = Pair { mono_ns: day, unix_ns: day + day / 2000 };
+        assert_eq!(slewed.set_since(earlier), None);
     }
 
     #[test]

@@ -167,6 +167,7 @@ fn capture(
                 .map(|(table, at_byte)| Truncation { table, at_byte: *at_byte })
                 .collect(),
             worst_drift: recording.worst_drift,
+            clock_steps: recording.clock.steps(),
             losses: recording
                 .loss
                 .iter()

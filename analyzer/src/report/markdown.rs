@@ -104,6 +104,16 @@ pub(crate) fn quality_lines(capture: &CaptureReport) -> Vec<String> {
             utc(loss.to_unix_ns)
         ));
     }
+    for step in &quality.clock_steps {
+        let direction = if step.by_ns < 0 { "back" } else { "forward" };
+        lines.push(format!(
+            "the clock was set {direction} by {:.1} s up to {:.1} s before {} UTC, or the host slept: \
+             times before and after cannot be held against each other; durations are not affected",
+            step.by_ns.unsigned_abs() as f64 / 1e9,
+            step.within_ns as f64 / 1e9,
+            utc(step.at_unix_ns),
+        ));
+    }
     if lines.is_empty() {
         lines.push("nothing was lost, nothing is known to be missing".to_owned());
     }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::client::report::ClientReport;
 use crate::client::spread::Latency;
+use crate::clock::ClockStep;
 use crate::error::Outcome;
 use crate::input::text::Unreadable;
 use crate::join::{Agreement, Basis};
@@ -103,6 +104,7 @@ pub(crate) struct Quality {
     pub(crate) cut_off: bool,
     pub(crate) truncated_tables: Vec<Truncation>,
     pub(crate) losses: Vec<LossReport>,
+    pub(crate) clock_steps: Vec<ClockStep>,
     /// The largest difference between the probe's count and the kernel's own; `null` if not audited.
     pub(crate) worst_drift: Option<f64>,
 }

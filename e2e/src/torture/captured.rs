@@ -92,11 +92,14 @@ impl Recording {
         let after = vital("records_delivered");
         let what = "records handed on by the kernel = taken from the ring";
         checks.push(Check::equal(act, what, submitted.clamp(before, after), submitted));
+        // The large ring loses some only where the agent gets no processor for seconds.
+        let said =
+            agent.counts().0["degraded"].to_string().contains("connection records were lost");
+        let what = format!("{lost} records lost, and the probe says so");
+        checks.push(Check::equal(act, &what, i64::from(said), i64::from(lost > 0)));
         if must_lose {
             let lost_some = i64::from(vital("records_lost") > 0);
             checks.push(Check::equal(act, "the small ring has lost records", lost_some, 1));
-        } else {
-            checks.push(Check::equal(act, "records lost", lost, 0));
         }
         checks
     }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::fired::Counter;
 use super::kernel;
+use super::load::PORTS;
 use crate::cgroup::Cgroup;
 use crate::net::{Cable, Netns, Place};
 use crate::process::{Running, binary};
@@ -17,8 +18,9 @@ const ESTABLISHED: u8 = 1;
 const SYN_SENT: u8 = 2;
 /// Threads of each load process.
 const WORKERS: u16 = 4;
-/// The load processes use ports from here on, a thousand each.
-const FIRST_PORT: u16 = 20_000;
+/// The load processes use ports from here on. Perf knows no namespaces, and so must tell the load by its
+/// ports: below 1024 no other program's connections have one by chance.
+const FIRST_PORT: u16 = 200;
 
 /// A namespace that the load uses, by name.
 #[derive(Debug)]
@@ -89,7 +91,7 @@ impl World {
             if let Some(cgroup) = cgroups.get(number as usize) {
                 command.arg(cgroup.path());
             }
-            let ports = port..port + 1000;
+            let ports = port..port + PORTS;
             loads.push(Load {
                 name,
                 established: Counter::of_ports(&ports, ESTABLISHED),
@@ -97,7 +99,7 @@ impl World {
                 process: Running::start(&mut command),
                 ports,
             });
-            port += 1000;
+            port += PORTS;
         }
         Self {
             cable,
@@ -113,7 +115,10 @@ impl World {
 
     /// For filters: all ports of the load.
     pub(super) fn ports(&self) -> String {
-        format!("{FIRST_PORT}-{}", FIRST_PORT as usize + 1000 * self.loads.len() - 1)
+        format!(
+            "{FIRST_PORT}-{}",
+            usize::from(FIRST_PORT) + usize::from(PORTS) * self.loads.len() - 1
+        )
     }
 
     pub(super) fn places(&self) -> [Named; 3] {

@@ -37,8 +37,8 @@ pub(crate) struct Record {
     #[arg(long, value_name = "PORT", value_delimiter = ',')]
     pub(crate) websocket: Vec<u16>,
 
-    /// Go on after the capture could not be written (a full disk, a removed directory), as soon as it
-    /// can; the gap is named in it
+    /// Go on after the capture could not be written (a full disk, a removed directory) or the agent ended,
+    /// as soon as it can; the gap is named in it
     #[arg(long, conflicts_with = "remote")]
     pub(crate) resume: bool,
 

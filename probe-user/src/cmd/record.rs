@@ -31,7 +31,7 @@ pub(crate) async fn run(socket: &Path, arguments: Record) -> anyhow::Result<Exit
         websocket: arguments.websocket,
         asked: arguments.asked,
         on_break: match arguments.resume {
-            true => OnBreak::Resume(output.clone()),
+            true => OnBreak::Resume { directory: output.clone(), agent: socket.to_owned() },
             false => OnBreak::Stop,
         },
         command_line: std::env::args_os()

@@ -103,8 +103,13 @@ async fn ask_health(
         let mut ticks = ticks(interval);
         loop {
             ticks.tick().await;
-            // The recorder's own tick meets the same failure, and reports it.
-            let Ok(poll) = watcher.poll().await else { return };
+            // The recorder's own tick meets the same failure, and reports it or waits it out.
+            let Ok(poll) = watcher.poll().await else {
+                if answers.is_closed() {
+                    return;
+                }
+                continue;
+            };
             let row = rows::health(&poller.target.url, &poll.sample, Some(poll.bracket));
             if answers.send(Answer::Health(row)).await.is_err() {
                 return;

@@ -11,8 +11,9 @@ use crate::clock;
 pub(crate) enum OnBreak {
     /// End with the error.
     Stop,
-    /// Drop rows until it can be written again; then say so in it. The directory is for messages.
-    Resume(PathBuf),
+    /// Drop rows until it can be written again; then say so in it. The directory is for messages, the
+    /// socket is that of an agent, whose end is waited out as well.
+    Resume { directory: PathBuf, agent: PathBuf },
 }
 
 pub(crate) struct Output {
@@ -73,7 +74,7 @@ impl Output {
     }
 
     fn breaks(&mut self, error: WriteError) -> Result<(), WriteError> {
-        let OnBreak::Resume(_) = &self.on_break else { return Err(error) };
+        let OnBreak::Resume { .. } = &self.on_break else { return Err(error) };
         if matches!(error, WriteError::Encode { .. }) {
             return Err(error);
         }
@@ -84,7 +85,8 @@ impl Output {
     }
 
     fn resume(&mut self) -> bool {
-        let (Some(broken), OnBreak::Resume(directory)) = (&mut self.broken, &self.on_break) else {
+        let (Some(broken), OnBreak::Resume { directory, .. }) = (&mut self.broken, &self.on_break)
+        else {
             return false;
         };
         let now = clock::mono_ns();

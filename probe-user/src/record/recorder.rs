@@ -69,6 +69,8 @@ pub(crate) struct Recorder {
     containers: HashMap<u64, Container>,
     degraded: HashSet<String>,
     checked_mono_ns: i64,
+    /// Of the last tick.
+    clock: Pair,
     /// Ended since the last snapshot of open connections was asked for.
     ended: Option<HashSet<Key>>,
     /// The server's own list of connections, once it was asked for.
@@ -97,6 +99,7 @@ impl Recorder {
             containers: HashMap::new(),
             degraded: HashSet::new(),
             checked_mono_ns: clock::mono_ns(),
+            clock: Pair::now(),
             ended: None,
             listed: None,
         }
@@ -137,20 +140,40 @@ impl Recorder {
         }
     }
 
-    /// An interval from which ended connections are missing.
-    pub(crate) fn take_loss(&mut self, reason: &str, count: u64) -> Result<(), WriteError> {
+    /// From the last look until now ended connections are missing. That survives the end of this process.
+    pub(crate) fn name_gap(&mut self, reason: &str) -> Result<(), WriteError> {
+        let now = clock::mono_ns();
         let loss = LossRow {
-            from_mono_ns: self.checked_mono_ns,
-            to_mono_ns: clock::mono_ns(),
+            // What ended shortly before was still on its way.
+            from_mono_ns: self.checked_mono_ns - DRAIN.as_nanos() as i64,
+            to_mono_ns: now,
             reason: reason.to_owned().into(),
-            count,
+            count: 1,
         };
-        self.output.write(&[loss], CaptureWriter::loss)
+        self.checked_mono_ns = now;
+        self.output.write(&[loss], CaptureWriter::loss)?;
+        self.flush()
     }
 
-    /// What was taken survives the end of this process.
-    pub(crate) fn flush(&mut self) -> Result<(), WriteError> {
-        self.output.flush().map(drop)
+    /// Goes on with another source, whose connections are those of the one before.
+    pub(crate) fn go_on_with(&mut self, source: Arc<dyn Source>) {
+        self.sight = Sight::of(&source.hooks());
+        self.source = source;
+        self.forget_written();
+    }
+
+    /// Tables of changes begin anew, with all there is.
+    fn forget_written(&mut self) {
+        self.counts.clear();
+        self.kernel.clear();
+        self.containers.clear();
+    }
+
+    fn flush(&mut self) -> Result<(), WriteError> {
+        if self.output.flush()? {
+            self.forget_written();
+        }
+        Ok(())
     }
 
     /// Once a second.
@@ -164,17 +187,9 @@ impl Recorder {
         self.write_counts(&slots, at_mono_ns, false)?;
         self.write_kernel(&slots, false)?;
         self.write_losses()?;
-        if self.ticks.is_multiple_of(CLOCK_EVERY_S) {
-            self.write_clock()?;
-        }
+        self.write_clock(self.ticks.is_multiple_of(CLOCK_EVERY_S))?;
         self.ticks += 1;
-        if self.output.flush()? {
-            // Tables of changes begin with all there is.
-            self.counts.clear();
-            self.kernel.clear();
-            self.containers.clear();
-        }
-        Ok(())
+        Ok(self.flush()?)
     }
 
     /// The last rows. `drain` hands over what ended until now, and is called once the connections
@@ -200,7 +215,7 @@ impl Recorder {
             self.output.write(&tracker.rest(), CaptureWriter::listed)?;
         }
         self.write_losses()?;
-        self.write_clock()?;
+        self.write_clock(true)?;
         let mut degraded: Vec<String> = self.degraded.into_iter().collect();
         degraded.sort_unstable();
         meta.degraded = degraded;
@@ -325,9 +340,22 @@ impl Recorder {
         Ok(self.output.write(&rows, CaptureWriter::loss)?)
     }
 
-    fn write_clock(&mut self) -> Result<(), WriteError> {
-        let Pair { mono_ns, unix_ns } = Pair::now();
-        self.output.write(&[ClockRow { mono_ns, unix_ns }], CaptureWriter::clock)
+    /// A pair where one is due; where Unix time was set, the pair before it as well, so that readers
+    /// know when to within a tick.
+    fn write_clock(&mut self, due: bool) -> Result<(), WriteError> {
+        let now = Pair::now();
+        let before = std::mem::replace(&mut self.clock, now);
+        let mut pairs = Vec::new();
+        if now.set_since(before).is_some() {
+            pairs.extend([before, now]);
+        } else if due {
+            pairs.push(now);
+        }
+        let rows: Vec<ClockRow> = pairs
+            .into_iter()
+            .map(|Pair { mono_ns, unix_ns }| ClockRow { mono_ns, unix_ns })
+            .collect();
+        self.output.write(&rows, CaptureWriter::clock)
     }
 }
 

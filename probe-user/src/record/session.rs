@@ -1,6 +1,10 @@
 //! One recording, from its first row to its last, wherever the rows go.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use capture::{
@@ -25,7 +29,10 @@ use crate::{
     error::Error,
     filter::Filter,
     identity::Identity,
-    truth::source::{Ended, Source},
+    truth::{
+        agent::Agent,
+        source::{Ended, Source},
+    },
 };
 
 /// What is recorded.
@@ -53,6 +60,8 @@ pub(crate) struct Session {
     meta: Meta,
     ended: Receiver<Ended>,
     answers: Receiver<Answer>,
+    /// The socket of the agent that is waited for if the one that is recorded from ends.
+    awaited: Option<PathBuf>,
 }
 
 impl Session {
@@ -77,6 +86,10 @@ impl Session {
         identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
         plan.filter.check_containers(&identity)?;
         let meta = meta(&plan, source.as_ref())?;
+        let awaited = match &plan.on_break {
+            OnBreak::Stop => None,
+            OnBreak::Resume { agent, .. } => Some(agent.clone()),
+        };
         let output = Output::new(open(&meta)?, plan.on_break);
         let mut recorder = Recorder::new(
             Arc::clone(&source),
@@ -87,7 +100,7 @@ impl Session {
         );
         recorder.tick().await?;
         let answers = ask::start(&plan.asked, &plan.filter, source, identity).await?;
-        Ok(Self { recorder, meta, ended, answers })
+        Ok(Self { recorder, meta, ended, answers, awaited })
     }
 
     /// Records until `stop`, whose outcome is handed back.
@@ -102,19 +115,32 @@ impl Session {
         let mut takes = every(TAKE_EVERY);
         tokio::pin!(stop);
         let outcome = loop {
-            tokio::select! {
+            let goes_on = tokio::select! {
                 outcome = &mut stop => break outcome,
                 _ = takes.tick() => loop {
                     match self.ended.try_recv() {
                         Ok(batch) => self.recorder.take_ended(&batch)?,
-                        Err(TryRecvError::Empty) => break,
-                        Err(TryRecvError::Disconnected) => return Err(self.name_gap()),
+                        Err(TryRecvError::Empty) => break true,
+                        Err(TryRecvError::Disconnected) => break false,
                     }
                 },
-                Some(answer) = self.answers.recv() => self.recorder.take_asked(answer)?,
-                _ = ticks.tick() => if let Err(error) = self.recorder.tick().await {
-                    return Err(self.why(error).await);
+                Some(answer) = self.answers.recv() => {
+                    self.recorder.take_asked(answer).map(|()| true)?
+                }
+                _ = ticks.tick() => match self.recorder.tick().await {
+                    Ok(()) => true,
+                    Err(error) if self.agent_ends().await? => {
+                        drop(error);
+                        false
+                    }
+                    Err(error) => return Err(error),
                 },
+            };
+            if !goes_on {
+                tokio::select! {
+                    _ = &mut stop => return Err(self.end_in_gap()),
+                    again = self.next_agent() => again?,
+                }
             }
         };
         let Self { recorder, mut meta, mut ended, .. } = self;
@@ -129,23 +155,53 @@ impl Session {
 }
 
 impl Session {
-    /// Why a look at the counts failed: an agent that ends may show by this first.
-    async fn why(mut self, error: anyhow::Error) -> anyhow::Error {
+    /// Whether a look at the counts failed because the agent ends: it may show by this first.
+    async fn agent_ends(&mut self) -> Result<bool, WriteError> {
         let until = tokio::time::Instant::now() + AGENTS_END;
         while let Ok(batch) = tokio::time::timeout_at(until, self.ended.recv()).await {
-            match batch.map(|batch| self.recorder.take_ended(&batch)) {
-                None => return self.name_gap(),
-                Some(Err(error)) => return error.into(),
-                Some(Ok(())) => {}
+            match batch {
+                None => return Ok(true),
+                Some(batch) => self.recorder.take_ended(&batch)?,
             }
         }
-        error
+        Ok(false)
+    }
+
+    /// Waits for the agent to be started again where that is wanted, and goes on from it. May be
+    /// dropped.
+    async fn next_agent(&mut self) -> anyhow::Result<()> {
+        let Some(socket) = self.awaited.clone() else { return Err(self.end_in_gap()) };
+        eprintln!("probe: the agent ended; goes on as soon as it is started again");
+        let mut told = String::new();
+        let (agent, ended) = loop {
+            tokio::select! {
+                Some(answer) = self.answers.recv() => self.recorder.take_asked(answer)?,
+                () = tokio::time::sleep(AGENT_ASKED_EVERY) => {
+                    match tokio::task::block_in_place(|| listen_to(&socket)) {
+                        Ok(Some(found)) => break found,
+                        Ok(None) => {}
+                        // One of another version may be followed by the right one.
+                        Err(error) if format!("{error:#}") == told => {}
+                        Err(error) => {
+                            told = format!("{error:#}");
+                            eprintln!("probe: {told}; still waiting for the agent");
+                        }
+                    }
+                }
+            }
+        };
+        self.ended = ended;
+        self.recorder.go_on_with(Arc::new(agent));
+        self.recorder.name_gap(AGENT_ENDED)?;
+        eprintln!(
+            "probe: recording from the agent again; what ended meanwhile is missing, and the capture says so"
+        );
+        Ok(())
     }
 
     /// The capture's last row: what ends from here on is not in it.
-    fn name_gap(mut self) -> anyhow::Error {
-        let named = self.recorder.take_loss("the agent ended", 1);
-        match named.and_then(|()| self.recorder.flush()) {
+    fn end_in_gap(&mut self) -> anyhow::Error {
+        match self.recorder.name_gap(AGENT_ENDED) {
             Ok(()) => agent_ended().into(),
             Err(error) => error.into(),
         }
@@ -160,6 +216,18 @@ fn every(period: Duration) -> Interval {
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     interval
 }
+
+/// An agent and what ends from now on; `None` where there is none.
+fn listen_to(socket: &Path) -> anyhow::Result<Option<(Agent, Receiver<Ended>)>> {
+    let Some(agent) = Agent::connect(socket)? else { return Ok(None) };
+    let ended = agent.ended().context("the agent hands no connections out")?;
+    Ok(Some((agent, ended)))
+}
+
+/// The reason of the gap.
+const AGENT_ENDED: &str = "the agent ended";
+
+const AGENT_ASKED_EVERY: Duration = Duration::from_millis(500);
 
 /// From the first sign of an agent's end to the next.
 const AGENTS_END: Duration = Duration::from_secs(2);

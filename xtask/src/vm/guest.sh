@@ -88,6 +88,28 @@ probe count --json --port 3005 >/out/after.json 2>/out/after.err
 truth 3005 >/out/after.truth
 wget -q -O /out/metrics http://127.0.0.1:9464/metrics
 
+say "the clock is set while connections are open"
+probe record -o /out/steps --port 3005 --websocket 3005 >/out/steps.log 2>&1 &
+record=$!
+wait_for 'recording to' /out/steps.log
+# Connections opened before the step and closed after it; begin, step and end by the clock that no one can set.
+across() {
+    begun=$(cut -d" " -f1 /proc/uptime)
+    lab load --url ws://127.0.0.1:3005/ --connections 5 --hold 6s --json >/tmp/across.log 2>&1 &
+    load=$!
+    wait_for_held 12 /tmp/across.log
+    sleep 1
+    set=$(cut -d" " -f1 /proc/uptime)
+    date -s "@$(($(date +%s) + $1))" >/dev/null
+    wait $load
+    echo "$begun $set $(cut -d" " -f1 /proc/uptime)" >>/out/steps.uptime
+}
+across 3600
+across -3600
+sleep 2
+kill -INT $record
+wait $record
+
 kill $agent && wait $agent
 probe stop --purge >/out/stop.log 2>&1
 kill $before $sink $server

@@ -4,6 +4,7 @@
 use std::fmt::{self, Display};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
@@ -18,6 +19,9 @@ const RESET: u64 = 5;
 /// The churn's port and count.
 const SINK: u64 = 9000;
 const CHURNED: u64 = 997;
+/// Around each step of the clock: so many, and set by so much.
+const ACROSS: u64 = 5;
+const STEP_S: f64 = 3600.0;
 /// Nobody listens there.
 const NOBODY: u64 = 9999;
 const STRAY: u64 = 3;
@@ -92,6 +96,7 @@ pub(crate) fn judge(results: &Path) -> Result<Verdict> {
     verdict.check("`probe doctor`: exact counts can be had", true, &doctor["exact_counts"]);
     counts(&mut verdict, results)?;
     rows(&mut verdict, results)?;
+    clock(&mut verdict, results)?;
     let log = fs::read_to_string(results.join("dmesg")).context("no kernel log")?;
     let complaints = ["WARNING:", "BUG:", "Oops"];
     let complains = |line: &&str| complaints.iter().any(|word| line.contains(word));
@@ -141,15 +146,7 @@ fn of_role<'a>(counts: &'a Value, role: &'a str) -> impl Iterator<Item = &'a Val
 
 /// The rows of the capture, one by one.
 fn rows(verdict: &mut Verdict, results: &Path) -> Result<()> {
-    let analyzer = paths::binary("analyzer")?;
-    let capture = results.join("capture");
-    let text = command::output(&analyzer, &["connections", "--json", &capture.to_string_lossy()])
-        .with_context(|| format!("analyzer connections {} failed", capture.display()))?;
-    let rows: Vec<Value> = text
-        .lines()
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()
-        .context("analyzer connections --json printed no JSON lines")?;
+    let rows = connections(&results.join("capture"))?;
     let of = |port: u64, role: &str| -> Vec<&Value> {
         rows.iter().filter(|row| row["port"] == port && row["role"] == role).collect()
     };
@@ -193,6 +190,69 @@ fn rows(verdict: &mut Verdict, results: &Path) -> Result<()> {
             count(&stray, &|row| row["outcome"] == "no_listener"),
         );
     }
+    Ok(())
+}
+
+fn connections(capture: &Path) -> Result<Vec<Value>> {
+    let analyzer = paths::binary("analyzer")?;
+    let text = command::output(&analyzer, &["connections", "--json", &capture.to_string_lossy()])
+        .with_context(|| format!("analyzer connections {} failed", capture.display()))?;
+    text.lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()
+        .context("analyzer connections --json printed no JSON lines")
+}
+
+/// Unix time was set forward by an hour while connections were open, and back while others were.
+fn clock(verdict: &mut Verdict, results: &Path) -> Result<()> {
+    let capture = results.join("steps");
+    let log = fs::read_to_string(results.join("steps.uptime")).context("no steps of the clock")?;
+    // Seconds of the monotonic clock: when the first connection was not yet begun, the step, the end.
+    let steps: Vec<Vec<f64>> = log
+        .lines()
+        .map(|line| line.split(' ').filter_map(|word| word.parse().ok()).collect())
+        .collect();
+    let rows = connections(&capture)?;
+    let across: Vec<&Value> = rows
+        .iter()
+        .filter(|row| row["port"] == SERVER && row["role"] == "passive")
+        .filter(|row| row["seeded"] == false)
+        .collect();
+    let is_around = |row: &Value, step: &[f64]| {
+        let [begun, set, ended] = *step else { return false };
+        let seconds = |stage: &str| row[stage].as_i64().map(|ns| ns as f64 / 1e9);
+        let times = [Some(begun), seconds("syn_received_ns"), seconds("established_ns"), Some(set)];
+        let times = times.into_iter().chain([seconds("closed_ns"), Some(ended)]);
+        times.collect::<Option<Vec<f64>>>().is_some_and(|times| times.is_sorted())
+    };
+    let is_right = |row: &&&Value| in_order(row) && steps.iter().any(|step| is_around(row, step));
+    verdict.check("connections open while the clock was set", 2 * ACROSS, across.len());
+    verdict.check(
+        "… with all stages in order, and open from before until after by the clock that cannot be set",
+        2 * ACROSS,
+        across.iter().filter(is_right).count(),
+    );
+    let output = results.join("steps-report");
+    // There is nothing to judge in it, which its exit code says.
+    let _ = Command::new(paths::binary("analyzer")?)
+        .arg("report")
+        .arg(&capture)
+        .arg("-o")
+        .arg(&output)
+        .output()
+        .context("cannot start analyzer")?;
+    let report = read(&output, "report.json")?;
+    let steps = report["captures"][0]["quality"]["clock_steps"].as_array();
+    let by: Vec<f64> = steps
+        .into_iter()
+        .flatten()
+        .filter_map(|step| Some(step["by_ns"].as_f64()? / 1e9))
+        .collect();
+    // `date -s` knows whole seconds.
+    let is_step =
+        |by: &[f64]| by.len() == 2 && (by[0] - STEP_S).abs() < 2.0 && (by[1] + STEP_S).abs() < 2.0;
+    let found = if is_step(&by) { "forward and back by 1 h".to_owned() } else { format!("{by:?}") };
+    verdict.check("the report says how the clock was set", "forward and back by 1 h", found);
     Ok(())
 }
 

@@ -46,7 +46,7 @@ pub(super) fn reset_in_the_accept_queue(worker: &mut Worker) -> io::Result<()> {
 
 /// Several listeners share a port; one leaves with its queue.
 pub(super) fn reuse_port_group(worker: &mut Worker) -> io::Result<()> {
-    let port = worker.second_port() + 200;
+    let port = worker.port_of_its_own(3);
     let mut group: Vec<Socket> = worker.at_server(|| {
         (0..4)
             .map(|_| {

@@ -24,6 +24,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 pub use processes::{hold, orphan};
+pub(in crate::torture) use worker::PORTS;
 use worker::{Side, Worker};
 
 /// What a load process is told on its command line.

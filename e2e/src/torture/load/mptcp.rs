@@ -9,7 +9,7 @@ use super::worker::{Worker, accept_from, listener, port_of, stream};
 
 /// Fails where the kernel has no MPTCP.
 pub(super) fn mptcp(worker: &mut Worker) -> io::Result<()> {
-    let port = worker.second_port() + 400;
+    let port = worker.port_of_its_own(5);
     let family = worker.family();
     let listener = worker.at_server(|| listener(Domain::IPV6, Protocol::MPTCP, port, 8))?;
     // The other end may know nothing of it, and then both fall back to TCP.

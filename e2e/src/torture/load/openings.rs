@@ -57,7 +57,7 @@ pub(super) fn connect_again_on_one_socket(worker: &mut Worker) -> io::Result<()>
 /// A socket connected to itself: both ends send their SYN first, and both FINs cross.
 pub(super) fn simultaneous_open_and_close(worker: &mut Worker) -> io::Result<()> {
     let family = worker.family();
-    let own = worker.second_port() + 100;
+    let own = worker.port_of_its_own(2);
     let socket = worker.socket(family)?;
     socket.set_reuse_address(true)?;
     let address = family.address(&worker.client, own).into();

@@ -83,7 +83,7 @@ pub(super) fn duplicated_descriptor(worker: &mut Worker) -> io::Result<()> {
 pub(super) fn outlives_process_and_cgroup(worker: &mut Worker) -> io::Result<()> {
     let (here, there) = UnixStream::pair()?;
     let cgroup = crate::cgroup::Cgroup::new("orphan");
-    let port = (worker.second_port() + 300).to_string();
+    let port = worker.port_of_its_own(4).to_string();
     let mut child =
         myself("orphan")?.arg(cgroup.path()).arg(&port).stdin(OwnedFd::from(there)).spawn()?;
     let sockets: io::Result<Vec<Socket>> =

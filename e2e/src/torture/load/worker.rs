@@ -13,6 +13,10 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 /// No episode waits for longer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Threads of a load process, whose ports follow each other.
+const MOST_WORKERS: u16 = 10;
+/// Ports that they use.
+pub(in crate::torture) const PORTS: u16 = 6 * MOST_WORKERS;
 /// Pairs that a thread holds while it goes on.
 const HELD: usize = 24;
 /// As many as may wait while another episode's leftovers are looked through.
@@ -108,7 +112,12 @@ impl Worker {
 
     /// A port beside the main one, so that few populations are made.
     pub(super) fn second_port(&self) -> u16 {
-        self.port + 100
+        self.port_of_its_own(1)
+    }
+
+    /// One for a topic that shares its port with no other: the 2nd to the 5th.
+    pub(super) fn port_of_its_own(&self, number: u16) -> u16 {
+        self.port + number * MOST_WORKERS
     }
 
     /// An accepted connection to the worker's port.
