@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use e2e::machine::{Need, require};
+use e2e::machine::{Need, require, require_beside_others};
 use e2e::process::{Running, binary, finish, finish_within};
 use e2e::truth::wait_equal;
 
@@ -222,4 +222,19 @@ fn every_way_to_run_it_grants_the_same() {
     let bounding = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let bounding = bounding.unwrap().replace("CAP_", "").replace(' ', ", ");
     assert_eq!(bounding, expected);
+}
+
+/// By systemd 252, whose checks and weights the score depends on.
+#[test]
+fn the_unit_has_the_score_that_the_documents_give_it() {
+    let Some(_machine) = require_beside_others(&[Need::Program("systemd-analyze")]) else { return };
+    let mut analyze = Command::new("systemd-analyze");
+    analyze.args(["security", "--offline=true", "--no-pager"]);
+    analyze.arg(format!("{ROOT}/packaging/systemd/groundtruth.service"));
+    let text = finish(&mut analyze).success("systemd-analyze");
+    let (_, verdict) = text.rsplit_once("groundtruth.service: ").unwrap();
+    let words: Vec<&str> = verdict.split_whitespace().collect();
+    let documents = std::fs::read_to_string(format!("{ROOT}/docs/security.md")).unwrap();
+    let score = format!("**{}, \"{}\"**", words[0], words[1]);
+    assert!(documents.contains(&score), "{score} is not in docs/security.md");
 }

@@ -82,17 +82,18 @@ fn scrape() -> Duration {
 #[test]
 fn who_does_not_read_keeps_nobody_waiting() {
     const UNREAD: Duration = Duration::from_secs(30);
+    /// What the systemd unit grants the agent (`MemoryMax`), beyond which it would be killed.
+    const GRANTED_KIB: u64 = 512 * 1024;
     let Some(_machine) = require(&[Need::Bpf]) else { return };
     let mut day = Day::new(&[]);
     scrape();
-    let before = resident_kib(day.agent.pid());
     let since = Instant::now();
     let mut readers = Vec::new();
     for (request, times, readers_of_it) in [
-        ("GET /metrics", 500, 20),
-        ("GET /v1/counts", 500, 20),
-        ("GET /v1/live", 1, 20),
-        ("GET /v1/top", 1, 20),
+        ("GET /metrics", 200, 10),
+        ("GET /v1/counts", 200, 10),
+        ("GET /v1/live", 1, 10),
+        ("GET /v1/top", 1, 10),
         ("POST /v1/recordings?port=8080", 1, 2),
     ] {
         readers.extend((0..readers_of_it).map(|_| slow_reader(request, times)));
@@ -107,8 +108,8 @@ fn who_does_not_read_keeps_nobody_waiting() {
     // The machine may be busy with something else, but not at each of them.
     let fastest = times.iter().min().unwrap();
     assert!(*fastest < Duration::from_millis(100), "{times:?}");
-    let after = resident_kib(day.agent.pid());
-    assert!(after < before + 128 * 1024, "resident: {before} KiB, then {after} KiB");
+    let resident = resident_kib(day.agent.pid());
+    assert!(resident < GRANTED_KIB, "resident: {resident} KiB of {GRANTED_KIB}");
     drop(readers);
     day.agent.counts().assert_exact();
 }

@@ -58,8 +58,9 @@ use crate::{
     },
 };
 
-/// Answers that are made at the same time; more wait for their turn.
-const CONCURRENT: usize = 32;
+/// Answers that are made at the same time; more wait for their turn. Each may walk all sockets: many at
+/// once would keep those waiting who ask by the Unix socket.
+const CONCURRENT: usize = 4;
 /// An answer that takes longer is given up, the wait for its turn included.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

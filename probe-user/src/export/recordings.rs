@@ -38,8 +38,9 @@ use crate::{
 
 /// Recordings at the same time.
 const MOST: usize = 8;
-/// What may wait for a slow reader before its recording is given up.
-const WAITING: usize = 64 << 20;
+/// What may wait for a slow reader before its recording is given up. All of them together have half of
+/// what the systemd unit grants.
+const WAITING: usize = 32 << 20;
 
 /// Those that run, by number.
 #[derive(Debug, Default)]
@@ -170,7 +171,7 @@ impl Pipe {
         let frame = frame(name, bytes);
         let is_last = name == frames::FAILED;
         if self.waiting.fetch_add(frame.len(), Ordering::Relaxed) > WAITING && !is_last {
-            return Err(io::Error::other("the reader is too slow: 64 MiB wait for it"));
+            return Err(io::Error::other("the reader is too slow: 32 MiB wait for it"));
         }
         self.frames.send(frame.into()).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }

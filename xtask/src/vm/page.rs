@@ -17,9 +17,9 @@ One and the same object file on Debian's kernels, each in a virtual machine with
 Written by `cargo xtask vm --kernel all`; not to be edited.
 
 In each machine, on loopback: 7 WebSocket connections before the agent starts, 23 after (5 of them
-reset by the client), 997 short plain connections, and 3 connects to a port where nobody listens. What
-`probe count` and a capture say of them is compared for equality, with what was done and with
-`/proc/net/tcp`.
+reset by the client), 997 short plain connections, 3 connects to a port where nobody listens, and 10
+WebSocket connections that are open while Unix time is set, by an hour and back. What `probe count` and a
+capture say of them is compared for equality, with what was done and with `/proc/net/tcp`.
 ";
 
 pub(crate) fn write(verdicts: &[(&str, Verdict)]) -> Result<()> {
