@@ -105,9 +105,10 @@ fn who_does_not_read_keeps_nobody_waiting() {
         times.push(scrape());
         std::thread::sleep(Duration::from_millis(100));
     }
-    // The machine may be busy with something else, but not at each of them.
+    // Whoever had to wait for the readers would wait for as long as they do not read. How fast it is, the
+    // benchmark says.
     let fastest = times.iter().min().unwrap();
-    assert!(*fastest < Duration::from_millis(100), "{times:?}");
+    assert!(*fastest < Duration::from_secs(1), "{times:?}");
     let resident = resident_kib(day.agent.pid());
     assert!(resident < GRANTED_KIB, "resident: {resident} KiB of {GRANTED_KIB}");
     drop(readers);
