@@ -180,6 +180,29 @@ fn growth_goes_with_phantoms_in_a_capture() {
     }
 }
 
+/// Two clients a second come and go, and each leaves a task behind; the requests for the health body, which
+/// are connections as well, do not.
+#[test]
+fn growth_goes_with_clients_that_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(120 * S);
+    for n in 0..200 {
+        scene.conns.push(Conn::open(n * S / 2).ended(n * S / 2 + 3 * S, "remote", "fin"));
+    }
+    scene.fields =
+        Some(|at| format!("{{\".goroutines\":{}}}", 20 + (at / S - 3).clamp(0, 100) * 2));
+    scene.write(&dir.path().join("run"));
+    let (code, report) = leaks(&["run"], dir.path());
+    assert_eq!(code, 99);
+    let related = report["related"].as_array().unwrap();
+    assert_eq!(related.len(), 1, "{related:?}");
+    let related = related[0].as_str().unwrap();
+    assert!(
+        related.starts_with("goroutines grow by 1.00 for each connection that ended, "),
+        "{related}"
+    );
+}
+
 /// A pool that opens a connection for each request, where it should use them again.
 #[test]
 fn a_pool_that_is_not_used_again() {

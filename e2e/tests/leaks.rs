@@ -1,8 +1,15 @@
 //! Servers that keep a manager for every connection: each bug leaks for the reason that it is named
 //! after, the report has the server's own number, and without the bug there is nothing to find.
 
+use std::process::Command;
+use std::time::Duration;
+
 use e2e::lab;
 use e2e::machine::{Need, require_beside_others};
+use e2e::net::Place;
+use e2e::process::{Running, Signal, binary, finish};
+use e2e::scratch::Scratch;
+use e2e::truth::wait_equal_within;
 use serde_json::Value;
 
 fn states(report: &Value) -> Vec<(&str, &str)> {
@@ -71,4 +78,65 @@ fn slow_cleanup() {
 #[test]
 fn all_of_them_at_once() {
     leaks_and_is_fixed("all", 54..=73);
+}
+
+/// Clients of one phase, six a second and gone at once.
+const PHASE: usize = 60;
+
+/// A server keeps the descriptor of every client that leaves without a close frame, and goes on reporting
+/// it. Phases of such clients and of polite ones; what its descriptors are said to grow with, and by how
+/// many for each.
+fn descriptors_grow_with(phases: &[&str]) -> Vec<(String, f64)> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    let (place, scratch) = (Place::host(), Scratch::new("growth"));
+    let server =
+        lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0", "--fault", "never-close"]);
+    let (address, capture) = (server.address(), scratch.join("capture"));
+    let mut record = Command::new(binary("probe"));
+    record.args(["record", "-o", &capture, "--interval", "200ms"]);
+    record.args(["--health", &format!("http://{address}/health")]);
+    record.args(["--metrics", &format!("http://{address}/metrics")]);
+    record.args(["--port", &address.port().to_string()]);
+    let record = Running::start(&mut record);
+    record.wait_stderr("recording");
+    let leaks = || -> Value {
+        let finished = finish(Command::new(binary("analyzer")).args(["leaks", &capture, "--json"]));
+        serde_json::from_str(&finished.stdout).unwrap_or_default()
+    };
+    let growth = |name: &str| {
+        let leaks = leaks();
+        let mut followed = leaks["followed"].as_array().into_iter().flatten();
+        followed.find(|one| one["name"] == name).map(|one| one["growth"].clone())
+    };
+    // The baseline comes before the first client.
+    wait_equal_within(PATIENCE, "the baseline", &Some(Value::from(0.0)), || growth("phantoms"));
+    wait_equal_within(PATIENCE, "the baseline", &true, || growth("descriptors").is_some());
+    for end in phases {
+        let (url, count) = (format!("ws://{address}/"), PHASE.to_string());
+        let mut args = vec!["load", "--url", &url, "--connections", &count, "--ramp", "6/s"];
+        args.extend(["--stay", "100ms", "--end", end]);
+        let _ = lab::run(&place, &args, PATIENCE);
+    }
+    let kept = phases.iter().filter(|end| **end == "fin:100%").count() * PHASE;
+    wait_equal_within(PATIENCE, "all are reported", &Some(Value::from(kept as f64)), || {
+        growth("phantoms")
+    });
+    assert_eq!(record.stop(Signal::INT).code, Some(130));
+    let leaks = leaks();
+    let related = leaks["related"].as_array().unwrap().iter();
+    let sentences = related.filter_map(|one| one.as_str()?.strip_prefix("descriptors grow by "));
+    let parts = sentences.filter_map(|text| text.split(", ").next()?.split_once(" for each "));
+    parts.map(|(each, what)| (what.to_owned(), each.parse().unwrap())).collect()
+}
+
+/// The first sixty leave politely and leak nothing: growth goes with phantoms, and not with churn.
+#[test]
+fn what_descriptors_grow_with_is_told() {
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
+    let found = descriptors_grow_with(&["close-frame:100%", "fin:100%"]);
+    assert_eq!(found.len(), 1, "{found:?}");
+    let (what, each) = &found[0];
+    // A request for a page may be among the first or the last descriptors.
+    assert!(what == "phantom" && (0.95..=1.05).contains(each), "{found:?}");
 }
