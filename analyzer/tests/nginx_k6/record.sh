@@ -3,11 +3,15 @@
 set -eu
 here=$(realpath "$(dirname "$0")")
 work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -r "$work"' EXIT
 cd "$work"
 
 lab serve --listen 127.0.0.1:18631 --fault shed-load:20% &
+servers=$!
 nginx -p "$work" -c "$here/nginx.conf" &
+servers="$servers $!"
+# One word is one process.
+# shellcheck disable=SC2086
+trap 'kill $servers; rm -r "$work"' EXIT
 probe record -o capture --port 18080,18631 --interval 500ms \
     --health http://127.0.0.1:18080/health --reported .connections.active \
     --metrics http://127.0.0.1:18080/stub_status 2>probe.log &
