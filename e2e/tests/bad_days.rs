@@ -3,7 +3,7 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use e2e::day::{Day, PORT, SERVICE};
 use e2e::machine::{Need, require};
@@ -110,8 +110,10 @@ fn stopped_under_load_it_blocks_nobody_and_grows_little() {
     let mut day = Day::new(&[]);
     let before = resident_kib(day.agent.pid());
     day.agent.signal(Signal::STOP);
+    let since = Instant::now();
     // Ends although the agent takes no record.
     day.under_load(|_| {});
+    std::thread::sleep(Duration::from_secs(30).saturating_sub(since.elapsed()));
     day.agent.signal(Signal::CONT);
     day.assert_counted();
     let after = resident_kib(day.agent.pid());
