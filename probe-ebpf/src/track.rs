@@ -213,7 +213,9 @@ fn bring_to<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection, new
     if connection.state == new {
         return;
     }
-    let now = now();
+    let is_timed =
+        new == state::ESTABLISHED || new == state::CLOSE || connection.state == state::ESTABLISHED;
+    let now = if is_timed { now() } else { 0 };
     note_accept(sk, connection);
     count_class(connection);
     match new {

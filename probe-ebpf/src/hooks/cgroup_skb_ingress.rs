@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
-use probe_common::connection::{Connection, flag};
+use probe_common::connection::flag;
 
 use crate::{
     end, listener,
@@ -35,7 +35,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     let mut entry = CONNECTIONS.get_ptr_mut(socket as u64);
     // SAFETY: a live map value.
     if !entry.is_some_and(|connection| unsafe { (*connection).remote_port } == remote_port) {
-        if !adopt(skb, socket, entry) {
+        if !adopt(skb, socket) {
             return PASS;
         }
         entry = CONNECTIONS.get_ptr_mut(socket as u64);
@@ -56,14 +56,15 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
 /// lock it may be that its CLOSE was told a moment ago. But a birth that was told has taken its
 /// handshake with it.
 #[inline(always)]
-fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock, other: Option<*mut Connection>) -> bool {
+fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) -> bool {
     if let Some(sk) = Sock::of_packet(socket)
         && let Some(packet) = packet::parse(skb)
         && let Some(pair) = packet::pair(skb, &packet, sk.netns(), true)
         && listener::has_handshake(&pair)
         && let Some(scratch) = SCRATCH.get_ptr_mut(0)
     {
-        if let Some(connection) = other {
+        // Looked up once more: its birth may just be told on another CPU, and have replaced the entry.
+        if let Some(connection) = CONNECTIONS.get_ptr_mut(socket as u64) {
             // SAFETY: a live map value; the socket that it told of is gone.
             end::replaced(socket as u64, unsafe { &mut *connection });
         }

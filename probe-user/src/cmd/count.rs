@@ -13,12 +13,14 @@ use crate::{
     exit::Exit,
     export::json::{CountRow, Counts},
     filter::Filter,
-    identity::{Identity, cgroup::Runtime},
+    identity::{Identity, cgroup::Runtime, netns::Netns},
+    kernel::Options,
     remote::client::Client,
     truth::{
+        agent::Agent,
         choose::{self, Need},
-        polled::{dump_all, keyed},
-        sock_diag::Detail,
+        polled::{dump_where, keyed},
+        sock_diag::{Detail, left_over},
         source::{Backend, Source},
     },
 };
@@ -30,14 +32,10 @@ const MINI_STATES: [u8; 3] = [state::SYN_RECV, state::FIN_WAIT_2, state::TIME_WA
 pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit> {
     let counts = match Client::of(&arguments.remote, &arguments.trust)? {
         Some(agent) => agent.counts(&arguments.filter).await?,
-        None => {
-            let need = if arguments.require_exact { Need::Exact } else { Need::Any };
-            let source = choose::open(socket, need)?;
-            let identity = Identity::new()?;
-            let counts = now(source.as_ref(), &identity, &arguments.filter).await?;
-            arguments.filter.check_containers(&identity)?;
-            counts
-        }
+        None => match Agent::connect(socket)? {
+            Some(agent) => agent.counts(&arguments.filter)?,
+            None => own(arguments).await?,
+        },
     };
     if arguments.json {
         print_json(&counts)?;
@@ -45,6 +43,16 @@ pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit
         print(&text(&counts))?;
     }
     Ok(Exit::Done)
+}
+
+/// The counts of a host without an agent.
+async fn own(arguments: &Count) -> anyhow::Result<Counts> {
+    let need = if arguments.require_exact { Need::Exact } else { Need::Any };
+    let source = choose::own(need, &Options::default())?;
+    let identity = Identity::new()?;
+    let counts = now(source.as_ref(), &identity, &arguments.filter).await?;
+    arguments.filter.check_containers(&identity)?;
+    Ok(counts)
 }
 
 /// The counts with all that only a look at every socket tells.
@@ -56,14 +64,18 @@ pub(crate) async fn now(
     source.settle()?;
     let mut slots = source.slots()?;
     if source.backend() == Backend::Ebpf {
-        add_mini_sockets(&mut slots)?;
+        add_mini_sockets(&mut slots, source.may_have_pending())?;
     }
     identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
     Ok(Counts::new(&slots, source.backend(), source.exactness()?, identity, filter))
 }
 
-fn add_mini_sockets(slots: &mut Vec<CountSlot>) -> anyhow::Result<()> {
-    for slot in slots.iter_mut() {
+/// A dump passes over every socket of a namespace, which is left out where there is nothing to be found.
+fn add_mini_sockets(slots: &mut Vec<CountSlot>, may_have_pending: bool) -> anyhow::Result<()> {
+    let has_mini =
+        |netns: &Netns| may_have_pending || left_over(netns).map_or(true, |count| count > 0);
+    let dumped = dump_where(has_mini, Detail::Mini)?;
+    for slot in slots.iter_mut().filter(|slot| dumped.namespaces.contains(&slot.key.netns)) {
         for state in MINI_STATES {
             slot.states[usize::from(state) - 1] = 0;
         }
@@ -74,7 +86,7 @@ fn add_mini_sockets(slots: &mut Vec<CountSlot>) -> anyhow::Result<()> {
         // A mini socket has lost its cgroup: it goes to the first population on its port.
         index.entry(CountKey { cgroup_id: 0, ..slot.key }).or_insert(position);
     }
-    for (socket, key) in keyed(&dump_all(Detail::Mini)?.sockets) {
+    for (socket, key) in keyed(&dumped.sockets) {
         if !MINI_STATES.contains(&socket.state) {
             continue;
         }

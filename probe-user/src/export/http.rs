@@ -34,7 +34,7 @@ use tokio::{
 use super::{
     classic,
     handshakes::{self, Handshakes},
-    json::{ConnectionList, Counts, SCHEMA_VERSION},
+    json::{ConnectionList, Counts, Refusal, SCHEMA_VERSION},
     prometheus, protobuf,
     recordings::{self, Recordings},
     token::{self, Token},
@@ -207,9 +207,8 @@ impl IntoResponse for Refused {
             Self::Input(error, next) => (StatusCode::BAD_REQUEST, error, Some(next)),
             Self::Failed(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"), None),
         };
-        let body =
-            serde_json::json!({ "schema_version": SCHEMA_VERSION, "error": error, "next": next });
-        (status, Json(body)).into_response()
+        let refusal = Refusal { schema_version: SCHEMA_VERSION.into(), error, next };
+        (status, Json(refusal)).into_response()
     }
 }
 

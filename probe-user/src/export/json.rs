@@ -26,6 +26,15 @@ use crate::{
 /// Version of every JSON document that the probe prints. Fields may be added within a major one.
 pub(crate) const SCHEMA_VERSION: &str = "1.0";
 
+/// What an agent answers instead where it refuses.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) schema_version: String,
+    pub(crate) error: String,
+    /// What to do, where it is the asker's fault.
+    pub(crate) next: Option<String>,
+}
+
 /// Counts of one moment.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Counts {

@@ -15,7 +15,7 @@ use crate::{
     cmd::connections::Wanted,
     error::Error,
     export::{
-        json::{ConnectionJson, ConnectionList, Counts},
+        json::{ConnectionJson, ConnectionList, Counts, Refusal},
         token::Token,
     },
     filter::Filter,
@@ -176,15 +176,10 @@ impl Client {
 
     /// What the agent says is wrong is the user's to know, in its words.
     fn refused(&self, status: StatusCode, body: &[u8]) -> Error {
-        #[derive(serde::Deserialize)]
-        struct Refusal {
-            error: String,
-            next: Option<String>,
-        }
         let url = &self.target.url;
         match serde_json::from_slice::<Refusal>(body) {
-            Ok(Refusal { error, next: Some(next) }) => Error::input(error, next),
-            Ok(Refusal { error, next: None }) => {
+            Ok(Refusal { error, next: Some(next), .. }) => Error::input(error, next),
+            Ok(Refusal { error, next: None, .. }) => {
                 Error::input(format!("{url}: {error}"), format!("the agent answered {status}"))
             }
             Err(_) => Error::input(

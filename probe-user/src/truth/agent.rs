@@ -29,13 +29,21 @@ use super::{
     raw,
     source::{Backend, Ended, Exactness, Source},
 };
-use crate::handshake::follow::Observed;
+use crate::{
+    error::Error,
+    export::json::{Counts, Refusal},
+    filter::Filter,
+    handshake::follow::Observed,
+};
 
 /// Where the agent listens unless told otherwise.
 pub(crate) const SOCKET: &str = "/run/groundtruth/agent.sock";
 
 /// A host under full load may be slow, but not this slow.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+const UNREADABLE: &str =
+    "the agent's answer cannot be read: restart the agent with the installed version";
 
 /// Batches that wait for a slow reader before the agent is made to wait.
 const EVENT_BATCHES: usize = 64;
@@ -52,7 +60,7 @@ pub(crate) struct AgentState {
 }
 
 enum Call {
-    Get { path: &'static str, answer: blocking::Sender<anyhow::Result<Bytes>> },
+    Get { path: String, answer: blocking::Sender<anyhow::Result<Bytes>> },
     Events { batches: mpsc::Sender<Ended>, answer: blocking::Sender<anyhow::Result<Bytes>> },
 }
 
@@ -94,18 +102,31 @@ impl Agent {
         let state = ask_state(&calls)?;
         Ok(Some(Self { calls, state }))
     }
+
+    /// The counts as the agent knows them, its names of containers included.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a filter that the agent refuses; else when it cannot be asked.
+    pub(crate) fn counts(&self, filter: &Filter) -> anyhow::Result<Counts> {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(filter.to_query())
+            .finish();
+        let body = get(&self.calls, &format!("/v1/counts?{query}"))?;
+        serde_json::from_slice(&body).context(UNREADABLE)
+    }
 }
 
-fn get(calls: &mpsc::UnboundedSender<Call>, path: &'static str) -> anyhow::Result<Bytes> {
+fn get(calls: &mpsc::UnboundedSender<Call>, path: &str) -> anyhow::Result<Bytes> {
     let (answer, wait) = blocking::channel();
-    calls.send(Call::Get { path, answer }).map_err(|_| anyhow!("the agent's client ended"))?;
+    calls
+        .send(Call::Get { path: path.to_owned(), answer })
+        .map_err(|_| anyhow!("the agent's client ended"))?;
     wait.recv().context("the agent's client ended")?
 }
 
 fn ask_state(calls: &mpsc::UnboundedSender<Call>) -> anyhow::Result<AgentState> {
     let body = get(calls, "/v1/raw/state")?;
-    serde_json::from_slice(&body)
-        .context("the agent's answer cannot be read: restart the agent with the installed version")
+    serde_json::from_slice(&body).context(UNREADABLE)
 }
 
 impl Source for Agent {
@@ -153,7 +174,7 @@ async fn talk(socket: PathBuf, mut queue: mpsc::UnboundedReceiver<Call>) {
     while let Some(call) = queue.recv().await {
         match call {
             Call::Get { path, answer } => {
-                let body = fetch(&socket, &mut connection, path).await;
+                let body = fetch(&socket, &mut connection, &path).await;
                 let _ = answer.send(body);
             }
             Call::Events { batches, answer } => {
@@ -193,17 +214,16 @@ async fn send(sender: &mut Sender, path: &str) -> anyhow::Result<hyper::Response
     if response.status() != StatusCode::OK {
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();
+        if let Ok(Refusal { error, next: Some(next), .. }) = serde_json::from_slice(&body) {
+            return Err(Error::input(error, next).into());
+        }
         let text = String::from_utf8_lossy(&body);
         return Err(anyhow!("the agent answered {status} to {path}: {}", text.trim()));
     }
     Ok(response)
 }
 
-async fn fetch(
-    socket: &Path,
-    kept: &mut Option<Sender>,
-    path: &'static str,
-) -> anyhow::Result<Bytes> {
+async fn fetch(socket: &Path, kept: &mut Option<Sender>, path: &str) -> anyhow::Result<Bytes> {
     let mut sender = match kept.take().filter(Sender::is_ready) {
         Some(sender) => sender,
         None => connect(socket).await?,

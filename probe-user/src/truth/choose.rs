@@ -28,6 +28,11 @@ pub(crate) fn open_with(
     if let Some(agent) = Agent::connect(agent_socket)? {
         return Ok(Arc::new(agent));
     }
+    own(need, options)
+}
+
+/// The best source but an agent.
+pub(crate) fn own(need: Need, options: &kernel::Options) -> anyhow::Result<Arc<dyn Source>> {
     match kernel::open(options) {
         Ok(source) => Ok(source),
         Err(unavailable) if need == Need::Exact => Err(unsupported(unavailable).into()),

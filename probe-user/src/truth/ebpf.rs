@@ -25,7 +25,7 @@ use tokio::sync::mpsc::Receiver;
 use super::{
     audit::{self, Audit},
     counters::Counters,
-    pending::Pending,
+    pending::{GIVE_UP, Pending},
     records::Records,
     sock_diag::{self, Detail},
     source::{Backend, Ended, Exactness, Source},
@@ -69,6 +69,9 @@ const DETAIL_LOSSES: [(Stat, &str); 2] = [
     (Stat::PayloadLost, "first packets were lost: the HTTP side of their connections is not known"),
     (Stat::HandshakeMapFull, "handshakes were not followed: too many at a time"),
 ];
+
+/// The hook that follows handshakes of which there is no connection yet.
+const HANDSHAKES: &str = "cgroup_skb/ingress";
 
 /// What the kernel side counts of itself.
 const VITALS: [(&str, Stat); 14] = [
@@ -136,6 +139,7 @@ pub struct EbpfSource {
     /// What was there before the start is counted, in every namespace that was found.
     seeded: bool,
     counts_only: bool,
+    opened: Instant,
     kept: Mutex<Kept>,
     settled: Mutex<Option<Settled>>,
     /// What the kernel programs have to say.
@@ -243,6 +247,7 @@ fn build(
         degraded,
         seeded,
         counts_only,
+        opened: Instant::now(),
         kept: Mutex::default(),
         settled: Mutex::default(),
         log: Mutex::new(log),
@@ -404,6 +409,15 @@ impl Source for EbpfSource {
 
     fn pending(&self) -> anyhow::Result<Vec<Observed>> {
         self.records.pending()
+    }
+
+    fn may_have_pending(&self) -> bool {
+        let follows = self.hooks.iter().any(|hook| hook == HANDSHAKES) && !self.counts_only;
+        // Those that began before the programs are over by then.
+        let knows = follows && self.opened.elapsed() > GIVE_UP;
+        !knows
+            || self.counters.statistic(Stat::HandshakeMapFull) > 0
+            || !self.records.has_no_pending()
     }
 
     fn exactness(&self) -> anyhow::Result<Exactness> {

@@ -1,7 +1,10 @@
 //! Passive handshakes that have no connection yet. The kernel side takes out those that get one; the
 //! others are given up here, and become rows of their own.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
 
 use anyhow::Context;
 use aya::maps::{HashMap, Map, MapData};
@@ -20,7 +23,7 @@ const CHUNK: u32 = 1024;
 
 /// After this long without a packet the kernel has given up too: five retransmissions of the SYN-ACK
 /// take 63 s.
-const GIVE_UP_NS: u64 = 70_000_000_000;
+pub const GIVE_UP: Duration = Duration::from_secs(70);
 
 /// The map of handshakes.
 pub struct Pending {
@@ -47,6 +50,12 @@ impl Pending {
         Ok(entries.iter().map(|(pair, found)| observed(pair, found, found.rst_ns)).collect())
     }
 
+    /// None waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.keys().next().is_none()
+    }
+
     /// Takes out those that have failed by now.
     ///
     /// # Errors
@@ -56,7 +65,7 @@ impl Pending {
         for (pair, handshake) in self.entries()? {
             let at_once = handshake.flags & flag::RST_RECEIVED != 0;
             let last = handshake.syn_ns.max(handshake.syn_ack_ns).max(handshake.ack_ns);
-            if at_once || now_ns.saturating_sub(last) > GIVE_UP_NS {
+            if at_once || Duration::from_nanos(now_ns.saturating_sub(last)) > GIVE_UP {
                 let ended = if handshake.rst_ns == 0 { now_ns } else { handshake.rst_ns };
                 failed.push(observed(&pair, &handshake, ended));
                 // It is gone if its connection was established just now.

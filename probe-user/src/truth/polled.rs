@@ -80,6 +80,8 @@ impl Source for Polled {
 #[derive(Debug)]
 pub struct Dumped {
     pub sockets: Vec<DiagSocket>,
+    /// Namespaces that were dumped.
+    pub namespaces: HashSet<u32>,
     /// Namespaces that could not, with the reason.
     pub skipped: Vec<(u32, std::io::Error)>,
 }
@@ -90,11 +92,26 @@ pub struct Dumped {
 /// # Errors
 /// When not even the own namespace can be dumped.
 pub fn dump_all(detail: Detail) -> anyhow::Result<Dumped> {
+    dump_where(|_| true, detail)
+}
+
+/// Likewise, but passes over namespaces that are not wanted.
+///
+/// # Errors
+/// As [`dump_all`].
+pub fn dump_where(
+    is_wanted: impl Fn(&netns::Netns) -> bool,
+    detail: Detail,
+) -> anyhow::Result<Dumped> {
     let own = netns::Netns::current().context("cannot read /proc/self/ns/net")?;
-    let mut all = Dumped { sockets: Vec::new(), skipped: Vec::new() };
-    for namespace in netns::find().context("cannot list network namespaces")?.namespaces {
+    let mut all = Dumped { sockets: Vec::new(), namespaces: HashSet::new(), skipped: Vec::new() };
+    let namespaces = netns::find().context("cannot list network namespaces")?.namespaces;
+    for namespace in namespaces.into_iter().filter(is_wanted) {
         match dump(&namespace, detail) {
-            Ok(sockets) => all.sockets.extend(sockets),
+            Ok(sockets) => {
+                all.sockets.extend(sockets);
+                all.namespaces.insert(namespace.inode);
+            }
             Err(error) if namespace.inode == own.inode => {
                 return Err(error).context("the kernel refuses a sock_diag dump of TCP sockets");
             }

@@ -92,6 +92,12 @@ impl Records {
         self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner).all()
     }
 
+    /// No passive handshake waits for its last ACK.
+    #[must_use]
+    pub fn has_no_pending(&self) -> bool {
+        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Records lost on the way to a listener, and records taken from the ring.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {

@@ -78,6 +78,11 @@ pub trait Source: Send + Sync {
         Ok(Vec::new())
     }
 
+    /// Whether a SYN may wait for its last ACK; true where that is not known.
+    fn may_have_pending(&self) -> bool {
+        true
+    }
+
     /// # Errors
     /// As [`Source::slots`].
     fn exactness(&self) -> anyhow::Result<Exactness>;
