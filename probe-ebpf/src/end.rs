@@ -1,6 +1,6 @@
 //! The ends of connections: told by the kernel, or noticed later.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_kernel};
 use probe_common::{
     connection::{Connection, flag},
     loss::Stat,
@@ -9,13 +9,34 @@ use probe_common::{
 
 use crate::{
     count::{self, Place},
-    maps::{CONNECTIONS, RECORDS},
+    maps::{CLAIMS, CONNECTIONS, RECORDS},
     sock::{Sock, counts_only},
     track::{accept, may_be_accepted, now},
 };
 
 /// The consumer polls; waking it for each record would cost an interrupt.
 const BPF_RB_NO_WAKEUP: u64 = 1;
+
+/// Keeps what is at an address there, or nothing: without the socket's lock, its entry may be ended by
+/// another CPU and a new socket's inserted, which would then be taken out in place of the old one.
+/// False if somebody else has the claim. To be given back by [`unclaim`].
+///
+/// Entries are inserted only where there is no claim, and looked up after claiming: one that is found is
+/// there until the claim is given back, or taken out by another CPU, and then the removal fails here.
+#[inline(always)]
+pub fn claim(key: u64) -> bool {
+    CLAIMS.insert(key, 1, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+#[inline(always)]
+pub fn unclaim(key: u64) {
+    let _ = CLAIMS.remove(key);
+}
+
+#[inline(always)]
+pub fn is_claimed(key: u64) -> bool {
+    CLAIMS.get_ptr(key).is_some()
+}
 
 /// The entry's socket is gone, and another lives at its address: its end was missed.
 #[inline(always)]
@@ -50,6 +71,16 @@ fn close_unseen(connection: &mut Connection) {
 /// accept queue. Where releases are seen, its entry stays until then.
 #[inline(always)]
 pub fn forget(key: u64, cookie: u64, walk: u32, releases_are_seen: bool) -> Option<u8> {
+    if !claim(key) {
+        return None; // the next walk tries again
+    }
+    let state = forget_claimed(key, cookie, walk, releases_are_seen);
+    unclaim(key);
+    state
+}
+
+#[inline(always)]
+fn forget_claimed(key: u64, cookie: u64, walk: u32, releases_are_seen: bool) -> Option<u8> {
     let connection = CONNECTIONS.get_ptr_mut(&key)?;
     // SAFETY: a live map value whose socket is gone.
     let connection = unsafe { &mut *connection };

@@ -55,6 +55,11 @@ pub static LISTENERS: HashMap<ListenerKey, u8> =
 pub static HANDSHAKES: HashMap<Pair, Handshake> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
+/// Addresses whose entry is being ended by somebody who does not hold its socket's lock: nothing is
+/// inserted there meanwhile (`end::claim`).
+#[map]
+pub static CLAIMS: HashMap<u64, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+
 /// Turns socket pointers into plain numbers, one at a time per CPU (`Sock::of_packet`).
 #[map]
 pub static ADDRESSES: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);

@@ -17,7 +17,7 @@ use probe_common::{
 
 use crate::{
     count::{self, Place},
-    end::{close, end, replaced},
+    end::{close, end, is_claimed, replaced},
     listener,
     maps::{CONNECTIONS, LISTENERS},
     sock::{Sock, counts_only},
@@ -337,13 +337,16 @@ enum Followed {
     New,
     /// It was found on another CPU meanwhile.
     Already,
-    /// There is no room for it.
+    /// There is no room for it, or not yet.
     Not,
 }
 
 /// Reads the rest of a new connection, finds its counters, and inserts it if it is absent.
 #[inline(always)]
 fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Followed {
+    if is_claimed(sk.address()) {
+        return Followed::Not; // its next packet or a walk finds it
+    }
     connection.sk = sk.address();
     sk.read_addresses(connection);
     connection.netns = sk.netns();
