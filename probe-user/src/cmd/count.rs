@@ -1,6 +1,9 @@
 //! `probe count`: exact counts now.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use probe_common::{
     key::{CountKey, CountSlot},
@@ -70,10 +73,18 @@ pub(crate) async fn now(
     Ok(Counts::new(&slots, source.backend(), source.exactness()?, identity, filter))
 }
 
-/// A dump passes over every socket of a namespace, which is left out where there is nothing to be found.
+/// A dump passes over every socket of the host, whichever namespace it is for, so it is made only where
+/// there is something to be found: SYNs wait only where somebody listens.
 fn add_mini_sockets(slots: &mut Vec<CountSlot>, may_have_pending: bool) -> anyhow::Result<()> {
-    let has_mini =
-        |netns: &Netns| may_have_pending || left_over(netns).map_or(true, |count| count > 0);
+    let listening: HashSet<u32> = slots
+        .iter()
+        .filter(|slot| slot.states[usize::from(state::LISTEN) - 1] > 0)
+        .map(|slot| slot.key.netns)
+        .collect();
+    let has_mini = |netns: &Netns| {
+        (may_have_pending && listening.contains(&netns.inode))
+            || left_over(netns).map_or(true, |count| count > 0)
+    };
     let dumped = dump_where(has_mini, Detail::Mini)?;
     for slot in slots.iter_mut().filter(|slot| dumped.namespaces.contains(&slot.key.netns)) {
         for state in MINI_STATES {
