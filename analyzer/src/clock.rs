@@ -1,14 +1,10 @@
 //! Clocks: the host's monotonic one to Unix time, and a client's clock against the host's.
 
+use capture::clock::step_ns;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::slope;
-
-/// Between two pairs Unix time was set, or the host slept, where it moved by more against the
-/// monotonic clock; a time daemon slews by 1/2000 at most.
-const STEP_NS: i64 = 100_000_000;
-const SLEWED_AT_MOST: i64 = 1000;
 
 /// Unix time was set while it was recorded, or the host slept (its monotonic clock stands still then).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
@@ -63,12 +59,6 @@ impl HostClock {
             (None, None) => mono_ns,
         }
     }
-}
-
-/// By how much Unix time was set between two pairs.
-fn step_ns((m0, u0): (i64, i64), (m1, u1): (i64, i64)) -> Option<i64> {
-    let by_ns = (u1 - u0) - (m1 - m0);
-    (by_ns.abs() > STEP_NS + (m1 - m0) / SLEWED_AT_MOST).then_some(by_ns)
 }
 
 /// What one matched connection says about the client's clock, all in Unix nanoseconds: the client's

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cell;
+pub mod clock;
 mod compat;
 pub mod copy;
 mod error;

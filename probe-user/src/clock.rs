@@ -3,10 +3,7 @@
 
 use std::time::Duration;
 
-/// Unix time that moves against the monotonic clock by more was set, and not slewed by a time daemon
-/// (1/2000 at most). A pair itself is off by less.
-const STEP_NS: i64 = 100_000_000;
-const SLEWED_AT_MOST: i64 = 1000;
+use capture::clock::step_ns;
 
 /// One moment on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +30,7 @@ impl Pair {
 
     /// By how much Unix time was set since an earlier pair, where it was: more than any slewing does.
     pub(crate) fn set_since(self, earlier: Pair) -> Option<i64> {
-        let elapsed_ns = self.mono_ns - earlier.mono_ns;
-        let by_ns = self.unix_ns - earlier.unix_ns - elapsed_ns;
-        (by_ns.abs() > STEP_NS + elapsed_ns / SLEWED_AT_MOST).then_some(by_ns)
+        step_ns((earlier.mono_ns, earlier.unix_ns), (self.mono_ns, self.unix_ns))
     }
 
     /// Unix time of a monotonic time, by this pair.
