@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::WriteError;
@@ -40,24 +40,23 @@ impl Copy {
         Ok(Self { dir: dir.to_path_buf(), files, command_line })
     }
 
-    /// Appends to a table's file, or replaces `meta.json`. Other names than a capture's are refused:
-    /// they come from elsewhere.
+    /// Appends to a table's file, or replaces `meta.json`. `false` for other names, of which nothing
+    /// is written: they come from elsewhere, and a newer version may have more tables.
     ///
     /// # Errors
-    /// What cannot be written, and what is no part of a capture.
-    pub fn take(&mut self, name: &str, bytes: &[u8]) -> Result<(), WriteError> {
-        let foreign = |error| WriteError::Create { path: self.dir.join("meta.json"), error };
+    /// What cannot be written.
+    pub fn take(&mut self, name: &str, bytes: &[u8]) -> Result<bool, WriteError> {
+        let foreign = |error| WriteError::Create { path: self.dir.join(META_FILE), error };
         if name == META_FILE {
             let mut meta: Meta =
                 serde_json::from_slice(bytes).map_err(|error| foreign(error.into()))?;
             meta.command_line.clone_from(&self.command_line);
-            return write_meta(&self.dir, &meta);
+            return write_meta(&self.dir, &meta).map(|()| true);
         }
-        let Some((path, file)) = self.files.get_mut(name) else {
-            let error = io::Error::other(format!("{name:?} is no file of a capture"));
-            return Err(foreign(error));
-        };
-        file.write_all(bytes).map_err(|error| WriteError::Create { path: path.clone(), error })
+        let Some((path, file)) = self.files.get_mut(name) else { return Ok(false) };
+        file.write_all(bytes)
+            .map(|()| true)
+            .map_err(|error| WriteError::Create { path: path.clone(), error })
     }
 
     /// Everything is on disk when this returns.

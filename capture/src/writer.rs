@@ -16,10 +16,8 @@ use crate::error::WriteError;
 use crate::meta::{META_FILE, Meta};
 use crate::reader::TableFile;
 use crate::schema::{
-    ClockColumns, ClockRow, ConnectionColumns, ConnectionRow, ContainerColumns, ContainerRow,
-    CountColumns, CountRow, HealthColumns, HealthRow, KernelColumns, KernelRow, ListedColumns,
-    ListedRow, ListingColumns, ListingRow, LossColumns, LossRow, MINOR, MetricColumns, MetricRow,
-    Row, Table,
+    ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, KernelRow, ListedRow, ListingRow,
+    LossRow, MINOR, MetricRow, Row, Table,
 };
 
 /// Rows that are held in memory per table before they are written without being asked to.
@@ -36,16 +34,53 @@ pub struct CaptureWriter {
     place: Place,
     /// As it was written at the beginning.
     meta: Meta,
-    connections: TableWriter<ConnectionColumns>,
-    counts: TableWriter<CountColumns>,
-    health: TableWriter<HealthColumns>,
-    kernel: TableWriter<KernelColumns>,
-    loss: TableWriter<LossColumns>,
-    clock: TableWriter<ClockColumns>,
-    containers: TableWriter<ContainerColumns>,
-    metrics: TableWriter<MetricColumns>,
-    listings: TableWriter<ListingColumns>,
-    listed: TableWriter<ListedColumns>,
+    tables: Tables,
+}
+
+#[derive(Debug)]
+struct Tables {
+    connections: TableWriter<ConnectionRow>,
+    counts: TableWriter<CountRow>,
+    health: TableWriter<HealthRow>,
+    kernel: TableWriter<KernelRow>,
+    loss: TableWriter<LossRow>,
+    clock: TableWriter<ClockRow>,
+    containers: TableWriter<ContainerRow>,
+    metrics: TableWriter<MetricRow>,
+    listings: TableWriter<ListingRow>,
+    listed: TableWriter<ListedRow>,
+}
+
+impl Tables {
+    fn create(place: &Place) -> Result<Self, WriteError> {
+        Ok(Self {
+            connections: TableWriter::create(place)?,
+            counts: TableWriter::create(place)?,
+            health: TableWriter::create(place)?,
+            kernel: TableWriter::create(place)?,
+            loss: TableWriter::create(place)?,
+            clock: TableWriter::create(place)?,
+            containers: TableWriter::create(place)?,
+            metrics: TableWriter::create(place)?,
+            listings: TableWriter::create(place)?,
+            listed: TableWriter::create(place)?,
+        })
+    }
+
+    fn all(&mut self) -> [&mut dyn Written; 10] {
+        [
+            &mut self.connections,
+            &mut self.counts,
+            &mut self.health,
+            &mut self.kernel,
+            &mut self.loss,
+            &mut self.clock,
+            &mut self.containers,
+            &mut self.metrics,
+            &mut self.listings,
+            &mut self.listed,
+        ]
+    }
 }
 
 impl CaptureWriter {
@@ -67,96 +102,62 @@ impl CaptureWriter {
     }
 
     fn begin(place: Place, meta: &Meta) -> Result<Self, WriteError> {
-        let writer = Self {
-            connections: TableWriter::create(&place, Table::Connections)?,
-            counts: TableWriter::create(&place, Table::Counts)?,
-            health: TableWriter::create(&place, Table::Health)?,
-            kernel: TableWriter::create(&place, Table::Kernel)?,
-            loss: TableWriter::create(&place, Table::Loss)?,
-            clock: TableWriter::create(&place, Table::Clock)?,
-            containers: TableWriter::create(&place, Table::Containers)?,
-            metrics: TableWriter::create(&place, Table::Metrics)?,
-            listings: TableWriter::create(&place, Table::Listings)?,
-            listed: TableWriter::create(&place, Table::Listed)?,
-            place,
-            meta: meta.clone(),
-        };
+        let tables = Tables::create(&place)?;
+        let writer = Self { place, meta: meta.clone(), tables };
         writer.place.write_meta(meta)?;
         Ok(writer)
     }
 
     pub fn connections(&mut self, rows: &[ConnectionRow]) -> Result<(), WriteError> {
-        self.connections.append(rows)
+        self.tables.connections.append(rows)
     }
 
     pub fn counts(&mut self, rows: &[CountRow]) -> Result<(), WriteError> {
-        self.counts.append(rows)
+        self.tables.counts.append(rows)
     }
 
     pub fn health(&mut self, rows: &[HealthRow]) -> Result<(), WriteError> {
-        self.health.append(rows)
+        self.tables.health.append(rows)
     }
 
     pub fn kernel(&mut self, rows: &[KernelRow]) -> Result<(), WriteError> {
-        self.kernel.append(rows)
+        self.tables.kernel.append(rows)
     }
 
     pub fn loss(&mut self, rows: &[LossRow]) -> Result<(), WriteError> {
-        self.loss.append(rows)
+        self.tables.loss.append(rows)
     }
 
     pub fn clock(&mut self, rows: &[ClockRow]) -> Result<(), WriteError> {
-        self.clock.append(rows)
+        self.tables.clock.append(rows)
     }
 
     pub fn containers(&mut self, rows: &[ContainerRow]) -> Result<(), WriteError> {
-        self.containers.append(rows)
+        self.tables.containers.append(rows)
     }
 
     pub fn metrics(&mut self, rows: &[MetricRow]) -> Result<(), WriteError> {
-        self.metrics.append(rows)
+        self.tables.metrics.append(rows)
     }
 
     pub fn listings(&mut self, rows: &[ListingRow]) -> Result<(), WriteError> {
-        self.listings.append(rows)
+        self.tables.listings.append(rows)
     }
 
     pub fn listed(&mut self, rows: &[ListedRow]) -> Result<(), WriteError> {
-        self.listed.append(rows)
+        self.tables.listed.append(rows)
     }
 
     /// Hands every buffered row to the operating system. Call it once a second: what is flushed
     /// survives the death of this process.
     pub fn flush(&mut self) -> Result<(), WriteError> {
-        self.connections.flush::<ConnectionRow>()?;
-        self.counts.flush::<CountRow>()?;
-        self.health.flush::<HealthRow>()?;
-        self.kernel.flush::<KernelRow>()?;
-        self.loss.flush::<LossRow>()?;
-        self.clock.flush::<ClockRow>()?;
-        self.containers.flush::<ContainerRow>()?;
-        self.metrics.flush::<MetricRow>()?;
-        self.listings.flush::<ListingRow>()?;
-        self.listed.flush::<ListedRow>()
+        self.tables.all().into_iter().try_for_each(Written::flush)
     }
 
     /// After an error: closes every file, so that its file system can be mended and mounted again, and
     /// drops the rows that are in memory. Returns how many those are.
     pub fn suspend(&mut self) -> u64 {
-        [
-            self.connections.suspend(),
-            self.counts.suspend(),
-            self.health.suspend(),
-            self.kernel.suspend(),
-            self.loss.suspend(),
-            self.clock.suspend(),
-            self.containers.suspend(),
-            self.metrics.suspend(),
-            self.listings.suspend(),
-            self.listed.suspend(),
-        ]
-        .into_iter()
-        .sum()
+        self.tables.all().into_iter().map(Written::suspend).sum()
     }
 
     /// After [`CaptureWriter::suspend`]: goes on behind the last whole message of each file, and makes
@@ -171,7 +172,7 @@ impl CaptureWriter {
         let there = std::path::absolute(dir).map_err(failed)?;
         let there = there.ancestors().find(|path| path.exists()).unwrap_or(dir);
         let device = fs::metadata(there).map_err(failed)?.dev();
-        if self.connections.file.is_some_and(|(before, _)| before != device) {
+        if self.tables.connections.file.is_some_and(|(before, _)| before != device) {
             return Err(WriteError::Replaced(dir.clone()));
         }
         fs::create_dir_all(dir).map_err(failed)?;
@@ -179,20 +180,7 @@ impl CaptureWriter {
             write_meta(dir, &self.meta)?;
         }
         find_room(dir)?;
-        let place = &self.place;
-        let gone = [
-            self.connections.resume(place)?,
-            self.counts.resume(place)?,
-            self.health.resume(place)?,
-            self.kernel.resume(place)?,
-            self.loss.resume(place)?,
-            self.clock.resume(place)?,
-            self.containers.resume(place)?,
-            self.metrics.resume(place)?,
-            self.listings.resume(place)?,
-            self.listed.resume(place)?,
-        ];
-        Ok(gone.into_iter().sum())
+        self.tables.all().into_iter().map(|table| table.resume(&self.place)).sum()
     }
 
     /// Flushes, ends every table and writes the final `meta.json`; all of it is on disk when this
@@ -200,16 +188,9 @@ impl CaptureWriter {
     pub fn finish(mut self, meta: &Meta) -> Result<Summary, WriteError> {
         self.flush()?;
         let mut summary = Summary::default();
-        summary.add(self.connections.finish()?);
-        summary.add(self.counts.finish()?);
-        summary.add(self.health.finish()?);
-        summary.add(self.kernel.finish()?);
-        summary.add(self.loss.finish()?);
-        summary.add(self.clock.finish()?);
-        summary.add(self.containers.finish()?);
-        summary.add(self.metrics.finish()?);
-        summary.add(self.listings.finish()?);
-        summary.add(self.listed.finish()?);
+        for table in self.tables.all() {
+            summary.add(table.finish()?);
+        }
         self.place.write_meta(meta)?;
         Ok(summary)
     }
@@ -271,14 +252,27 @@ fn id_of(file: &File) -> io::Result<FileId> {
     file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-struct TableWriter<C> {
-    table: Table,
+/// What is done to every table alike.
+trait Written {
+    fn flush(&mut self) -> Result<(), WriteError>;
+
+    /// Closes the file; returns how many rows were in memory.
+    fn suspend(&mut self) -> u64;
+
+    /// Returns how many rows are no longer in the file.
+    fn resume(&mut self, place: &Place) -> Result<u64, WriteError>;
+
+    /// Returns how many rows and bytes were written.
+    fn finish(&mut self) -> Result<(Table, u64, u64), WriteError>;
+}
+
+struct TableWriter<R: Row> {
     schema: SchemaRef,
     path: PathBuf,
     sink: Sink,
     /// `None` where it is not written to a file.
     file: Option<FileId>,
-    columns: C,
+    columns: R::Columns,
     buffered_rows: usize,
     written_rows: u64,
     /// Length of the file up to the last whole message.
@@ -287,7 +281,7 @@ struct TableWriter<C> {
     encoder: StreamWriter<Vec<u8>>,
 }
 
-impl<C> std::fmt::Debug for TableWriter<C> {
+impl<R: Row> std::fmt::Debug for TableWriter<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TableWriter")
             .field("path", &self.path)
@@ -297,32 +291,31 @@ impl<C> std::fmt::Debug for TableWriter<C> {
     }
 }
 
-impl<C: Default> TableWriter<C> {
-    fn create(place: &Place, table: Table) -> Result<Self, WriteError> {
+impl<R: Row> TableWriter<R> {
+    fn create(place: &Place) -> Result<Self, WriteError> {
         let (path, sink, id) = match place {
             Place::Dir(dir) => {
-                let path = dir.join(table.file_name());
+                let path = dir.join(R::TABLE.file_name());
                 let (file, id) = File::create_new(&path)
                     .and_then(|file| id_of(&file).map(|id| (file, id)))
                     .map_err(|error| WriteError::Create { path: path.clone(), error })?;
                 (path, Sink::File(file), Some(id))
             }
             Place::Elsewhere(send) => {
-                (table.file_name().into(), Sink::Elsewhere(Arc::clone(send)), None)
+                (R::TABLE.file_name().into(), Sink::Elsewhere(Arc::clone(send)), None)
             }
         };
         // Batches of one second are small: padding to the default 64 bytes would double them.
-        let schema = table.schema();
+        let schema = R::TABLE.schema();
         let encoder = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)
             .and_then(|options| StreamWriter::try_new_with_options(Vec::new(), &schema, options))
             .map_err(|error| WriteError::Encode { path: path.clone(), error })?;
         let mut writer = Self {
-            table,
             schema,
             path,
             sink,
             file: id,
-            columns: C::default(),
+            columns: R::Columns::default(),
             buffered_rows: 0,
             written_rows: 0,
             written_bytes: 0,
@@ -332,54 +325,20 @@ impl<C: Default> TableWriter<C> {
         Ok(writer)
     }
 
-    fn append<R: Row<Columns = C>>(&mut self, rows: &[R]) -> Result<(), WriteError> {
+    fn append(&mut self, rows: &[R]) -> Result<(), WriteError> {
         for row in rows {
             row.append(&mut self.columns);
             self.buffered_rows += 1;
             if self.buffered_rows == BATCH_ROWS {
-                self.flush::<R>()?;
+                self.flush()?;
             }
         }
         Ok(())
     }
 
-    fn suspend(&mut self) -> u64 {
-        self.sink = Sink::Closed;
-        self.columns = C::default();
-        std::mem::take(&mut self.buffered_rows) as u64
-    }
-
-    /// Returns how many rows are no longer in the file.
-    fn resume(&mut self, place: &Place) -> Result<u64, WriteError> {
-        let failed = |error| WriteError::Create { path: self.path.clone(), error };
-        let file = match OpenOptions::new().append(true).open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.recreate(place),
-            file => file.map_err(failed)?,
-        };
-        if Some(id_of(&file).map_err(failed)?) != self.file {
-            return Err(WriteError::Replaced(self.path.clone()));
-        }
-        let mut gone = 0;
-        if file.metadata().map_err(failed)?.len() < self.written_bytes {
-            // A file system that broke has what had reached its disk.
-            let found = TableFile::open(self.path.clone(), self.table, MINOR).ok();
-            let Some((bytes, rows)) = found.and_then(|found| Some((found.whole()?, found.rows())))
-            else {
-                fs::remove_file(&self.path).map_err(failed)?;
-                return self.recreate(place);
-            };
-            gone = self.written_rows - rows;
-            (self.written_bytes, self.written_rows) = (bytes, rows);
-        }
-        // The half of a message that could not be taken back when its write failed.
-        file.set_len(self.written_bytes).map_err(failed)?;
-        self.sink = Sink::File(file);
-        Ok(gone)
-    }
-
     fn recreate(&mut self, place: &Place) -> Result<u64, WriteError> {
         let rows = self.written_rows;
-        let anew = Self::create(place, self.table).inspect_err(|_| {
+        let anew = Self::create(place).inspect_err(|_| {
             // Half a header is nothing to go on behind.
             let _ = fs::remove_file(&self.path);
         })?;
@@ -402,36 +361,12 @@ impl<C: Default> TableWriter<C> {
         Err(WriteError::Removed { path: self.path.clone(), rows: self.written_rows })
     }
 
-    fn flush<R: Row<Columns = C>>(&mut self) -> Result<(), WriteError> {
-        self.check_is_there()?;
-        if self.buffered_rows == 0 {
-            return Ok(());
-        }
-        let rows = std::mem::take(&mut self.buffered_rows);
-        let arrays = R::take(&mut self.columns);
-        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
-            .and_then(|batch| self.encoder.write(&batch))
-            .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
-        self.write_out(rows as u64)
-    }
-
-    fn finish(mut self) -> Result<(Table, u64, u64), WriteError> {
-        self.encoder
-            .finish()
-            .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
-        self.write_out(0)?;
-        if let Sink::File(file) = &self.sink {
-            file.sync_all().map_err(|error| self.failed(0, error))?;
-        }
-        Ok((self.table, self.written_rows, self.written_bytes))
-    }
-
     /// Moves what the encoder made into the file.
     fn write_out(&mut self, rows: u64) -> Result<(), WriteError> {
         let message = self.encoder.get_mut();
         let result = match &mut self.sink {
             Sink::File(file) => file.write_all(message),
-            Sink::Elsewhere(send) => send(&self.table.file_name(), message),
+            Sink::Elsewhere(send) => send(&R::TABLE.file_name(), message),
             Sink::Closed => Err(io::Error::other("it is closed after an earlier error")),
         };
         let length = message.len() as u64;
@@ -456,6 +391,65 @@ impl<C: Default> TableWriter<C> {
             lost_rows,
             error,
         }
+    }
+}
+
+impl<R: Row> Written for TableWriter<R> {
+    fn flush(&mut self) -> Result<(), WriteError> {
+        self.check_is_there()?;
+        if self.buffered_rows == 0 {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut self.buffered_rows);
+        let arrays = R::take(&mut self.columns);
+        RecordBatch::try_new(Arc::clone(&self.schema), arrays)
+            .and_then(|batch| self.encoder.write(&batch))
+            .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
+        self.write_out(rows as u64)
+    }
+
+    fn suspend(&mut self) -> u64 {
+        self.sink = Sink::Closed;
+        self.columns = R::Columns::default();
+        std::mem::take(&mut self.buffered_rows) as u64
+    }
+
+    fn resume(&mut self, place: &Place) -> Result<u64, WriteError> {
+        let failed = |error| WriteError::Create { path: self.path.clone(), error };
+        let file = match OpenOptions::new().append(true).open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.recreate(place),
+            file => file.map_err(failed)?,
+        };
+        if Some(id_of(&file).map_err(failed)?) != self.file {
+            return Err(WriteError::Replaced(self.path.clone()));
+        }
+        let mut gone = 0;
+        if file.metadata().map_err(failed)?.len() < self.written_bytes {
+            // A file system that broke has what had reached its disk.
+            let found = TableFile::open(self.path.clone(), R::TABLE, MINOR).ok();
+            let Some((bytes, rows)) = found.and_then(|found| Some((found.whole()?, found.rows())))
+            else {
+                fs::remove_file(&self.path).map_err(failed)?;
+                return self.recreate(place);
+            };
+            gone = self.written_rows - rows;
+            (self.written_bytes, self.written_rows) = (bytes, rows);
+        }
+        // The half of a message that could not be taken back when its write failed.
+        file.set_len(self.written_bytes).map_err(failed)?;
+        self.sink = Sink::File(file);
+        Ok(gone)
+    }
+
+    fn finish(&mut self) -> Result<(Table, u64, u64), WriteError> {
+        self.encoder
+            .finish()
+            .map_err(|error| WriteError::Encode { path: self.path.clone(), error })?;
+        self.write_out(0)?;
+        if let Sink::File(file) = &self.sink {
+            file.sync_all().map_err(|error| self.failed(0, error))?;
+        }
+        Ok((R::TABLE, self.written_rows, self.written_bytes))
     }
 }
 

@@ -6,11 +6,13 @@ mod common;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int64Type, UInt32Type, UInt64Type};
 use arrow_array::{Array, RecordBatch};
 use arrow_ipc::writer::StreamWriter;
+use capture::copy::Copy;
 use capture::schema::{ClockRow, HealthRow, LossRow, Table};
 use capture::{Capture, CaptureWriter, ReadError, WriteError};
 use common::{connection, meta};
@@ -144,14 +146,14 @@ fn an_older_minor_version_has_nulls_and_a_newer_ones_columns_are_passed_over() {
         .map(|field| field.as_ref().clone())
         .chain([arrow_schema::Field::new("colour", arrow_schema::DataType::Int64, false)])
         .collect();
-    let schema = std::sync::Arc::new(arrow_schema::Schema::new(fields));
+    let schema = Arc::new(arrow_schema::Schema::new(fields));
     let batch = RecordBatch::try_new(
         schema.clone(),
         vec![
-            std::sync::Arc::new(arrow_array::Int64Array::from(vec![1])),
-            std::sync::Arc::new(arrow_array::Int64Array::from(vec![2])),
-            std::sync::Arc::new(arrow_array::UInt64Array::from(vec![7])),
-            std::sync::Arc::new(arrow_array::Int64Array::from(vec![0xff0000])),
+            Arc::new(arrow_array::Int64Array::from(vec![1])),
+            Arc::new(arrow_array::Int64Array::from(vec![2])),
+            Arc::new(arrow_array::UInt64Array::from(vec![7])),
+            Arc::new(arrow_array::Int64Array::from(vec![0xff0000])),
         ],
     )
     .unwrap();
@@ -240,6 +242,37 @@ fn bad_captures_are_refused_with_what_was_expected() {
         "TMP/newer was recorded with capture format 2.0, this program reads 1.x: use the analyzer \
          of the version that recorded it"
     );
+}
+
+/// Another host's recorder may be of a newer version.
+#[test]
+fn a_copy_leaves_out_tables_that_it_does_not_know() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("capture");
+    let sent = Arc::new(Mutex::new(Vec::new()));
+    let send = {
+        let sent = Arc::clone(&sent);
+        move |name: &str, bytes: &[u8]| {
+            sent.lock().unwrap().push((name.to_owned(), bytes.to_vec()));
+            Ok(())
+        }
+    };
+    let mut writer = CaptureWriter::stream(Arc::new(send), &meta()).unwrap();
+    writer.connections(&[connection(0), connection(1)]).unwrap();
+    writer.finish(&meta()).unwrap();
+
+    let mut copy = Copy::create(&dir, vec!["here".into()]).unwrap();
+    for (name, bytes) in sent.lock().unwrap().iter() {
+        assert!(copy.take(name, bytes).unwrap(), "{name}");
+        for foreign in ["weather.arrows", "../weather.arrows", "/weather"] {
+            assert!(!copy.take(foreign, bytes).unwrap(), "{foreign}");
+        }
+    }
+    copy.finish().unwrap();
+    assert_eq!(cookies(&dir), [1, 2]);
+    assert_eq!(Capture::open(&dir).unwrap().meta().command_line, ["here"]);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 1 + Table::ALL.len());
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
 }
 
 #[test]

@@ -11,6 +11,8 @@ use e2e::process::{Finished, binary, finish, finish_within};
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
+const INSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/install.md");
+
 /// `probe` as root, in mounts of its own, run by a command that changes what it sees of this host.
 fn by(change: &str, scratch: &Scratch, args: &[&str]) -> Finished {
     let script = format!("{change} \"$0\" \"$@\"");
@@ -101,21 +103,37 @@ fn without_docker() {
     assert_eq!(counts["counts"][0]["states"]["listen"], 1, "{counts}");
 }
 
-/// As `docker run` without any option starts it, in an image that has the program and its libraries.
+/// As `docker run` without any option starts it, in an image that has the program and its libraries: what
+/// it says to start it with is what `docs/install.md` says, and is enough.
 #[test]
 fn in_a_container_that_is_granted_nothing() {
     let Some(_machine) = require(&[Need::Bpf, Need::Docker]) else { return };
     let container = Container::start("bare", &[]);
-    let run = |args: &[&str]| {
+    let run = |container: &Container, args: &[&str]| {
         let mut command = container.exec("/groundtruth/probe");
         finish_within(command.args(args), Duration::from_secs(60))
     };
-    let next = "run as root, or give it what it lacks: CAP_BPF";
-    assert_polled(&run(&["count", "--json"]), next);
-    let next = "run as root, or mount it: mount -t bpf bpf /sys/fs/bpf";
-    assert_unsupported(&run(&["serve"]), "mount a BPF file system on /sys/fs/bpf", next);
-    let doctor = run(&["doctor"]);
+    let next = "this is a container: start it with ";
+    assert_polled(&run(&container, &["count", "--json"]), next);
+    let record = ["record", "-o", "/capture", "--duration", "1s"];
+    assert_unsupported(&run(&container, &record), "cannot load the kernel programs", next);
+    let refused = run(&container, &["serve"]);
+    assert_unsupported(&refused, "mount a BPF file system on /sys/fs/bpf", next);
+    let doctor = run(&container, &["doctor"]);
     assert_eq!(doctor.code, Some(96), "{doctor}");
+    drop(container);
+
+    let grants = refused.stderr.split_once(next).and_then(|(_, rest)| rest.split_once(", or run"));
+    let (grants, _) = grants.unwrap_or_else(|| panic!("{refused}"));
+    let grants: Vec<&str> = grants.split_whitespace().collect();
+    let documented = std::fs::read_to_string(INSTALL).unwrap();
+    for pair in grants.chunks(2) {
+        assert!(documented.contains(&pair.join(" ")), "{pair:?} is not in docs/install.md");
+    }
+    let container = Container::start("granted", &grants);
+    let counted = run(&container, &["count", "--json", "--require-exact"]).success("probe count");
+    let counts: Value = serde_json::from_str(&counted).unwrap();
+    assert_eq!((&counts["backend"], &counts["exact"]), (&"ebpf".into(), &true.into()), "{counts}");
 }
 
 #[test]

@@ -242,6 +242,15 @@ impl FromStr for State {
     }
 }
 
+/// What a request asks for: the path, and these parameters if there are any.
+pub(crate) fn with_query(path: &str, parameters: &[(&'static str, String)]) -> String {
+    if parameters.is_empty() {
+        return path.to_owned();
+    }
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish();
+    format!("{path}?{query}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

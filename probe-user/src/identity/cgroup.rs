@@ -29,7 +29,9 @@ pub enum Runtime {
     Systemd,
     /// None of these.
     Host,
-    /// The cgroup was gone before its path could be read, or there is no cgroup2.
+    /// The cgroup was gone before its path could be read, there is no cgroup2, or a newer agent knows
+    /// one more than these.
+    #[serde(other)]
     Unknown,
 }
 
@@ -243,6 +245,15 @@ mod tests {
         assert_eq!((container.runtime, container.name.as_str()), (runtime, name), "{path}");
         let has_id = !matches!(runtime, Runtime::Systemd | Runtime::Host);
         assert_eq!(container.id, has_id.then(|| ID.to_owned()), "{path}");
+    }
+
+    /// As a newer agent may say.
+    #[test]
+    fn a_runtime_that_is_not_known_here_is_unknown() {
+        let container: Container =
+            serde_json::from_str(r#"{"id":"a1","name":"web","runtime":"incus","pod":"x"}"#)
+                .unwrap();
+        assert_eq!((container.name.as_str(), container.runtime), ("web", Runtime::Unknown));
     }
 
     #[test]

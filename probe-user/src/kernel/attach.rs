@@ -18,7 +18,7 @@ use aya::{
 use aya_obj::generated::bpf_prog_info;
 
 use super::{
-    Unavailable, capabilities,
+    Unavailable, capabilities, container,
     hooks::{HOOKS, Hook, Kind},
     offsets::{self, Resolved},
     pin::Pins,
@@ -230,7 +230,7 @@ fn refused(what: String, error: &(dyn std::error::Error + 'static)) -> Unavailab
     let lacking = capabilities::lacking_to_load();
     let denied = why.contains("Operation not permitted") || why.contains("Permission denied");
     let cure = if denied && !lacking.is_empty() {
-        format!("run as root, or give it what it lacks: {}", lacking.join(", "))
+        container::cure(format!("run as root, or give it what it lacks: {}", lacking.join(", ")))
     } else {
         "run `probe doctor` for what this host lacks".into()
     };

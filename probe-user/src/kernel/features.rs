@@ -6,6 +6,7 @@ use super::{
     Unavailable,
     attach::{self, Options},
     capabilities::{self, NEEDED},
+    container,
     hooks::{HOOKS, Hook},
     offsets, walk,
 };
@@ -144,7 +145,7 @@ fn capabilities() -> Feature {
         .map(|capability| format!("no {}: {}", capability.name, capability.without))
         .collect();
     let names: Vec<&str> = lacking.iter().map(|capability| capability.name).collect();
-    let cure = format!("run as root, or add {}", names.join(", "));
+    let cure = container::cure(format!("run as root, or add {}", names.join(", ")));
     Feature::degraded("capabilities", without.join("; "), &cure)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod capabilities;
+mod container;
 pub mod cost;
 pub mod features;
 pub mod hooks;

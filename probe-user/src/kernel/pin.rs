@@ -8,7 +8,7 @@ use std::{
 
 use probe_common::ABI_VERSION;
 
-use super::{Unavailable, sys};
+use super::{Unavailable, container, sys};
 
 /// Where systemd and most distributions mount the BPF file system.
 const BPF_FS: &str = "/sys/fs/bpf";
@@ -35,7 +35,7 @@ impl Pins {
         mount_if_needed().map_err(|error| Unavailable {
             what: format!("mount a BPF file system on {BPF_FS}"),
             why: error.to_string(),
-            cure: "run as root, or mount it: mount -t bpf bpf /sys/fs/bpf".into(),
+            cure: container::cure("run as root, or mount it: mount -t bpf bpf /sys/fs/bpf".into()),
         })?;
         let pins =
             Self { root: root.into(), directory: root.join(generation(object, counts_only)) };

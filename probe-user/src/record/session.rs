@@ -152,9 +152,7 @@ impl Session {
             Finished { rows: rows.collect(), bytes: summary.bytes, degraded: meta.degraded };
         Ok((outcome, finished))
     }
-}
 
-impl Session {
     /// Whether a look at the counts failed because the agent ends: it may show by this first.
     async fn agent_ends(&mut self) -> Result<bool, WriteError> {
         let until = tokio::time::Instant::now() + AGENTS_END;

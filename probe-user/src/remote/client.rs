@@ -18,7 +18,7 @@ use crate::{
         json::{ConnectionJson, ConnectionList, Counts, Refusal},
         token::Token,
     },
-    filter::Filter,
+    filter::{Filter, with_query},
     health::{
         request::{Failure, Target},
         url::HealthUrl,
@@ -95,13 +95,11 @@ impl Client {
         query: &[(&'static str, String)],
     ) -> Result<Response<Incoming>, Error> {
         let url = &self.target.url;
-        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
-        let question = if query.is_empty() { "" } else { "?" };
         let (mut asker, _link) =
             self.target.connect().await.map_err(|failure| self.unreachable(&failure))?;
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("{path}{question}{query}"))
+            .uri(with_query(path, query))
             .header(HOST, at(url).split_once("//").map_or("", |(_, host)| host))
             .header(USER_AGENT, concat!("groundtruth-probe/", env!("CARGO_PKG_VERSION")));
         if let Some(token) = &self.token {

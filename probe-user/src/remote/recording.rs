@@ -7,7 +7,7 @@ use capture::copy::Copy;
 use http_body_util::BodyExt;
 use hyper::{Method, body::Incoming};
 
-use super::{asked_there, client::Client, frames};
+use super::{Newer, asked_there, client::Client, frames};
 use crate::{
     exit::Exit,
     record::session::{Finished, Plan, agent_ended},
@@ -44,6 +44,7 @@ pub(crate) async fn take(
     recording();
     tokio::pin!(stop);
     let mut exit = None;
+    let mut newer = Newer::default();
     loop {
         let next = tokio::select! {
             next = frames.next(agent) => next?,
@@ -61,7 +62,11 @@ pub(crate) async fn take(
             Some((name, why)) if name == frames::FAILED => {
                 return Err(agent.failed(&String::from_utf8_lossy(&why)).into());
             }
-            Some((name, bytes)) => copy.take(&name, &bytes)?,
+            Some((name, bytes)) => {
+                if !copy.take(&name, &bytes)? {
+                    newer.leave_out(&name);
+                }
+            }
             None => return Err(agent_ended().into()),
         }
     }

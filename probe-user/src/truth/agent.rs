@@ -32,7 +32,7 @@ use super::{
 use crate::{
     error::Error,
     export::json::{Counts, Refusal},
-    filter::Filter,
+    filter::{Filter, with_query},
     handshake::follow::Observed,
 };
 
@@ -108,10 +108,7 @@ impl Agent {
     /// # Errors
     /// [`Error::Input`] for a filter that the agent refuses; else when it cannot be asked.
     pub(crate) fn counts(&self, filter: &Filter) -> anyhow::Result<Counts> {
-        let query = form_urlencoded::Serializer::new(String::new())
-            .extend_pairs(filter.to_query())
-            .finish();
-        let body = get(&self.calls, &format!("/v1/counts?{query}"))?;
+        let body = get(&self.calls, &with_query("/v1/counts", &filter.to_query()))?;
         serde_json::from_slice(&body).context(UNREADABLE)
     }
 }

@@ -52,7 +52,8 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 /// Updates that wait for a slow view.
 const BACKLOG: usize = 1024;
 
-/// What has changed.
+/// What has changed. `probe top --remote` is sent these by another host's agent, which may be newer or
+/// older: fields are added with a default, and none is taken away.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Update {
     Counts {
@@ -73,6 +74,11 @@ pub(crate) enum Update {
     /// The kernel or the agent cannot be asked any more.
     #[serde(skip)]
     Failed(anyhow::Error),
+}
+
+impl Update {
+    /// Those that are sent to other hosts.
+    pub(crate) const KINDS: [&str; 5] = ["Counts", "Open", "Ended", "Reported", "Listeners"];
 }
 
 /// What the view wants beside the counts: the connections of one service.
