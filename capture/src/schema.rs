@@ -403,6 +403,8 @@ table! {
 table! {
     /// What a cgroup is.
     ContainerRow, ContainerColumns, Containers {
+        /// With the highest bit set: no cgroup, but a number that stands for a container that was told by the
+        /// sockets' namespace or holders, where they have no cgroup2 of their own.
         cgroup_id: u64,
         first_seen_mono_ns: i64,
         path: Option<Text>,

@@ -113,8 +113,7 @@ impl Filter {
     /// As [`Filter::keeps`], but looks the container up only where it matters.
     pub(crate) fn keeps_of(&self, key: &CountKey, identity: &Identity) -> bool {
         self.keeps_key(key)
-            && (self.containers.is_empty()
-                || self.keeps_container(&identity.of(key.cgroup_id, key.netns)))
+            && (self.containers.is_empty() || self.keeps_container(&identity.of(key)))
     }
 
     fn keeps_container(&self, container: &Container) -> bool {

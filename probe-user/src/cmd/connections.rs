@@ -86,7 +86,7 @@ pub(crate) async fn find(
     if source.backend() == Backend::Ebpf {
         add_mini_sockets(&mut connections)?;
     }
-    identity.refresh(connections.iter().map(|c| (c.cgroup_id, c.netns))).await;
+    identity.refresh(connections.iter().map(|connection| key_of(connection))).await;
     connections.retain(|connection| {
         filter.keeps_of(&key_of(connection), identity)
             && keeps_state(filter, connection.state)
@@ -105,7 +105,7 @@ pub(crate) async fn find(
             let diag = by_cookie.get(&connection.cookie).copied();
             let processes =
                 diag.and_then(|diag| owners.get(&diag.inode)).cloned().unwrap_or_default();
-            let container = identity.of(connection.cgroup_id, connection.netns);
+            let container = identity.of(&key_of(connection));
             ConnectionJson::new(connection, diag, processes, container, now)
         })
         .filter(|connection| {

@@ -69,7 +69,7 @@ pub(crate) async fn now(
     if source.backend() == Backend::Ebpf {
         add_mini_sockets(&mut slots, source.may_have_pending())?;
     }
-    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    identity.refresh(slots.iter().map(|slot| slot.key)).await;
     Ok(Counts::new(&slots, source.backend(), source.exactness()?, identity, filter))
 }
 

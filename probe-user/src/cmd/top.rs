@@ -57,7 +57,7 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
     let source = choose::open(socket, Need::Any)?;
     let identity = Arc::new(Identity::new()?);
     let slots = source.slots()?;
-    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    identity.refresh(slots.iter().map(|slot| slot.key)).await;
     arguments.filter.check_containers(&identity)?;
     let title = Title { host: host(), backend: source.backend().name().into() };
 

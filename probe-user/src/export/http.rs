@@ -96,7 +96,7 @@ impl Agent {
     }
 
     async fn refresh(&self, slots: &[CountSlot]) {
-        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        self.identity.refresh(slots.iter().map(|slot| slot.key)).await;
     }
 
     /// Handshakes so far, by the names that their services have today.
@@ -120,7 +120,7 @@ impl Agent {
         if *key == handshakes::OTHERS {
             return ("other".into(), "none".into(), 0, role);
         }
-        let container = self.identity.of(key.cgroup_id, key.netns);
+        let container = self.identity.of(key);
         (container.name, container.runtime.name().to_owned(), key.port, role)
     }
 

@@ -109,7 +109,7 @@ impl CountRow {
         filter: &Filter,
     ) -> Option<Self> {
         let key = &slot.key;
-        let container = identity.of(key.cgroup_id, key.netns);
+        let container = identity.of(key);
         if !filter.keeps(key, &container) {
             return None;
         }

@@ -92,7 +92,7 @@ async fn send(
 ) -> Result<(), String> {
     let words = |error: anyhow::Error| format!("{error:#}");
     let slots = source.slots().map_err(words)?;
-    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    identity.refresh(slots.iter().map(|slot| slot.key)).await;
     let exactness = source.exactness().map_err(words)?;
     let counts = Counts::new(&slots, source.backend(), exactness, identity, &Filter::default());
     post(target, "/v1/metrics", metrics(&counts)).await?;

@@ -44,7 +44,7 @@ pub(super) async fn feed(
     };
     let (source, identity) = (Arc::clone(&agent.source), Arc::clone(&agent.identity));
     let slots = source.slots()?;
-    identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+    identity.refresh(slots.iter().map(|slot| slot.key)).await;
     filter.check_containers(&identity)?;
     let hello = Hello {
         schema_version: SCHEMA_VERSION.into(),

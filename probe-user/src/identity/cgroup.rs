@@ -179,7 +179,7 @@ impl Mounted {
         Ok(Self::of_mountinfo(&fs::read_to_string("/proc/self/mountinfo")?))
     }
 
-    fn of_mountinfo(mountinfo: &str) -> Self {
+    pub(crate) fn of_mountinfo(mountinfo: &str) -> Self {
         let mut v1 = false;
         let mut v2 = None;
         for line in mountinfo.lines() {

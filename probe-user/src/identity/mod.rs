@@ -2,20 +2,31 @@
 
 pub mod cgroup;
 pub(crate) mod docker;
+mod holder;
 pub mod netns;
 pub mod process;
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    io,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use cgroup::{Container, Mounted};
+use holder::Service;
+use probe_common::key::CountKey;
 
-/// How long an id that could not be found is not looked for again.
+/// How long what could not be found is not looked for again …
 const RETRY: Duration = Duration::from_secs(1);
+/// … and where a look goes through every descriptor of the host.
+const RETRY_HOLDERS: Duration = Duration::from_secs(5);
+
+/// The root of cgroup2, also where it is not mounted; the kernel gives every hierarchy's root this id.
+const ROOT: u64 = 1;
+/// Set in numbers that stand for a container, and in no cgroup's id.
+const STAND_IN: u64 = 1 << 63;
 
 /// Names cgroups, remembering those that are gone.
 #[derive(Debug)]
@@ -33,7 +44,17 @@ struct Known {
     names: HashMap<String, String>,
     /// Container of a namespace, for sockets that are in no cgroup of their own.
     by_netns: HashMap<u32, Container>,
-    missing: HashMap<(u64, u32), Instant>,
+    /// Container of a service, by its holders, where there is no cgroup2; `None`: of several.
+    by_service: HashMap<Service, Option<Container>>,
+    missing: HashMap<CountKey, Instant>,
+}
+
+impl Known {
+    /// The container of sockets that are in no cgroup of their own.
+    fn without_cgroup(&self, key: &CountKey) -> Option<Container> {
+        let by_service = || self.by_service.get(&holder::service_of(key)).cloned().flatten();
+        self.by_netns.get(&key.netns).cloned().or_else(by_service)
+    }
 }
 
 impl Identity {
@@ -49,52 +70,81 @@ impl Identity {
         })
     }
 
-    /// Asks Docker for the names of today, and looks for the paths of cgroups (with the namespace of
-    /// their sockets) that are not known yet. Without this, [`Identity::of`] knows only what it knew.
-    pub async fn refresh(&self, populations: impl IntoIterator<Item = (u64, u32)>) {
+    /// Asks Docker for the names of today, and looks for what populations belong to that are not known
+    /// yet. Without this, [`Identity::of`] knows only what it knew.
+    pub async fn refresh(&self, populations: impl IntoIterator<Item = CountKey>) {
         self.find(populations);
         if let Ok(names) = docker::names(&docker::socket_path()).await {
             self.lock().names.extend(names);
         }
     }
 
-    fn find(&self, populations: impl IntoIterator<Item = (u64, u32)>) {
-        let mut known = self.lock();
-        let unknown: HashSet<(u64, u32)> = populations
-            .into_iter()
-            .filter(|&(cgroup_id, netns)| {
-                let path = known.paths.get(&cgroup_id);
-                let by_netns = netns == self.host_netns || known.by_netns.contains_key(&netns);
-                path.is_none_or(|path| path == "/" && !by_netns)
-            })
-            .filter(|key| known.missing.get(key).is_none_or(|at| at.elapsed() > RETRY))
-            .collect();
+    fn find(&self, populations: impl IntoIterator<Item = CountKey>) {
+        let mount = self.mounted.path();
+        let retry = if mount.is_some() { RETRY } else { RETRY_HOLDERS };
+        let unknown: HashSet<CountKey> = {
+            let known = self.lock();
+            populations
+                .into_iter()
+                .filter(|key| !self.is_known(&known, key))
+                .filter(|key| known.missing.get(key).is_none_or(|at| at.elapsed() > retry))
+                .collect()
+        };
         if unknown.is_empty() {
             return;
         }
-        if let Some(mount) = self.mounted.path() {
-            known.paths.extend(cgroup::walk(mount));
-        }
-        known.by_netns.extend(containers_by_netns(self.host_netns));
-        known.missing.retain(|_, at| at.elapsed() <= RETRY);
+        let paths = mount.map(cgroup::walk).unwrap_or_default();
+        let by_netns = holder::containers_by_netns(self.host_netns);
+        let by_service = match mount {
+            Some(_) => HashMap::new(),
+            // Where sockets can't be listed, nothing is known of their holders.
+            None => holder::containers_by_service().unwrap_or_default(),
+        };
+        let mut known = self.lock();
+        known.paths.extend(paths);
+        known.by_netns.extend(by_netns);
+        known.by_service.extend(by_service);
+        known.missing.retain(|_, at| at.elapsed() <= retry);
         known.missing.extend(unknown.into_iter().map(|key| (key, Instant::now())));
     }
 
-    /// What the sockets of a cgroup belong to, as far as is known since the last refresh.
-    pub fn of(&self, cgroup_id: u64, netns: u32) -> Container {
+    fn is_known(&self, known: &Known, key: &CountKey) -> bool {
+        if known.by_netns.contains_key(&key.netns) {
+            return true;
+        }
+        match known.paths.get(&key.cgroup_id) {
+            Some(path) => path != "/" || key.netns == self.host_netns,
+            None => known.by_service.contains_key(&holder::service_of(key)),
+        }
+    }
+
+    /// What the sockets of a population belong to, as far as is known since the last refresh.
+    pub fn of(&self, key: &CountKey) -> Container {
         let known = self.lock();
-        let mut container = match known.paths.get(&cgroup_id).map(String::as_str) {
-            // The root of cgroup2 holds everything where containers use version 1 only.
-            None | Some("/") if known.by_netns.contains_key(&netns) => {
-                known.by_netns[&netns].clone()
-            }
-            Some(path) => Container::of_path(path),
-            None => Container::unknown(cgroup_id),
+        let mut container = match known.paths.get(&key.cgroup_id) {
+            Some(path) if path != "/" => Container::of_path(path),
+            path => known.without_cgroup(key).unwrap_or_else(|| match path {
+                Some(root) => Container::of_path(root),
+                None => Container::unknown(key.cgroup_id),
+            }),
         };
         if let Some(name) = container.id.as_ref().and_then(|id| known.names.get(id)) {
             container.name.clone_from(name);
         }
         container
+    }
+
+    /// The number that a population's container has in a capture: its cgroup's, or where that is the root
+    /// of all and the container was told otherwise, one that stands for the container.
+    pub(crate) fn number(&self, key: &CountKey) -> u64 {
+        if key.cgroup_id > ROOT {
+            return key.cgroup_id;
+        }
+        self.lock().without_cgroup(key).map_or(key.cgroup_id, |container| {
+            let mut hasher = DefaultHasher::new();
+            container.hash(&mut hasher);
+            hasher.finish() | STAND_IN
+        })
     }
 
     /// Path of a cgroup below the cgroup2 mount.
@@ -113,6 +163,7 @@ impl Identity {
             .into_values()
             .map(|path| Container::of_path(&path))
             .chain(known.by_netns.values().cloned())
+            .chain(known.by_service.values().flatten().cloned())
             .collect();
         for container in &mut containers {
             if let Some(name) = container.id.as_ref().and_then(|id| known.names.get(id)) {
@@ -128,33 +179,4 @@ impl Identity {
         // Nothing panics between two writes that belong together.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The container that the processes of a namespace are in, where that is one container: any line of
-/// `/proc/PID/cgroup` may name it, version 1 or 2.
-fn containers_by_netns(host_netns: u32) -> HashMap<u32, Container> {
-    let mut found: HashMap<u32, Option<Container>> = HashMap::new();
-    for pid in process::pids() {
-        let Ok(namespace) = netns::Netns::open(format!("/proc/{pid}/ns/net").as_ref()) else {
-            continue;
-        };
-        if namespace.inode == host_netns {
-            continue;
-        }
-        let lines = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-        let container = lines
-            .lines()
-            .filter_map(|line| line.splitn(3, ':').nth(2))
-            .map(Container::of_path)
-            .find(|container| container.id.is_some());
-        found
-            .entry(namespace.inode)
-            .and_modify(|other| {
-                if *other != container {
-                    *other = None;
-                }
-            })
-            .or_insert(container);
-    }
-    found.into_iter().filter_map(|(netns, container)| Some((netns, container?))).collect()
 }

@@ -121,9 +121,11 @@ fn cgroups() -> Feature {
         }
         Ok(Mounted::V1Only) => Feature::degraded(
             "cgroup",
-            "version 1 only: connections are told apart by network namespace, not by container"
+            "version 1 only: sockets carry no container, it is told by their network namespace and by the \
+             processes that hold them; no packets are seen"
                 .into(),
-            "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2",
+            "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2: \
+             mount -t cgroup2 none DIRECTORY",
         ),
         Ok(Mounted::None) => Feature::degraded(
             "cgroup",

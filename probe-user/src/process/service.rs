@@ -90,7 +90,7 @@ impl Services {
         let mut now: BTreeMap<u16, Service> = BTreeMap::new();
         for (key, holders) in listeners(|key| self.filter.keeps_of(key, &self.identity))? {
             let Some(first) = holders.first() else { continue };
-            let container = self.identity.of(key.cgroup_id, key.netns);
+            let container = self.identity.of(&key);
             let name = if container.id.is_some() { container.name } else { first.comm.clone() };
             let service = now.entry(key.port).or_insert_with(|| Service { name, pids: Vec::new() });
             service.pids.extend(holders.iter().map(|holder| holder.pid));

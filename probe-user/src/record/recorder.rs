@@ -113,7 +113,13 @@ impl Recorder {
         for connection in batch {
             if self.keeps(connection) {
                 let declared = self.is_declared(connection);
-                let row = rows::connection(connection, None, declared, self.sight);
+                let row = rows::connection(
+                    connection,
+                    None,
+                    self.number(connection),
+                    declared,
+                    self.sight,
+                );
                 self.output.write(&[row], CaptureWriter::connections)?;
             }
         }
@@ -227,6 +233,10 @@ impl Recorder {
         self.websocket_ports.contains(&service_port(connection))
     }
 
+    fn number(&self, connection: &Connection) -> u64 {
+        self.identity.number(&key_of(connection))
+    }
+
     fn keeps(&self, connection: &Connection) -> bool {
         connection.flags & flag::LISTENER == 0
             && self.filter.keeps_of(&key_of(connection), &self.identity)
@@ -244,7 +254,8 @@ impl Recorder {
             .map(|connection| {
                 let socket = by_cookie.get(&connection.cookie);
                 let info = socket.and_then(|socket| socket.info);
-                rows::connection(connection, info, self.is_declared(connection), self.sight)
+                let declared = self.is_declared(connection);
+                rows::connection(connection, info, self.number(connection), declared, self.sight)
             })
             .collect();
         Ok(self.output.write(&rows, CaptureWriter::connections)?)
@@ -252,10 +263,10 @@ impl Recorder {
 
     /// Rows for containers that are new or have another name.
     async fn name(&mut self, slots: &[CountSlot], at_mono_ns: i64) -> anyhow::Result<()> {
-        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        self.identity.refresh(slots.iter().map(|slot| slot.key)).await;
         for slot in slots {
-            let cgroup_id = slot.key.cgroup_id;
-            let container = self.identity.of(cgroup_id, slot.key.netns);
+            let cgroup_id = self.identity.number(&slot.key);
+            let container = self.identity.of(&slot.key);
             if self.containers.get(&cgroup_id) == Some(&container) {
                 continue;
             }
@@ -281,7 +292,7 @@ impl Recorder {
             let now = fingerprint(slot);
             let before = self.counts.insert(slot.key, now);
             if all || before != Some(now) {
-                changed.push(rows::count(slot, at_mono_ns));
+                changed.push(rows::count(slot, self.identity.number(&slot.key), at_mono_ns));
             }
         }
         self.output.write(&changed, CaptureWriter::counts)

@@ -35,10 +35,12 @@ fn time(ns: u64) -> Option<i64> {
     i64::try_from(ns).ok().filter(|&ns| ns != 0)
 }
 
-/// `info`: of a connection that is still open, what sock_diag says of its peer.
+/// `info`: of a connection that is still open, what sock_diag says of its peer. `cgroup_id`:
+/// [`crate::identity::Identity::number`].
 pub(crate) fn connection(
     connection: &Observed,
     info: Option<TcpInfo>,
+    cgroup_id: u64,
     declared: bool,
     sight: Sight,
 ) -> ConnectionRow {
@@ -54,7 +56,7 @@ pub(crate) fn connection(
         cookie: connection.cookie,
         generation: connection.generation,
         netns: connection.netns,
-        cgroup_id: connection.cgroup_id,
+        cgroup_id,
         task_cgroup_id: seen_task.then_some(connection.task_cgroup_id),
         pid: seen_task.then_some(connection.pid),
         comm: seen_task.then_some(Comm(connection.comm)),
@@ -184,12 +186,12 @@ fn errno_name(errno: u32) -> Cow<'static, str> {
     name.into()
 }
 
-pub(crate) fn count(slot: &CountSlot, at_mono_ns: i64) -> CountRow {
+pub(crate) fn count(slot: &CountSlot, cgroup_id: u64, at_mono_ns: i64) -> CountRow {
     let state = |state: u8| slot.states[usize::from(state) - 1];
     let class = |class: u8| slot.classes[usize::from(class)];
     CountRow {
         at_mono_ns,
-        cgroup_id: slot.key.cgroup_id,
+        cgroup_id,
         netns: slot.key.netns,
         port: u32::from(slot.key.port),
         role: role::name(slot.key.role),
@@ -320,7 +322,7 @@ mod tests {
         ended.state = state::CLOSE;
         ended.flags = flags;
         ended.error = error.cast_unsigned();
-        let row = connection(&ended.into(), None, false, Sight::of(&[]));
+        let row = connection(&ended.into(), None, 7, false, Sight::of(&[]));
         (row.closed_by, row.closed_how)
     }
 
@@ -343,10 +345,10 @@ mod tests {
         let mut open = empty_connection();
         open.state = state::ESTABLISHED;
         let info = TcpInfo { bytes_received: 7, probes: 2, unacked: 1, ..TcpInfo::default() };
-        let row = connection(&open.into(), Some(info), false, Sight::of(&[]));
+        let row = connection(&open.into(), Some(info), 7, false, Sight::of(&[]));
         assert_eq!((row.closed_by, row.closed_ns), (None, None));
         assert_eq!((row.bytes_received, row.unanswered_probes), (Some(7), Some(2)));
-        assert_eq!(connection(&open.into(), None, false, Sight::of(&[])).bytes_received, None);
+        assert_eq!(connection(&open.into(), None, 7, false, Sight::of(&[])).bytes_received, None);
     }
 
     #[test]

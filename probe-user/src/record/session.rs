@@ -83,7 +83,7 @@ impl Session {
             )
         })?;
         let slots = source.slots()?;
-        identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        identity.refresh(slots.iter().map(|slot| slot.key)).await;
         plan.filter.check_containers(&identity)?;
         let meta = meta(&plan, source.as_ref())?;
         let awaited = match &plan.on_break {

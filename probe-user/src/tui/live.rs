@@ -195,7 +195,7 @@ impl Live {
 
     async fn counts(&self) -> anyhow::Result<Update> {
         let mut slots = self.source.slots()?;
-        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        self.identity.refresh(slots.iter().map(|slot| slot.key)).await;
         slots.retain(|slot| self.filter.keeps_of(&slot.key, &self.identity));
         let mut levels: BTreeMap<Service, Level> = BTreeMap::new();
         for slot in &slots {
@@ -256,11 +256,7 @@ impl Live {
 }
 
 fn service(identity: &Identity, key: &CountKey) -> Service {
-    Service {
-        container: identity.of(key.cgroup_id, key.netns).name,
-        port: key.port,
-        role: role::name(key.role).into(),
-    }
+    Service { container: identity.of(key).name, port: key.port, role: role::name(key.role).into() }
 }
 
 fn add(level: &mut Level, slot: &CountSlot) {

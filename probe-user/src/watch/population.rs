@@ -90,10 +90,8 @@ impl Population {
                 "name the container, and the port inside it: --container NAME --port PORT",
             )
         } else {
-            let names: BTreeSet<String> = listeners
-                .iter()
-                .map(|key| self.identity.of(key.cgroup_id, key.netns).name)
-                .collect();
+            let names: BTreeSet<String> =
+                listeners.iter().map(|key| self.identity.of(key).name).collect();
             let names: Vec<String> = names.into_iter().collect();
             Error::input(
                 format!("{} does not listen on port {ports}", self.filter.containers.join(", ")),
@@ -122,7 +120,7 @@ impl Population {
     /// Asks Docker again, and forgets what was decided by the names of before.
     pub(crate) async fn refresh(&self) -> anyhow::Result<()> {
         let slots = self.source.slots()?;
-        self.identity.refresh(slots.iter().map(|slot| (slot.key.cgroup_id, slot.key.netns))).await;
+        self.identity.refresh(slots.iter().map(|slot| slot.key)).await;
         self.members.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(())
     }

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::kernel::Cgroups;
 use crate::command::{self, say};
 
 /// Four times what it took on two busy cores.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
 /// Runs the guest to its end; what it found is in `results`, its console in `console.log`.
-pub(crate) fn boot(kernel: &Path, initramfs: &Path, dir: &Path) -> Result<()> {
+pub(crate) fn boot(kernel: &Path, initramfs: &Path, cgroups: Cgroups, dir: &Path) -> Result<()> {
     let console = dir.join("console.log");
     let archive = dir.join("results.tar");
     let _ = fs::remove_file(&archive);
@@ -27,7 +28,8 @@ pub(crate) fn boot(kernel: &Path, initramfs: &Path, dir: &Path) -> Result<()> {
         .arg("-initrd")
         .arg(initramfs)
         // Emulated mitigations cost time and protect nobody. A panic reboots at once, which -no-reboot makes the end.
-        .args(["-append", "console=ttyS0 quiet mitigations=off panic=-1"])
+        .arg("-append")
+        .arg(format!("console=ttyS0 quiet mitigations=off panic=-1 cgroups={}", cgroups.name()))
         .args(["-serial", "stdio", "-serial"])
         .arg(format!("file:{}", archive.display()))
         .stdin(Stdio::null())

@@ -6,7 +6,25 @@ export PATH=/bin NO_COLOR=1
 mount -t proc proc /proc
 mount -t devtmpfs devtmpfs /dev
 mount -t sysfs sysfs /sys
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# The kernel hands what it does not know to init, as environment: cgroups=v2, hybrid or v1.
+case $cgroups in
+v2) services=/sys/fs/cgroup ;;
+*)
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    mkdir /sys/fs/cgroup/systemd /sys/fs/cgroup/pids
+    mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
+    mount -t cgroup -o pids cgroup /sys/fs/cgroup/pids
+    services=/sys/fs/cgroup/systemd
+    ;;
+esac
+case $cgroups in
+v2) mount -t cgroup2 cgroup2 /sys/fs/cgroup ;;
+hybrid)
+    mkdir /sys/fs/cgroup/unified
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
+    services="$services /sys/fs/cgroup/unified"
+    ;;
+esac
 mount -t tmpfs tmpfs /tmp
 mkdir -p /out /run
 ip link set lo up
@@ -45,8 +63,8 @@ probe doctor --json >/out/doctor.json 2>/out/doctor.err
 echo $? >/out/doctor.exit
 
 # A server in a cgroup of its own, which is where its connections belong.
-mkdir /sys/fs/cgroup/web.service
-sh -c 'echo $$ >/sys/fs/cgroup/web.service/cgroup.procs
+for service in $services; do mkdir "$service/web.service"; done
+services=$services sh -c 'for service in $services; do echo $$ >$service/web.service/cgroup.procs; done
        exec lab serve --listen 127.0.0.1:3005 --json' >/tmp/serve.log 2>&1 &
 server=$!
 wait_for 3005 /tmp/serve.log
@@ -113,6 +131,14 @@ wait $record
 kill $agent && wait $agent
 probe stop --purge >/out/stop.log 2>&1
 kill $before $sink $server
+
+say "no BTF, as far as a program can see"
+mount -t tmpfs tmpfs /sys/kernel/btf
+for command in "doctor" "count --require-exact" "record -o /tmp/never" "serve"; do
+    name=${command%% *}
+    probe $command >"/out/btf.$name.out" 2>"/out/btf.$name.err"
+    echo $? >"/out/btf.$name.exit"
+done
 dmesg | grep -i -E 'bug|warn|oops|bpf' >/out/dmesg
 say "done"
 stty -F /dev/ttyS1 raw

@@ -9,6 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
+use super::kernel::Cgroups;
 use crate::{command, paths};
 
 /// The server's port, and what its connections are.
@@ -25,6 +26,19 @@ const STEP_S: f64 = 3600.0;
 /// Nobody listens there.
 const NOBODY: u64 = 9999;
 const STRAY: u64 = 3;
+/// What sees the packets of a handshake.
+const PACKETS: &str = "cgroup_skb/ingress";
+const STAGES: [&str; 6] = [
+    "syn_received_ns",
+    "syn_ack_sent_ns",
+    "established_ns",
+    "request_ns",
+    "response_ns",
+    "upgraded_ns",
+];
+/// What is tried where there is no BTF, and the exit code of each.
+const WITHOUT_BTF: [&str; 4] = ["doctor", "count", "record", "serve"];
+const CANNOT: &str = "96";
 
 /// What one kernel gave.
 #[derive(Debug)]
@@ -79,7 +93,7 @@ impl Verdict {
     }
 }
 
-pub(crate) fn judge(results: &Path) -> Result<Verdict> {
+pub(crate) fn judge(results: &Path, cgroups: Cgroups) -> Result<Verdict> {
     let release = fs::read_to_string(results.join("release"))
         .with_context(|| format!("no results in {}", results.display()))?;
     let doctor = read(results, "doctor.json")?;
@@ -94,9 +108,12 @@ pub(crate) fn judge(results: &Path) -> Result<Verdict> {
         .collect();
     let mut verdict = Verdict { release: release.trim().to_owned(), features, checks: Vec::new() };
     verdict.check("`probe doctor`: exact counts can be had", true, &doctor["exact_counts"]);
+    let what = "`probe doctor`: sockets have a container of their own";
+    verdict.check(what, cgroups != Cgroups::V1, verdict.has("cgroup"));
     counts(&mut verdict, results)?;
     rows(&mut verdict, results)?;
     clock(&mut verdict, results)?;
+    without_btf(&mut verdict, results)?;
     let log = fs::read_to_string(results.join("dmesg")).context("no kernel log")?;
     let complaints = ["WARNING:", "BUG:", "Oops"];
     let complains = |line: &&str| complaints.iter().any(|word| line.contains(word));
@@ -146,7 +163,7 @@ fn of_role<'a>(counts: &'a Value, role: &'a str) -> impl Iterator<Item = &'a Val
 
 /// The rows of the capture, one by one.
 fn rows(verdict: &mut Verdict, results: &Path) -> Result<()> {
-    let rows = connections(&results.join("capture"))?;
+    let rows = connections(&results.join("capture"), &[])?;
     let of = |port: u64, role: &str| -> Vec<&Value> {
         rows.iter().filter(|row| row["port"] == port && row["role"] == role).collect()
     };
@@ -157,9 +174,16 @@ fn rows(verdict: &mut Verdict, results: &Path) -> Result<()> {
     let seen: Vec<&Value> =
         of(SERVER, "passive").into_iter().filter(|row| row["seeded"] == false).collect();
     verdict.check("WebSocket rows, passive", CLIENTS, seen.len());
-    verdict.check("… answered 101", CLIENTS, count(&seen, &|row| row["http_status"] == 101));
-    verdict.check("… outcome upgraded", CLIENTS, count(&seen, &|row| row["outcome"] == "upgraded"));
-    verdict.check("… with all stages, in order", CLIENTS, count(&seen, &|row| in_order(row)));
+    if verdict.has(PACKETS) {
+        verdict.check("… answered 101", CLIENTS, count(&seen, &|row| row["http_status"] == 101));
+        let upgraded = |row: &Value| row["outcome"] == "upgraded";
+        verdict.check("… outcome upgraded", CLIENTS, count(&seen, &upgraded));
+    }
+    let ordered = |row: &Value| in_order(row, verdict.has(PACKETS));
+    verdict.check("… with all stages, in order", CLIENTS, count(&seen, &ordered));
+    let named = connections(&results.join("capture"), &["--container", "web.service"])?;
+    let named = named.iter().filter(|row| row["port"] == SERVER && row["seeded"] == false);
+    verdict.check("… of their container", CLIENTS, named.count());
     verdict.check("… ended by RST", RESET, count(&seen, &|row| row["closed_how"] == "rst"));
     verdict.check("… with the cookie", CLIENTS, count(&seen, &|row| row["cookie"] != 0));
     if verdict.has("fexit/inet_csk_accept") {
@@ -193,9 +217,10 @@ fn rows(verdict: &mut Verdict, results: &Path) -> Result<()> {
     Ok(())
 }
 
-fn connections(capture: &Path) -> Result<Vec<Value>> {
+fn connections(capture: &Path, filter: &[&str]) -> Result<Vec<Value>> {
     let analyzer = paths::binary("analyzer")?;
-    let text = command::output(&analyzer, &["connections", "--json", &capture.to_string_lossy()])
+    let path = capture.to_string_lossy();
+    let text = command::output(&analyzer, &[&["connections", "--json", &path], filter].concat())
         .with_context(|| format!("analyzer connections {} failed", capture.display()))?;
     text.lines()
         .map(serde_json::from_str)
@@ -212,20 +237,23 @@ fn clock(verdict: &mut Verdict, results: &Path) -> Result<()> {
         .lines()
         .map(|line| line.split(' ').filter_map(|word| word.parse().ok()).collect())
         .collect();
-    let rows = connections(&capture)?;
+    let rows = connections(&capture, &[])?;
     let across: Vec<&Value> = rows
         .iter()
         .filter(|row| row["port"] == SERVER && row["role"] == "passive")
         .filter(|row| row["seeded"] == false)
         .collect();
+    let packets = verdict.has(PACKETS);
     let is_around = |row: &Value, step: &[f64]| {
         let [begun, set, ended] = *step else { return false };
         let seconds = |stage: &str| row[stage].as_i64().map(|ns| ns as f64 / 1e9);
-        let times = [Some(begun), seconds("syn_received_ns"), seconds("established_ns"), Some(set)];
+        let first = if packets { "syn_received_ns" } else { "established_ns" };
+        let times = [Some(begun), seconds(first), seconds("established_ns"), Some(set)];
         let times = times.into_iter().chain([seconds("closed_ns"), Some(ended)]);
         times.collect::<Option<Vec<f64>>>().is_some_and(|times| times.is_sorted())
     };
-    let is_right = |row: &&&Value| in_order(row) && steps.iter().any(|step| is_around(row, step));
+    let is_right =
+        |row: &&&Value| in_order(row, packets) && steps.iter().any(|step| is_around(row, step));
     verdict.check("connections open while the clock was set", 2 * ACROSS, across.len());
     verdict.check(
         "… with all stages in order, and open from before until after by the clock that cannot be set",
@@ -256,6 +284,24 @@ fn clock(verdict: &mut Verdict, results: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Each command says what is missing, and what to do.
+fn without_btf(verdict: &mut Verdict, results: &Path) -> Result<()> {
+    for command in WITHOUT_BTF {
+        let read = |end: &str| {
+            let path = results.join(format!("btf.{command}.{end}"));
+            fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))
+        };
+        let said = format!("{}{}", read("out")?, read("err")?);
+        let says = ["/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF=y"];
+        let found = match says.iter().find(|words| !said.contains(**words)) {
+            None => read("exit")?.trim().to_owned(),
+            Some(words) => format!("nothing of {words}: {said}"),
+        };
+        verdict.check(format!("BTF hidden, `probe {command}`: exit code"), CANNOT, found);
+    }
+    Ok(())
+}
+
 /// Whether a release such as `6.1.0-50-cloud-amd64` is at least of this version.
 fn is_since(release: &str, version: (u32, u32)) -> bool {
     let mut numbers = release.split('.').map_while(|part| part.parse::<u32>().ok());
@@ -267,16 +313,9 @@ fn is_closed(row: &Value) -> bool {
 }
 
 /// Every stage of a handshake was seen, none before the one it follows. (`accepted` may be an upper
-/// bound, so only its presence counts.)
-fn in_order(row: &Value) -> bool {
-    let stages = [
-        "syn_received_ns",
-        "syn_ack_sent_ns",
-        "established_ns",
-        "request_ns",
-        "response_ns",
-        "upgraded_ns",
-    ];
+/// bound, so only its presence counts.) Without packets, little of it remains.
+fn in_order(row: &Value, packets: bool) -> bool {
+    let stages: &[&str] = if packets { &STAGES } else { &["established_ns", "closed_ns"] };
     let times: Option<Vec<i64>> = stages.iter().map(|stage| row[*stage].as_i64()).collect();
     row["accepted_ns"].is_i64() && times.is_some_and(|times| times.is_sorted())
 }

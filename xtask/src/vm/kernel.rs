@@ -14,13 +14,41 @@ pub(crate) struct Kernel {
     pub(crate) name: &'static str,
     /// The Debian release that it comes from.
     suite: &'static str,
+    /// Which control groups the guest mounts.
+    pub(crate) cgroups: Cgroups,
 }
 
-pub(crate) const KERNELS: [Kernel; 4] = [
-    Kernel { name: "debian-5.10", suite: "bullseye" },
-    Kernel { name: "debian-6.1", suite: "bookworm" },
-    Kernel { name: "debian-6.12", suite: "trixie" },
-    Kernel { name: "debian-newest", suite: "sid" },
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cgroups {
+    V2,
+    /// Version 2 beside version 1, with the services in both.
+    Hybrid,
+    V1,
+}
+
+impl Cgroups {
+    /// As the guest reads it from its command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V2 => "v2",
+            Self::Hybrid => "hybrid",
+            Self::V1 => "v1",
+        }
+    }
+}
+
+const fn kernel(name: &'static str, suite: &'static str, cgroups: Cgroups) -> Kernel {
+    Kernel { name, suite, cgroups }
+}
+
+pub(crate) const KERNELS: [Kernel; 7] = [
+    kernel("debian-5.10", "bullseye", Cgroups::V2),
+    kernel("debian-5.10-hybrid", "bullseye", Cgroups::Hybrid),
+    kernel("debian-5.10-v1", "bullseye", Cgroups::V1),
+    kernel("debian-6.1", "bookworm", Cgroups::V2),
+    kernel("debian-6.12", "trixie", Cgroups::V2),
+    kernel("debian-6.12-v1", "trixie", Cgroups::V1),
+    kernel("debian-newest", "sid", Cgroups::V2),
 ];
 
 impl Kernel {
@@ -51,8 +79,10 @@ pub(crate) struct Unpacked {
     pub(crate) modules: PathBuf,
 }
 
-/// Downloads and unpacks the newest cloud kernel of the suite, unless that was done before.
-pub(crate) fn fetch(kernel: Kernel, dir: &Path) -> Result<Unpacked> {
+/// Downloads and unpacks the newest cloud kernel of the suite to a directory of its own below `vm`,
+/// unless that was done before.
+pub(crate) fn fetch(kernel: Kernel, vm: &Path) -> Result<Unpacked> {
+    let dir = vm.join(kernel.suite);
     let root = dir.join("kernel");
     if let Some(unpacked) = find(&root) {
         return Ok(unpacked);
@@ -176,8 +206,8 @@ mod tests {
         let error = Kernel::named(&["debian-4.19".to_owned()]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no kernel \"debian-4.19\": expected debian-5.10, debian-6.1, debian-6.12, \
-             debian-newest or all"
+            "no kernel \"debian-4.19\": expected debian-5.10, debian-5.10-hybrid, debian-5.10-v1, \
+             debian-6.1, debian-6.12, debian-6.12-v1, debian-newest or all"
         );
     }
 }

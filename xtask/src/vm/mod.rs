@@ -25,12 +25,14 @@ use kernel::Kernel;
 #[command(after_help = "Examples:
   cargo xtask vm --kernel debian-6.1
   cargo xtask vm --kernel debian-5.10 --kernel debian-newest
+  cargo xtask vm --kernel debian-5.10-v1  without cgroup2; -hybrid has both
   cargo xtask vm --kernel all             writes docs/compatibility.md
 
 Needs (Debian): apt-get install qemu-system-x86 busybox-static cpio binutils xz-utils.
 Nothing needs root; a machine is emulated, not virtualised, so each kernel takes a minute or two.")]
 pub(crate) struct Options {
-    /// Which kernel, repeatable: debian-5.10, debian-6.1, debian-6.12, debian-newest, or all
+    /// Which kernel, repeatable: debian-5.10[-hybrid|-v1], debian-6.1, debian-6.12[-v1],
+    /// debian-newest, or all
     #[arg(long = "kernel", value_name = "NAME", required = true)]
     kernels: Vec<String>,
 
@@ -50,8 +52,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     let mut verdicts = Vec::new();
     for kernel in kernels {
         let dir = root.join(kernel.name);
-        let outcome = if options.judge_only { Ok(()) } else { try_on(kernel, &dir) };
-        match outcome.and_then(|()| judge::judge(&dir.join("results"))) {
+        let outcome = if options.judge_only { Ok(()) } else { try_on(kernel, &root) };
+        match outcome.and_then(|()| judge::judge(&dir.join("results"), kernel.cgroups)) {
             Ok(verdict) => {
                 say(&format!("{}: {}", kernel.name, verdict.summary()));
                 held &= verdict.held();
@@ -71,12 +73,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn try_on(kernel: Kernel, dir: &Path) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
-    let unpacked = kernel::fetch(kernel, dir)?;
-    let initramfs = image::build(&unpacked, dir)?;
+fn try_on(kernel: Kernel, root: &Path) -> Result<()> {
+    let dir = root.join(kernel.name);
+    fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let unpacked = kernel::fetch(kernel, root)?;
+    let initramfs = image::build(&unpacked, &dir)?;
     say(&format!("{}: booting {}", kernel.name, unpacked.release));
-    boot::boot(&unpacked.image, &initramfs, dir)
+    boot::boot(&unpacked.image, &initramfs, kernel.cgroups, &dir)
 }
 
 /// The programs that are called; named all at once.
