@@ -86,6 +86,12 @@ impl Scenario {
         self
     }
 
+    /// What it said while it ran.
+    #[must_use]
+    pub fn said(&self) -> &str {
+        &self.finished.stderr
+    }
+
     /// A file or directory of the run.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {

@@ -93,6 +93,12 @@ fn smoke() {
     let healthy = lab::scenario("smoke-30m", &scale);
     assert_eq!(healthy.threshold("leaks.descriptors_per_minute"), "held");
     assert_eq!(healthy.threshold("leaks.goroutines_per_minute"), "held");
+    // A block each "2 min", with what has grown since the baseline.
+    let said = healthy.said();
+    let checkpoint = said.lines().find(|line| line.contains("[3/15] "));
+    let checkpoint = checkpoint.unwrap_or_else(|| panic!("no third checkpoint: {said}"));
+    assert!(said.contains("Baseline: GOR=") && said.contains("  phantoms         0 "), "{said}");
+    assert!(checkpoint.contains(" GOR=") && checkpoint.contains("/min) FD="), "{checkpoint}");
 
     let sick = lab::scenario("smoke-30m", &[&scale[..], &["--fault", "never-close:50%"]].concat())
         .exited(99);

@@ -319,6 +319,8 @@ impl Questions {
 A phantom is a connection that the server reports and the kernel does not have. Ctrl-C ends it with
 the shutdown check. Exits 99 if --max-phantoms was crossed, 4 if nothing could be judged.
 
+With --metrics as well, a block also says what has grown since the first.
+
 Without --health: a baseline of goroutines, descriptors, memory and sockets, then a checkpoint per
 interval. Exits 99 if goroutines grow by 10 a minute or descriptors by 5, at a restart, a page that
 does not answer, or an end before --duration.

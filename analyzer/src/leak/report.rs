@@ -26,6 +26,10 @@ const CHECKPOINTS: i64 = 15;
 /// A run shorter than this share of what was planned was stopped early.
 const WHOLE: f64 = 0.95;
 
+/// What has no limit of its own and grew by less than this share of its baseline is told, but is no
+/// leak: memory of a server that has just started always does.
+const LITTLE: f64 = 0.1;
+
 /// The series of the kernel's count of connections.
 pub(crate) const ESTABLISHED: &str = "sockets_established";
 
@@ -232,7 +236,7 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
     let Some([good, target, warning, critical]) = limits else {
         // No limit of their own: growth that chance does not explain is worth a look, but not of what
         // is load or comes and goes by itself.
-        let grows = trend.shape == Shape::Growth && !is_load(name);
+        let grows = trend.shape == Shape::Growth && !is_load(name) && !is_little(trend);
         return if grows { Level::Warning } else { Level::Ok };
     };
     if rate >= *target && low <= 0.0 {
@@ -245,6 +249,10 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
         rate if rate <= *critical => Level::Warning,
         _ => Level::Critical,
     }
+}
+
+fn is_little(trend: &Trend) -> bool {
+    trend.growth < trend.baseline.abs() * LITTLE
 }
 
 /// What comes and goes with the clients.
@@ -402,7 +410,8 @@ fn ended_connections(
     Ok(points)
 }
 
-fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> String {
+/// What grows beyond its target, in words; `None` if nothing does.
+pub(crate) fn growing(followed: &[Followed]) -> Option<String> {
     let growing: Vec<String> = followed
         .iter()
         .filter(|found| found.level >= Level::AboveTarget && found.level != Level::Unknown)
@@ -411,10 +420,13 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
             format!("{} grow by {rate:.1} a minute", found.name)
         })
         .collect();
-    let mut text = if growing.is_empty() {
-        "Nothing that was followed grows beyond its target.".to_owned()
-    } else {
-        format!("There is a leak: {}.", growing.join("; "))
+    (!growing.is_empty()).then(|| growing.join("; "))
+}
+
+fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> String {
+    let mut text = match growing(followed) {
+        None => "Nothing that was followed grows beyond its target.".to_owned(),
+        Some(growing) => format!("There is a leak: {growing}."),
     };
     let plateaus: Vec<&str> = followed
         .iter()
@@ -423,6 +435,15 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         .collect();
     if !plateaus.is_empty() {
         text.push_str(&format!(" Grew and then stopped: {}.", plateaus.join(", ")));
+    }
+    let little: Vec<&str> = followed
+        .iter()
+        .filter(|found| found.trend.shape == Shape::Growth && found.target_per_minute.is_none())
+        .filter(|found| !is_load(&found.name) && is_little(&found.trend))
+        .map(|found| found.name.as_str())
+        .collect();
+    if !little.is_empty() {
+        text.push_str(&format!(" Grows, by less than a tenth: {}.", little.join(", ")));
     }
     for crash in &stability.crashes {
         let at = utc_time(crash.at_unix_ns);

@@ -90,7 +90,7 @@ pub(crate) fn report(
         schema_version: SCHEMA_VERSION,
         analyzer_version: env!("CARGO_PKG_VERSION"),
         command_line: std::env::args().collect(),
-        verdict: verdict::of(&captures, &thresholds),
+        verdict: verdict::of(&captures, clients.as_ref(), &thresholds),
         thresholds,
         captures,
         clients,

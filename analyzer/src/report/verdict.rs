@@ -1,16 +1,24 @@
 //! The verdict, and what a colleague would say.
 
+use crate::client::report::ClientReport;
 use crate::clock::utc_time;
+use crate::leak::report::growing;
 use crate::report::build::state;
+use crate::report::client_text::milliseconds;
 use crate::report::handshake::HandshakeReport;
 use crate::report::model::{
     CaptureReport, Finding, Kind, ServerReport, Threshold, Verdict, VerdictState,
 };
+use crate::report::text::measured;
 
 /// Of what is reported: from here on it needs more than a note.
 const INVESTIGATE_PERCENT: f64 = 10.0;
 
-pub(crate) fn of(captures: &[CaptureReport], thresholds: &[Threshold]) -> Verdict {
+pub(crate) fn of(
+    captures: &[CaptureReport],
+    clients: Option<&ClientReport>,
+    thresholds: &[Threshold],
+) -> Verdict {
     let state = state(thresholds);
     let servers: Vec<&ServerReport> =
         captures.iter().flat_map(|capture| &capture.servers).collect();
@@ -31,6 +39,12 @@ pub(crate) fn of(captures: &[CaptureReport], thresholds: &[Threshold]) -> Verdic
     }
     let handshakes = || captures.iter().filter_map(|capture| capture.handshakes.as_ref());
     sentences.extend(handshakes().filter(|found| found.failed > 0).map(handshake_sentence));
+    sentences.extend(clients.and_then(client_sentence));
+    let leak = crossed(thresholds).any(|one| one.name.starts_with("leaks.")).then(|| {
+        captures.iter().filter_map(|capture| growing(&capture.leaks.as_ref()?.followed)).next()
+    });
+    let leak = leak.flatten();
+    sentences.extend(leak.as_ref().map(|leak| format!("{}.", capitalised(leak))));
     if captures.iter().any(|capture| capture.quality.backend != "ebpf") {
         sentences.push(
             "The kernel's side was polled, not followed: what came and went between two polls is not \
@@ -40,37 +54,50 @@ pub(crate) fn of(captures: &[CaptureReport], thresholds: &[Threshold]) -> Verdic
     }
     let failed = handshakes().map(|found| found.failed).sum();
     let attempts = handshakes().map(|found| found.attempts).sum();
-    Verdict { state, headline: headline(state, &servers, failed, attempts), sentences }
+    let headline = finding_headline(&servers, failed, attempts).or(leak);
+    let headline = headline.unwrap_or_else(|| threshold_headline(state, thresholds));
+    Verdict { state, headline, sentences }
 }
 
-fn headline(
-    state: VerdictState,
-    servers: &[&ServerReport],
-    failed: usize,
-    attempts: usize,
-) -> String {
+fn crossed(thresholds: &[Threshold]) -> impl Iterator<Item = &Threshold> {
+    thresholds.iter().filter(|threshold| threshold.state == VerdictState::Crossed)
+}
+
+/// Where nothing was found that has a name of its own.
+fn threshold_headline(state: VerdictState, thresholds: &[Threshold]) -> String {
+    let mut crossed = crossed(thresholds);
+    match (state, crossed.next()) {
+        (_, Some(first)) => {
+            let more = match crossed.count() {
+                0 => String::new(),
+                more => format!(", and {more} more crossed"),
+            };
+            format!("{}: {}, limit {}{more}", first.name, measured(first), first.limit)
+        }
+        (VerdictState::Inconclusive, None) => "inconclusive".to_owned(),
+        _ => "no phantoms".to_owned(),
+    }
+}
+
+/// The finding with the most connections, or the failed handshakes if they are more.
+fn finding_headline(servers: &[&ServerReport], failed: usize, attempts: usize) -> Option<String> {
     let findings = || servers.iter().flat_map(|server| &server.findings);
     let worst = findings().max_by_key(|finding| finding.count);
     if failed > 0 && worst.is_none_or(|worst| worst.count < failed as i64) {
         let (failed, attempts) = (thousands(failed as i64), thousands(attempts as i64));
-        return format!("{failed} of {attempts} handshakes failed");
+        return Some(format!("{failed} of {attempts} handshakes failed"));
     }
-    let Some(worst) = worst else {
-        return match state {
-            VerdictState::Inconclusive => "inconclusive".to_owned(),
-            _ => "no phantoms".to_owned(),
-        };
-    };
+    let worst = worst?;
     let count: i64 =
         findings().filter(|finding| finding.kind == worst.kind).map(|finding| finding.count).sum();
     let s = if count == 1 { "" } else { "s" };
-    match worst.kind {
+    Some(match worst.kind {
         Kind::ApplicationLeak => format!("{count} phantom{s}: application leak"),
         Kind::DescriptorLeak => format!("{count} socket{s} never closed: descriptor leak"),
         Kind::HalfOpen => format!("{count} half-open connection{s}"),
         Kind::ReversePhantom => format!("{count} reverse phantom{s}"),
         Kind::DoubleDecrement => format!("{count} too few reported: double decrement"),
-    }
+    })
 }
 
 /// `57 of 100 handshakes failed (57.0 %): 45 by rate limit, …`
@@ -90,6 +117,21 @@ fn handshake_sentence(report: &HandshakeReport) -> String {
         ));
     }
     text
+}
+
+/// `80 of 100 attempts of the clients succeeded (80.0 %), with a mean round trip of 0.64 ms.`
+fn client_sentence(clients: &ClientReport) -> Option<String> {
+    let (attempted, successful) = (clients.attempted?, clients.successful?);
+    let percent = clients.success_percent.map(|percent| format!(" ({percent:.1} %)"));
+    let trip = clients.round_trip.as_ref().and_then(|trip| trip.mean_ms);
+    let trip = trip.map(|mean| format!(", with a mean round trip of {} ms", milliseconds(mean)));
+    Some(format!(
+        "{} of {} of the clients succeeded{}{}.",
+        thousands(successful as i64),
+        plural(attempted as i64, "attempt"),
+        percent.unwrap_or_default(),
+        trip.unwrap_or_default()
+    ))
 }
 
 fn server_sentences(server: &ServerReport) -> String {

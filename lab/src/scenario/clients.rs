@@ -15,6 +15,9 @@ use crate::server::token::issue;
 use crate::truth::{Hit, TruthLog};
 use crate::units::unix_ns;
 
+/// A client that leaves within this time, and without a word, is a failed handshake to the analyzer.
+const WORDLESS: Duration = Duration::from_secs(1);
+
 const TOKEN_VALID_S: i64 = 24 * 3600;
 
 impl Run<'_> {
@@ -64,6 +67,9 @@ impl Run<'_> {
             }
             Some(stay) => {
                 load.args(["--stay", &self.scaled_text(stay)]);
+                if self.scaled(stay) < WORDLESS {
+                    load.args(["--message-interval", &self.scaled_text(stay / 4)]);
+                }
             }
         }
         if self.signs_tokens() {

@@ -135,14 +135,17 @@ impl<'a> Stage<'a> {
     }
 
     async fn end_recording(&mut self) -> anyhow::Result<()> {
+        // Before the watch, whose farewell may take seconds: they would be a tail in which nothing grows.
+        if let Some(record) = &mut self.record {
+            programs::end_recording(record).await?;
+        }
         if let Some(watch) = &mut self.watch {
             interrupt(WATCH, watch).await?;
         }
         if let Some(teller) = self.teller.take() {
             teller.await?;
         }
-        let Some(record) = &mut self.record else { return Ok(()) };
-        programs::end_recording(record).await
+        Ok(())
     }
 
     /// What was found against what was done, and the analyzer's own exit code.
@@ -321,7 +324,13 @@ impl Run<'_> {
         let interval = self.scaled(interval).max(SHORTEST_INTERVAL);
         let interval = humantime::format_duration(interval).to_string();
         watch.args(["--port", port(address), "--interval", &interval]);
-        watch.args(["--expect", &self.scenario().connections.to_string()]);
+        match self.scenario().checkpoints {
+            None => watch.args(["--expect", &self.scenario().connections.to_string()]),
+            Some(_) => {
+                watch.args(["--metrics", &format!("http://{address}/metrics")]);
+                watch.args(["--duration", &self.scaled_text(self.scenario().hold)])
+            }
+        };
         watch
     }
 

@@ -137,7 +137,7 @@ pub(super) static ALL: &[Scenario] = &[
         hold: s(1800),
         churn: Some(s(5)),
         ends: &["rst:20%", "fin:20%"],
-        watch: None,
+        watch: Some(s(120)),
         preset: Some("smoke-30m"),
         checkpoints: Some(s(120)),
         ..LOAD

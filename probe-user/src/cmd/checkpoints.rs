@@ -1,6 +1,6 @@
 //! `probe watch --metrics` without `--health`: what grows, checkpoint by checkpoint.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -17,6 +17,7 @@ use crate::{
     signal::{Signals, Stop},
     watch::{
         checkpoint::{Checkpoints, Sample},
+        growth::add_page,
         style::Style,
     },
 };
@@ -37,8 +38,8 @@ pub(crate) async fn run(arguments: Watch) -> anyhow::Result<Exit> {
 
     // A run that is shorter than an interval has one checkpoint, at its end.
     let interval = arguments.duration.map_or(arguments.interval, |all| arguments.interval.min(all));
-    let planned = arguments.duration.map(|all| planned(all, interval));
-    let mut checkpoints = Checkpoints::new(interval, arguments.duration, planned);
+    let mut checkpoints = Checkpoints::new(interval, arguments.duration);
+    let mut left = checkpoints.planned();
     let baseline = sampler.sample().await?;
     if let Some(error) = &baseline.error {
         return Err(Error::input(
@@ -54,7 +55,6 @@ pub(crate) async fn run(arguments: Watch) -> anyhow::Result<Exit> {
     say(baseline)?;
     let mut ticks = tokio::time::interval_at(sampler.began + interval, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut left = planned;
     let stopped: Option<Stop> = loop {
         tokio::select! {
             stop = signals.next() => break Some(stop),
@@ -83,11 +83,6 @@ pub(crate) async fn run(arguments: Watch) -> anyhow::Result<Exit> {
     })
 }
 
-/// At least one.
-fn planned(duration: Duration, interval: Duration) -> u64 {
-    (duration.as_secs_f64() / interval.as_secs_f64()).round().max(1.0) as u64
-}
-
 /// Asks every page, and reads `/proc`.
 struct Sampler {
     pollers: Vec<MetricsPoller>,
@@ -100,11 +95,7 @@ impl Sampler {
         let (mut pages, mut error) = (Vec::new(), None);
         for poller in &self.pollers {
             match poller.ask().await.answer {
-                // What an earlier page has is not counted twice.
-                Ok(numbers) => {
-                    let known: Vec<String> = pages.iter().map(name).collect();
-                    pages.extend(numbers.into_iter().filter(|one| !known.contains(&one.name)));
-                }
+                Ok(numbers) => add_page(&mut pages, numbers),
                 Err(failure) => error = Some(format!("{}: {failure}", poller.target.url)),
             }
         }
@@ -117,8 +108,4 @@ impl Sampler {
             ..Sample::new(&pages, &services, asked)
         })
     }
-}
-
-fn name(number: &status_page::Number) -> String {
-    number.name.clone()
 }

@@ -26,6 +26,7 @@ use crate::{
     watch::{
         client_file::ClientFile,
         failures::Failures,
+        growth::{Growth, add_page},
         metrics::Metrics,
         poll::{Poll, Watcher},
         population::Population,
@@ -95,8 +96,13 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         shards.now(&answer.shards)?;
     }
     let metrics = arguments.metrics.pollers(&arguments.health);
+    let mut pages = Vec::new();
     for page in &metrics {
-        check(&page.target.url, page.ask().await.answer)?;
+        let answer = page.ask().await.answer;
+        if let Ok(numbers) = &answer {
+            add_page(&mut pages, numbers.clone());
+        }
+        check(&page.target.url, answer)?;
     }
     eprintln!(
         "probe: watching port {} and what {} reports",
@@ -104,9 +110,20 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         poller.target.url
     );
     let services = Services::new(population.filter().clone(), Arc::clone(&population.identity));
+    let mut processes = ProcessWatch::new(services);
+    let mut growth = metrics
+        .first()
+        .map(|page| Growth::new(arguments.interval, arguments.duration, page.names.clone()));
+    if let Some(growth) = &mut growth {
+        let baseline = growth.take(&pages, &tokio::task::block_in_place(|| processes.now())?);
+        if !arguments.json {
+            print(&baseline.text(style))?;
+        }
+    }
     let mut beside = Beside {
         clients,
-        processes: ProcessWatch::new(services),
+        processes,
+        growth,
         metrics,
         shards,
         ended,
@@ -152,6 +169,8 @@ fn check(url: &HealthUrl, first: Result<Vec<Number>, Failure>) -> anyhow::Result
 struct Beside {
     clients: Option<ClientFile>,
     processes: ProcessWatch,
+    /// `None` without metrics.
+    growth: Option<Growth>,
     metrics: Vec<MetricsPoller>,
     shards: ShardWatch,
     /// `None` where connections are polled.
@@ -201,7 +220,8 @@ async fn loop_blocks(
     let backend = population.source.backend();
     let mut blocks =
         tokio::time::interval_at(Instant::now() + arguments.interval, arguments.interval);
-    blocks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // One that comes late must not push the last one past the end.
+    blocks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut levels = tokio::time::interval(match backend {
         Backend::Ebpf => Duration::from_millis(50),
         Backend::SockDiag => Duration::from_millis(500),
@@ -212,17 +232,9 @@ async fn loop_blocks(
     let mut idle = Idle::new(session.kernel_before());
     loop {
         tokio::select! {
+            // The last block is due when the time is over.
+            biased;
             stop = signals.next() => return Ok(Stopped::Signal(stop)),
-            () = &mut end => return Ok(Stopped::Duration),
-            batch = beside.ended() => beside.take(&batch, population),
-            // Between blocks only the ramp and the way back to idle need the count.
-            _ = levels.tick(), if arguments.until_idle || arguments.expect.is_some() => {
-                let level = population.level()?;
-                session.level(level);
-                if arguments.until_idle && idle.is_over(level.established) {
-                    return Ok(Stopped::Idle);
-                }
-            }
             _ = blocks.tick() => {
                 tokio::task::block_in_place(|| population.source.settle())?;
                 population.refresh().await?;
@@ -230,9 +242,16 @@ async fn loop_blocks(
                 let reported = polls.iter().rev().find_map(|poll| poll.sample.answer.as_ref().ok());
                 let reported = reported.map_or(&[][..], |answer| &answer.shards);
                 let mut metrics: Option<Metrics> = None;
+                let mut pages = Vec::new();
                 for page in &beside.metrics {
-                    metrics.get_or_insert_default().add(page.ask().await.answer);
+                    let answer = page.ask().await.answer;
+                    if let Ok(numbers) = &answer {
+                        add_page(&mut pages, numbers.clone());
+                    }
+                    metrics.get_or_insert_default().add(answer);
                 }
+                let processes = tokio::task::block_in_place(|| beside.processes.now())?;
+                let growth = beside.growth.as_mut().map(|growth| growth.take(&pages, &processes));
                 let shards = beside.shards.now(reported)?;
                 while let Some(Ok(batch)) = beside.ended.as_mut().map(Receiver::try_recv) {
                     beside.take(&batch, population);
@@ -242,14 +261,25 @@ async fn loop_blocks(
                     silent: tokio::task::block_in_place(|| population.silent())?,
                     exactness: population.source.exactness()?,
                     clients: beside.clients.as_mut().map(ClientFile::read_on).transpose()?,
-                    processes: tokio::task::block_in_place(|| beside.processes.now())?,
+                    processes,
                     metrics,
+                    growth,
                     shards,
                     failures: beside.ended.is_some().then(|| beside.failures.reset()),
                     polls,
                 };
                 let block = session.block(seen);
                 if arguments.json { print_json(&block)? } else { print(&block.text(style))? }
+            }
+            () = &mut end => return Ok(Stopped::Duration),
+            batch = beside.ended() => beside.take(&batch, population),
+            // Between blocks only the ramp and the way back to idle need the count.
+            _ = levels.tick(), if arguments.until_idle || arguments.expect.is_some() => {
+                let level = population.level()?;
+                session.level(level);
+                if arguments.until_idle && idle.is_over(level.established) {
+                    return Ok(Stopped::Idle);
+                }
             }
         }
     }

@@ -6,14 +6,16 @@ use super::request::{Asked, Failure, Target};
 
 /// What tells a leak of descriptors, tasks or memory, and a restart; the names are those of the common
 /// client libraries.
-const USUAL: [&str; 7] = [
+const USUAL: [&str; 9] = [
     "go_goroutines",
+    "lab_tasks",
     "nodejs_active_handles_total",
     "process_cpu_seconds_total",
     "process_max_fds",
     "process_open_fds",
     "process_resident_memory_bytes",
     "process_start_time_seconds",
+    "tokio_alive_tasks",
 ];
 
 /// What tells of a proxy's connections, by the ends of names: all of nginx's `stub_status`, a few of

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::{
+    checkpoint::Checkpoint,
     client_file::Totals,
     failures::{self, Failure},
     metrics::{self, Metrics},
@@ -37,6 +38,8 @@ pub(crate) struct Block {
     pub(crate) processes: Vec<ProcessesNow>,
     /// Null where no metrics are asked for.
     pub(crate) metrics: Option<Metrics>,
+    /// Since the watch began; null where no metrics are asked for.
+    pub(crate) growth: Option<Checkpoint>,
     /// Null where the body lists none.
     pub(crate) shards: Option<Shards>,
     /// Handshakes that failed since the last block; null where packets are not looked at.
@@ -233,6 +236,11 @@ impl Block {
         if let Some(metrics) = &self.metrics {
             let _ = writeln!(out, "  {}", metrics::line(metrics));
         }
+        if let Some(growth) = &self.growth {
+            for line in growth.text(Style::plain()).lines() {
+                let _ = writeln!(out, "  {line}");
+            }
+        }
         if let Some(shards) = &self.shards {
             out.push_str(&shards.text(style));
         }
@@ -309,6 +317,7 @@ mod tests {
             resources: None,
             processes: vec![],
             metrics: None,
+            growth: None,
             shards: None,
             failures: Some(vec![Failure { port: 3005, outcome: "http_503".into(), count: 12 }]),
             verdict: Verdict::Warning,
@@ -330,6 +339,27 @@ mod tests {
   warning: phantoms grew from 20 to 45
 "
         );
+    }
+
+    #[test]
+    fn growth_is_a_line_of_the_block() {
+        use std::time::Duration;
+
+        use crate::watch::checkpoint::{Checkpoints, Sample};
+
+        let mut checkpoints =
+            Checkpoints::new(Duration::from_secs(120), Some(Duration::from_secs(1800)));
+        let mut taken = [(0, 12.0), (6, 78.0)].map(|(minutes, goroutines)| {
+            checkpoints.take(Sample {
+                elapsed: Duration::from_secs(60 * minutes),
+                values: [("goroutines".to_owned(), goroutines)].into(),
+                ..Sample::default()
+            })
+        });
+        taken.reverse();
+        let [now, _baseline] = taken;
+        let text = Block { growth: Some(now), ..block() }.text(Style::plain());
+        assert!(text.contains("\n  [1/15] 6min: GOR=78 (+66, +11.0/min)\n"), "{text}");
     }
 
     #[test]

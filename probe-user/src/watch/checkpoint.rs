@@ -249,15 +249,12 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(crate) fn new(
-        interval: Duration,
-        duration: Option<Duration>,
-        planned: Option<u64>,
-    ) -> Self {
+    pub(crate) fn new(interval: Duration, duration: Option<Duration>) -> Self {
+        let times = |all: Duration| (all.as_secs_f64() / interval.as_secs_f64()).round() as u64;
         Self {
             interval,
             duration,
-            planned,
+            planned: duration.map(|all| times(all).max(1)),
             baseline: BTreeMap::new(),
             start_unix_s: None,
             answered: Duration::ZERO,
@@ -267,6 +264,11 @@ impl Checkpoints {
             restarts: 0,
             gaps: 0,
         }
+    }
+
+    /// How many come after the baseline; at least one. `None` where no duration is given.
+    pub(crate) fn planned(&self) -> Option<u64> {
+        self.planned
     }
 
     pub(crate) fn take(&mut self, sample: Sample) -> Checkpoint {
@@ -389,7 +391,7 @@ mod tests {
     }
 
     fn checkpoints() -> Checkpoints {
-        Checkpoints::new(Duration::from_secs(120), Some(Duration::from_secs(1800)), Some(15))
+        Checkpoints::new(Duration::from_secs(120), Some(Duration::from_secs(1800)))
     }
 
     #[test]

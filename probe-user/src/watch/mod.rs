@@ -5,6 +5,7 @@ pub(crate) mod bracket;
 pub(crate) mod checkpoint;
 pub(crate) mod client_file;
 pub(crate) mod failures;
+pub(crate) mod growth;
 pub(crate) mod metrics;
 pub(crate) mod poll;
 pub(crate) mod population;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{
     block::{Block, End, Kernel, Phantoms, Ramp, Return, Verdict},
     bracket::Level,
+    checkpoint::Checkpoint,
     client_file::Totals,
     failures::Failure,
     metrics::Metrics,
@@ -67,6 +68,7 @@ pub(crate) struct Seen {
     pub(crate) clients: Option<Totals>,
     pub(crate) processes: Vec<ProcessesNow>,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) growth: Option<Checkpoint>,
     pub(crate) shards: Option<Shards>,
     pub(crate) failures: Option<Vec<Failure>>,
 }
@@ -191,6 +193,7 @@ impl Session {
             resources,
             processes: seen.processes,
             metrics: seen.metrics,
+            growth: seen.growth,
             shards: seen.shards,
             failures: seen.failures,
             verdict,
