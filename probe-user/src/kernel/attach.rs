@@ -245,5 +245,7 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     }
     let outer = error.to_string();
     let inner = innermost.to_string();
-    if outer.contains(&inner) { outer } else { format!("{outer}: {inner}") }
+    // Where the verifier was not asked.
+    let outer = outer.strip_suffix(". Verifier output: ").unwrap_or(&outer);
+    if outer.contains(&inner) { outer.to_owned() } else { format!("{outer}: {inner}") }
 }

@@ -135,6 +135,11 @@ function failures() {
   at("failures").replaceChildren(...latest.map((failure) => row([
     cell(time(failure.at_unix_ns)), cell(failure.outcome, "bad"), cell(`${failure.container}:${failure.port} ${failure.role}`),
     cell(failure.peer), cell(failure.last_stage)])));
+  if (latest.length === 0) {
+    const none = cell("none so far");
+    none.colSpan = 5;
+    at("failures").replaceChildren(row([none]));
+  }
 }
 
 function reported() {
@@ -163,6 +168,7 @@ function reported() {
     const [established, said] = kept.at(-1);
     at("plot").setAttribute("aria-label", `over the last ${kept.length} seconds; now reported ${said}, established ${established}`);
   }
+  at("scale").textContent = `from 0 to ${highest}, the last ${kept.length} s`;
   at("plot").replaceChildren(...["established", "reported"].map((name, index) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     line.setAttribute("class", name);

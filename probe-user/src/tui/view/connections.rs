@@ -39,10 +39,13 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
     let fixed = [11, 8, 5, 6, 5, 18];
     let peer = list.width.saturating_sub(fixed.iter().sum::<u16>() + 6).max(15);
     let widths = vec![fixed[0], fixed[1], peer, fixed[2], fixed[3], fixed[4], fixed[5]];
+    // A service's clients all have it as their peer, at the port that the head line names: what tells
+    // them apart is their own port.
+    let is_active = service.role == "active";
     let header = vec![
         "STATE".into(),
         "CLASS".into(),
-        "PEER".into(),
+        if is_active { "OWN PORT → PEER".into() } else { "PEER".into() },
         right("AGE", 5),
         right("SILENT", 6),
         right("RETR", 5),
@@ -63,7 +66,10 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
             Row::new([
                 row.state.clone(),
                 row.class.clone(),
-                row.peer.to_string(),
+                match is_active {
+                    true => format!("{} → {}", row.local.port(), row.peer.ip()),
+                    false => row.peer.to_string(),
+                },
                 right(time(row.age_ms), 5),
                 right(time(row.silent_ms), 6),
                 right(retransmits, 5),

@@ -39,7 +39,7 @@ pub(super) struct View<'a> {
 impl View<'_> {
     /// Returns the list on the screen.
     pub(super) fn draw(&self, frame: &mut Frame) -> Listed {
-        let head = self.head();
+        let head = self.head(frame.area().width);
         let [top, body, foot] = Layout::vertical([
             Constraint::Length(u16::try_from(head.len()).unwrap_or(u16::MAX)),
             Constraint::Min(3),
@@ -59,7 +59,7 @@ impl View<'_> {
         listed
     }
 
-    fn head(&self) -> Vec<Line<'static>> {
+    fn head(&self, width: u16) -> Vec<Line<'static>> {
         let mut title = vec![
             self.strong("probe top"),
             Span::raw(format!("  {}  {}  ", clean(&self.title.host), self.title.backend)),
@@ -82,19 +82,23 @@ impl View<'_> {
         for reported in &self.board.reported {
             lines.push(self.reported_line(reported));
         }
-        lines.extend(self.degraded());
+        lines.extend(self.degraded(width));
         lines
     }
 
-    /// Why counts are not exact, the first two reasons in full; what only limits them takes one line.
-    fn degraded(&self) -> Vec<Line<'static>> {
+    /// Why counts are not exact, two reasons of them; of what only limits them, one. The help has all.
+    fn degraded(&self, width: u16) -> Vec<Line<'static>> {
         let reasons = &self.board.degraded;
-        let (lead, shown) = if self.board.exact { ("note: ", 1) } else { ("not exact: ", 2) };
-        let more = reasons.len().saturating_sub(shown);
-        let lines = reasons.iter().take(shown).enumerate().map(|(index, reason)| {
-            let last = index + 1 == shown && more > 0;
-            let more = if last { format!("[+{more}] ") } else { String::new() };
-            let text = format!("{lead}{more}{}", clean(reason));
+        let (lead, most) = if self.board.exact { ("note", 1) } else { ("not exact", 2) };
+        let all = reasons.len();
+        // What was lost stands behind what this kernel lacks from the start.
+        let lines = reasons.iter().rev().take(most).enumerate().map(|(index, reason)| {
+            let number = index + 1;
+            let text = match all > most {
+                true => format!("{lead} {number} of {all} (? has all): {}", clean(reason)),
+                false => format!("{lead}: {}", clean(reason)),
+            };
+            let text = cut(&text, usize::from(width));
             match self.board.exact {
                 true => Line::raw(text),
                 false => Line::from(self.toned(Tone::Warning, text)),
@@ -195,11 +199,14 @@ impl View<'_> {
             "",
             "any key goes back",
         ]);
+        let mut lines: Vec<Line> = text.into_iter().map(Line::raw).collect();
+        if !self.board.degraded.is_empty() {
+            let lead = if self.board.exact { "notes" } else { "not exact" };
+            lines.extend([Line::default(), Line::from(self.strong(lead))]);
+            lines.extend(self.board.degraded.iter().rev().map(|reason| Line::raw(clean(reason))));
+        }
         let area = frame.area();
-        let height = u16::try_from(text.len()).unwrap_or(u16::MAX).min(area.height);
-        let area = Rect { height, ..area };
         frame.render_widget(Clear, area);
-        let lines: Vec<Line> = text.into_iter().map(Line::raw).collect();
         frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }), area);
     }
 
@@ -253,6 +260,15 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
+/// As much of it as fits, and a mark where that is not all.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    format!("{kept}…")
+}
+
 /// A number flush right.
 fn right(text: impl std::fmt::Display, width: usize) -> String {
     format!("{:>width$}", text.to_string())
@@ -276,6 +292,11 @@ mod tests {
         assert_eq!(spark([0, 7, 14].into_iter(), 3), "▁▅█");
         assert_eq!(spark([9, 0, 7].into_iter(), 2), "▁█");
         assert_eq!(spark([0, 0].into_iter(), 5), "▁▁");
+    }
+
+    #[test]
+    fn what_is_cut_off_is_marked() {
+        assert_eq!([cut("träge", 5), cut("träge", 4), cut("", 0)], ["träge", "trä…", ""]);
     }
 
     #[test]
