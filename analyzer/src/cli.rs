@@ -196,7 +196,7 @@ pub(crate) struct Export {
 
 #[derive(Debug, Args)]
 pub(crate) struct Report {
-    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote, or tar archives
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]
@@ -255,7 +255,7 @@ impl From<&OverTime> for Plan {
 
 #[derive(Debug, Args)]
 pub(crate) struct Leaks {
-    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote, or tar archives
     #[arg(value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]
@@ -274,7 +274,7 @@ pub(crate) struct Leaks {
 
 #[derive(Debug, Args)]
 pub(crate) struct Clients {
-    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote, or tar archives
     #[arg(value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]
@@ -297,7 +297,7 @@ pub(crate) struct Thresholds {
 
 #[derive(Debug, Args)]
 pub(crate) struct Phantoms {
-    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote, or tar archives
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]
@@ -311,7 +311,7 @@ pub(crate) struct Phantoms {
 
 #[derive(Debug, Args)]
 pub(crate) struct Handshakes {
-    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote, or tar archives
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]
@@ -331,7 +331,7 @@ pub(crate) struct Handshakes {
 
 #[derive(Debug, Args)]
 pub(crate) struct Shards {
-    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote, or tar archives
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     /// The shards' ports [default: those that a balancer's upstream connections go to]
@@ -361,7 +361,7 @@ pub(crate) struct Compare {
 
 #[derive(Debug, Args)]
 pub(crate) struct Connections {
-    /// Directories that `probe record -o` or `analyzer export --parquet` wrote
+    /// Directories that `probe record -o` or `analyzer export --parquet` wrote, or tar archives
     #[arg(required = true, value_name = "CAPTURE")]
     pub(crate) captures: Vec<PathBuf>,
     #[command(flatten)]

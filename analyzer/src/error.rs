@@ -53,8 +53,19 @@ pub(crate) enum InputError {
     )]
     #[cfg(feature = "cloud")]
     EmptyBucket(String),
+    #[error(
+        "{} is no capture: expected the directory that `probe record -o` wrote, or a tar archive of it, \
+         plain or as .gz or .zst",
+        .0.display()
+    )]
+    NoArchive(PathBuf),
+    #[error(
+        "{} holds more than one capture: unpack it, and name the directories",
+        .0.display()
+    )]
+    TwoCaptures(PathBuf),
     #[error("{} is only read from: say where the report goes with -o DIR", .0.display())]
-    ReportToBucket(PathBuf),
+    ReportIntoInput(PathBuf),
     #[error("no client results are named: give a file with --client")]
     NoClientFile,
     #[error("nothing to read: name a capture, or a log with --log")]

@@ -15,8 +15,8 @@ use crate::report::{html, json, markdown, text};
 
 pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
     let dir = args.output.as_ref().unwrap_or(&args.captures[0]);
-    if fleet::bucket_url(dir).is_some() {
-        return Err(InputError::ReportToBucket(dir.clone()).into());
+    if fleet::bucket_url(dir).is_some() || (args.output.is_none() && dir.is_file()) {
+        return Err(InputError::ReportIntoInput(dir.clone()).into());
     }
     let (recordings, clients) =
         both(|| Recording::open_each(&args.captures), || clients::read(&args.clients));

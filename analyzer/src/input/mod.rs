@@ -1,5 +1,6 @@
 //! What is read: one file per format.
 
+pub(crate) mod archive;
 #[cfg(feature = "cloud")]
 mod bucket;
 pub(crate) mod client;

@@ -14,6 +14,7 @@ use polars::prelude::{Column, DataFrame, DataType, PlSmallStr};
 
 use crate::clock::HostClock;
 use crate::error::InputError;
+use crate::input::archive::{self, Unpacked};
 use crate::input::connections::Connections;
 use crate::input::fleet::{self, FleetCapture};
 
@@ -57,7 +58,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// The capture in a directory, or every capture of a fleet's.
+    /// The capture in a directory or a tar archive, or every capture of a fleet's.
     pub(crate) fn open_all(dir: &Path) -> anyhow::Result<Vec<Self>> {
         sources(dir)?.map(|source| Self::read(&source?)).collect()
     }
@@ -165,6 +166,9 @@ impl Recording {
 type Sources = Box<dyn Iterator<Item = Result<Source, InputError>>>;
 
 fn sources(dir: &Path) -> Result<Sources, InputError> {
+    if dir.is_file() {
+        return Ok(Box::new(std::iter::once(archive::open(dir).map(Source::Archive))));
+    }
     Ok(match fleet::captures(dir)? {
         Some(captures) => Box::new(captures.map(|capture| Ok(Source::Fleet(capture?)))),
         None => Box::new(std::iter::once(Ok(Source::Directory(Capture::open(dir)?)))),
@@ -174,13 +178,16 @@ fn sources(dir: &Path) -> Result<Sources, InputError> {
 /// Where a capture is read from.
 enum Source {
     Directory(Capture),
+    Archive(Unpacked),
     Fleet(FleetCapture),
 }
 
 impl Source {
     fn meta(&self) -> &Meta {
         match self {
-            Source::Directory(capture) => capture.meta(),
+            Source::Directory(capture) | Source::Archive(Unpacked { capture, .. }) => {
+                capture.meta()
+            }
             Source::Fleet(capture) => &capture.meta,
         }
     }
@@ -188,13 +195,14 @@ impl Source {
     fn name(&self) -> String {
         match self {
             Source::Directory(capture) => capture.dir().display().to_string(),
+            Source::Archive(unpacked) => unpacked.name.clone(),
             Source::Fleet(capture) => capture.name(),
         }
     }
 
     fn connections(&self, truncated: &mut Truncated) -> Result<Connections, InputError> {
         match self {
-            Source::Directory(capture) => {
+            Source::Directory(capture) | Source::Archive(Unpacked { capture, .. }) => {
                 let file = capture.table(Table::Connections)?;
                 truncated.extend(file.truncated_at().map(|at| (Table::Connections.name(), at)));
                 Connections::read(|columns| Ok(file.batches(columns)?))
@@ -207,7 +215,7 @@ impl Source {
 
     fn frame(&self, table: Table, truncated: &mut Truncated) -> anyhow::Result<DataFrame> {
         match self {
-            Source::Directory(capture) => {
+            Source::Directory(capture) | Source::Archive(Unpacked { capture, .. }) => {
                 let file = capture.table(table).map_err(InputError::from)?;
                 truncated.extend(file.truncated_at().map(|at| (table.name(), at)));
                 frame(&file)
