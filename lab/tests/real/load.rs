@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::Value;
 
-use crate::common::{Server, lines, load, run};
+use crate::common::{Server, lab, lines, load, run};
 
 /// A server that reads one request per connection and answers with these bytes.
 fn answering(answer: &'static str) -> String {
@@ -59,6 +59,30 @@ fn a_token_is_asked_for() {
     let server = Server::start(&["serve", "--listen", "127.0.0.1:0", "--token", "open-sesame"]);
     assert_eq!(outcomes(server.address(), &[])["http_401"], 3);
     assert_eq!(outcomes(server.address(), &["--token", "open-sesame"])["upgraded"], 3);
+}
+
+/// Times of the environment are milliseconds where they have no unit, and a flag goes before it.
+#[test]
+fn a_load_is_told_by_the_environment() {
+    let server = Server::start(&["serve", "--listen", "127.0.0.1:0", "--token", "open-sesame"]);
+    let load = |args: &[&str]| -> Value {
+        let output = lab(&[&["load", "--json"], args].concat())
+            .env("WS_URL", format!("ws://{}/", server.address()))
+            .env("AUTH_TOKEN", "open-sesame")
+            .env("MAX_CONNECTIONS", "7")
+            .env("TEST_DURATION", "1500")
+            .env("MESSAGE_FREQUENCY", "100")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let summary = load(&[]);
+    assert_eq!(summary["outcomes"], serde_json::json!({"upgraded": 7}), "{summary}");
+    assert!(summary["duration_s"].as_f64().unwrap() >= 1.5, "{summary}");
+    assert!(summary["messages_sent"].as_u64().unwrap() >= 7, "{summary}");
+    let summary = load(&["--connections", "2", "--token", "other", "--hold", "0s"]);
+    assert_eq!(summary["outcomes"], serde_json::json!({"http_401": 2}), "{summary}");
 }
 
 /// A signed token opens the server until it expires; another secret's, or none, does not.
