@@ -60,6 +60,23 @@ pub static HANDSHAKES: HashMap<Pair, Handshake> =
 #[map]
 pub static CLAIMS: HashMap<u64, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
+/// The event that the first copy of `inet_sock_set_state` handled on this CPU, until the second has
+/// seen it.
+#[map]
+pub static HANDLED: PerCpuArray<Handled> = PerCpuArray::with_max_entries(1, 0);
+
+/// A state change.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Handled {
+    pub sk: u64,
+    pub new: u64,
+}
+
+impl Handled {
+    pub const NOTHING: Self = Self { sk: 0, new: 0 };
+}
+
 /// Turns socket pointers into plain numbers, one at a time per CPU (`Sock::of_packet`).
 #[map]
 pub static ADDRESSES: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);

@@ -124,6 +124,14 @@ impl Sock {
 }
 
 impl<const TYPED: bool> Sock<TYPED> {
+    /// The same socket, read by the helper. From 6.2 on the verifier searches the kernel's types by name
+    /// for each pointer that is loaded plainly, every time that it comes by, which takes it milliseconds:
+    /// so pointers are loaded plainly only where they are for every connection.
+    #[inline(always)]
+    pub fn untyped(self) -> Sock {
+        Sock(self.0)
+    }
+
     /// A field of `struct sock` itself.
     #[inline(always)]
     fn field<T: Number>(self, offset: u32) -> T {
@@ -164,7 +172,7 @@ impl<const TYPED: bool> Sock<TYPED> {
     /// A process holds the socket: NULL until `accept`, set after, NULL again when orphaned.
     #[inline(always)]
     pub fn has_descriptor(self) -> bool {
-        self.field::<u64>(offset!(sk_socket)) != 0
+        self.untyped().field::<u64>(offset!(sk_socket)) != 0
     }
 
     #[inline(always)]
@@ -207,6 +215,11 @@ impl<const TYPED: bool> Sock<TYPED> {
     }
 
     #[inline(always)]
+    pub fn home(self) -> Home {
+        Home { cgroup_id: self.cgroup_id(), netns: self.netns() }
+    }
+
+    #[inline(always)]
     pub fn netns(self) -> u32 {
         let net: u64 = self.field(offset!(skc_net));
         load::<u32, TYPED>(net as *const u8, offset!(net_inum))
@@ -215,7 +228,7 @@ impl<const TYPED: bool> Sock<TYPED> {
     /// cgroup2 id of the socket's own cgroup, set at `socket()` and inherited from the listener; 0
     /// where the kernel keeps none.
     #[inline(always)]
-    pub fn cgroup_id(self) -> u64 {
+    fn cgroup_id(self) -> u64 {
         // NULL needs no branch: what is read through it is zero.
         if offset!(cgroup_tagged) == 1 {
             let mut cgroup: u64 = read(self.0, offset!(sk_cgrp));
@@ -274,6 +287,14 @@ impl<const TYPED: bool> Sock<TYPED> {
         let bucket: u64 = read(self.0, offset!(icsk_bind_hash));
         bucket != 0 && read::<i8>(bucket as *const u8, offset!(tb_fastreuse)) == -1
     }
+}
+
+/// Whose a socket is, all its life.
+#[derive(Clone, Copy)]
+pub struct Home {
+    /// cgroup2 id of the socket's own cgroup, 0 where the kernel keeps none.
+    pub cgroup_id: u64,
+    pub netns: u32,
 }
 
 /// How full a listener's queues are.

@@ -20,7 +20,7 @@ use crate::{
     end::{close, end, is_claimed, replaced},
     listener,
     maps::{CONNECTIONS, LISTENERS},
-    sock::{Sock, counts_only},
+    sock::{Home, Sock, counts_only},
 };
 
 const E2BIG: i32 = -7;
@@ -28,7 +28,7 @@ const EEXIST: i32 = -17;
 
 /// A state change of `sk`, told by the kernel just before it stores the new state.
 #[inline(always)]
-pub fn state_change<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8) {
+pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
     let key = sk.address();
     let is_birth = (old == state::CLOSE && new != state::CLOSE)
         || (old == state::SYN_RECV && new == state::ESTABLISHED);
@@ -62,7 +62,7 @@ pub fn state_change<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8) {
             return; // the seed pass will meet it
         }
         // Its birth was missed: it is still in the old state, and what it is must be found out.
-        found_late(sk, sk.cookie(), &mut room());
+        found_late(sk.untyped(), sk.cookie(), &mut room());
         if let Some(connection) = CONNECTIONS.get_ptr_mut(&key) {
             // SAFETY: as above.
             bring_to(sk, unsafe { &mut *connection }, new);
@@ -131,7 +131,7 @@ pub fn room() -> Connection {
 /// Follows a socket whose birth was missed; nothing before the seed pass is over. That meets listeners
 /// first, so that it can tell who opened a connection, and what comes by earlier can't.
 #[inline(always)]
-pub fn found_late<const TYPED: bool>(sk: Sock<TYPED>, cookie: u64, connection: &mut Connection) {
+pub fn found_late(sk: Sock, cookie: u64, connection: &mut Connection) {
     if count::walk() > 0 {
         found(sk, cookie, true, connection);
     }
@@ -141,12 +141,7 @@ pub fn found_late<const TYPED: bool>(sk: Sock<TYPED>, cookie: u64, connection: &
 /// its birth was missed. `sk` is seen under its lock, by the walk, or at a packet that proves that its
 /// birth was missed. `connection` is zeroed room to build its entry in.
 #[inline(always)]
-pub fn found<const TYPED: bool>(
-    sk: Sock<TYPED>,
-    cookie: u64,
-    late: bool,
-    connection: &mut Connection,
-) {
+pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
     let seen = sk.state();
     // Mini sockets and passive children that are not established are not counted; CLOSE is over.
     if matches!(seen, state::TIME_WAIT | state::NEW_SYN_RECV | state::SYN_RECV | state::CLOSE) {
@@ -159,7 +154,8 @@ pub fn found<const TYPED: bool>(
     connection.seen_class = class::UNKNOWN;
     connection.first_seen_ns = now;
     connection.flags = if late { flag::CAUGHT_UP } else { flag::SEEDED };
-    connection.role = role_of(sk, seen);
+    let home = sk.home();
+    connection.role = role_of(sk, home, seen);
     connection.walk = count::walk();
     if seen == state::LISTEN {
         connection.flags |= flag::LISTENER;
@@ -177,7 +173,7 @@ pub fn found<const TYPED: bool>(
     }
     // Where it is followed already nothing is brought up to date: a packet that is received sees the
     // socket without its lock, and two that change an entry's state at once would count it twice.
-    if follow(sk, connection) == Followed::New && late {
+    if follow(sk, home, connection) == Followed::New && late {
         count::note(Stat::FoundLate);
         if is_established {
             Place::of(connection).established();
@@ -189,14 +185,14 @@ pub fn found<const TYPED: bool>(
 }
 
 #[inline(always)]
-fn listener_key<const TYPED: bool>(sk: Sock<TYPED>) -> ListenerKey {
-    ListenerKey { netns: sk.netns(), port: sk.local_port(), pad: 0 }
+fn listener_key<const TYPED: bool>(sk: Sock<TYPED>, home: Home) -> ListenerKey {
+    ListenerKey { netns: home.netns, port: sk.local_port(), pad: 0 }
 }
 
 /// The kernel does not record how a socket was opened. Listeners come first in a walk.
 #[inline(always)]
-fn role_of<const TYPED: bool>(sk: Sock<TYPED>, seen: u8) -> u8 {
-    let key = listener_key(sk);
+fn role_of(sk: Sock, home: Home, seen: u8) -> u8 {
+    let key = listener_key(sk, home);
     if seen == state::LISTEN {
         let _ = LISTENERS.insert(key, 1, 0);
         return role::PASSIVE;
@@ -279,9 +275,10 @@ pub fn accept(connection: &mut Connection) {
 
 /// Starts to follow a socket at its first event.
 #[inline(always)]
-fn begin<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8, generation: u32) {
-    // SAFETY: all-zero is a valid Connection.
-    let mut connection: Connection = unsafe { core::mem::zeroed() };
+fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) {
+    // First of all, before what follows makes many paths of one.
+    let home = sk.home();
+    let mut connection = room();
     let now = now();
     connection.cookie = sk.cookie();
     connection.generation = generation;
@@ -315,11 +312,11 @@ fn begin<const TYPED: bool>(sk: Sock<TYPED>, old: u8, new: u8, generation: u32) 
         state::LISTEN => {
             connection.flags |= flag::LISTENER;
             // For children whose birth is missed.
-            let _ = LISTENERS.insert(listener_key(sk), 1, 0);
+            let _ = LISTENERS.insert(listener_key(sk, home), 1, 0);
         }
         _ => {}
     }
-    match follow(sk, &mut connection) {
+    match follow(sk, home, &mut connection) {
         Followed::New if new == state::ESTABLISHED => Place::of(&connection).established(),
         Followed::Already => {
             if let Some(existing) = CONNECTIONS.get_ptr_mut(sk.address()) {
@@ -343,18 +340,22 @@ enum Followed {
 
 /// Reads the rest of a new connection, finds its counters, and inserts it if it is absent.
 #[inline(always)]
-fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Followed {
+fn follow<const TYPED: bool>(
+    sk: Sock<TYPED>,
+    home: Home,
+    connection: &mut Connection,
+) -> Followed {
     if is_claimed(sk.address()) {
         return Followed::Not; // its next packet or a walk finds it
     }
     connection.sk = sk.address();
     sk.read_addresses(connection);
-    connection.netns = sk.netns();
+    connection.netns = home.netns;
     if connection.role == role::PASSIVE && !counts_only() {
         // Also one that the seed pass meets: what is left behind would be an attempt of its own.
         listener::take_over(connection);
     }
-    connection.cgroup_id = sk.cgroup_id();
+    connection.cgroup_id = home.cgroup_id;
     if connection.cgroup_id == 0 {
         count::note(Stat::CgroupUnknown);
     }
