@@ -61,7 +61,11 @@ const COUNT_LOSSES: [(Stat, &str); 3] = [
         Stat::ConnectionInsertFailed,
         "connections were not counted: the kernel could not insert them",
     ),
-    (Stat::CountSlotsFull, "connections were not counted: too many containers × ports"),
+    (
+        Stat::CountSlotsFull,
+        "connections were not counted: more containers × ports have come by than there are counters \
+         (`probe stop --purge`, then start anew, seeds them afresh)",
+    ),
 ];
 
 /// Losses that leave counts exact and connections' details incomplete, in words.
