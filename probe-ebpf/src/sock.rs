@@ -214,9 +214,11 @@ impl<const TYPED: bool> Sock<TYPED> {
         u16::from_be(self.field(offset!(skc_dport)))
     }
 
+    /// Writes whose the socket is, all its life.
     #[inline(always)]
-    pub fn home(self) -> Home {
-        Home { cgroup_id: self.cgroup_id(), netns: self.netns() }
+    pub fn read_owner(self, connection: &mut Connection) {
+        connection.cgroup_id = self.cgroup_id();
+        connection.netns = self.netns();
     }
 
     #[inline(always)]
@@ -287,14 +289,6 @@ impl<const TYPED: bool> Sock<TYPED> {
         let bucket: u64 = read(self.0, offset!(icsk_bind_hash));
         bucket != 0 && read::<i8>(bucket as *const u8, offset!(tb_fastreuse)) == -1
     }
-}
-
-/// Whose a socket is, all its life.
-#[derive(Clone, Copy)]
-pub struct Home {
-    /// cgroup2 id of the socket's own cgroup, 0 where the kernel keeps none.
-    pub cgroup_id: u64,
-    pub netns: u32,
 }
 
 /// How full a listener's queues are.

@@ -20,7 +20,7 @@ use crate::{
     end::{close, end, is_claimed, replaced},
     listener,
     maps::{CONNECTIONS, LISTENERS},
-    sock::{Home, Sock, counts_only},
+    sock::{Sock, counts_only},
 };
 
 const E2BIG: i32 = -7;
@@ -154,8 +154,8 @@ pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
     connection.seen_class = class::UNKNOWN;
     connection.first_seen_ns = now;
     connection.flags = if late { flag::CAUGHT_UP } else { flag::SEEDED };
-    let home = sk.home();
-    connection.role = role_of(sk, home, seen);
+    sk.read_owner(connection);
+    connection.role = role_of(sk, connection.netns, seen);
     connection.walk = count::walk();
     if seen == state::LISTEN {
         connection.flags |= flag::LISTENER;
@@ -173,7 +173,7 @@ pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
     }
     // Where it is followed already nothing is brought up to date: a packet that is received sees the
     // socket without its lock, and two that change an entry's state at once would count it twice.
-    if follow(sk, home, connection) == Followed::New && late {
+    if follow(sk, connection) == Followed::New && late {
         count::note(Stat::FoundLate);
         if is_established {
             Place::of(connection).established();
@@ -185,14 +185,14 @@ pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
 }
 
 #[inline(always)]
-fn listener_key<const TYPED: bool>(sk: Sock<TYPED>, home: Home) -> ListenerKey {
-    ListenerKey { netns: home.netns, port: sk.local_port(), pad: 0 }
+fn listener_key<const TYPED: bool>(sk: Sock<TYPED>, netns: u32) -> ListenerKey {
+    ListenerKey { netns, port: sk.local_port(), pad: 0 }
 }
 
 /// The kernel does not record how a socket was opened. Listeners come first in a walk.
 #[inline(always)]
-fn role_of(sk: Sock, home: Home, seen: u8) -> u8 {
-    let key = listener_key(sk, home);
+fn role_of(sk: Sock, netns: u32, seen: u8) -> u8 {
+    let key = listener_key(sk, netns);
     if seen == state::LISTEN {
         let _ = LISTENERS.insert(key, 1, 0);
         return role::PASSIVE;
@@ -276,9 +276,9 @@ pub fn accept(connection: &mut Connection) {
 /// Starts to follow a socket at its first event.
 #[inline(always)]
 fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) {
-    // First of all, before what follows makes many paths of one.
-    let home = sk.home();
     let mut connection = room();
+    // First of all, before what follows makes many paths of one.
+    sk.read_owner(&mut connection);
     let now = now();
     connection.cookie = sk.cookie();
     connection.generation = generation;
@@ -312,11 +312,11 @@ fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) {
         state::LISTEN => {
             connection.flags |= flag::LISTENER;
             // For children whose birth is missed.
-            let _ = LISTENERS.insert(listener_key(sk, home), 1, 0);
+            let _ = LISTENERS.insert(listener_key(sk, connection.netns), 1, 0);
         }
         _ => {}
     }
-    match follow(sk, home, &mut connection) {
+    match follow(sk, &mut connection) {
         Followed::New if new == state::ESTABLISHED => Place::of(&connection).established(),
         Followed::Already => {
             if let Some(existing) = CONNECTIONS.get_ptr_mut(sk.address()) {
@@ -340,22 +340,16 @@ enum Followed {
 
 /// Reads the rest of a new connection, finds its counters, and inserts it if it is absent.
 #[inline(always)]
-fn follow<const TYPED: bool>(
-    sk: Sock<TYPED>,
-    home: Home,
-    connection: &mut Connection,
-) -> Followed {
+fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Followed {
     if is_claimed(sk.address()) {
         return Followed::Not; // its next packet or a walk finds it
     }
     connection.sk = sk.address();
     sk.read_addresses(connection);
-    connection.netns = home.netns;
     if connection.role == role::PASSIVE && !counts_only() {
         // Also one that the seed pass meets: what is left behind would be an attempt of its own.
         listener::take_over(connection);
     }
-    connection.cgroup_id = home.cgroup_id;
     if connection.cgroup_id == 0 {
         count::note(Stat::CgroupUnknown);
     }

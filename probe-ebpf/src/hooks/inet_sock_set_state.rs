@@ -16,6 +16,7 @@ use crate::{
 };
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
+#[inline(always)]
 pub fn set_state_1(ctx: BtfTracePointContext) -> i32 {
     let Some(handled) = HANDLED.get_ptr_mut(0) else { return 0 };
     // Nothing is handled while this runs: the second copy must handle what interrupts here.
@@ -28,6 +29,7 @@ pub fn set_state_1(ctx: BtfTracePointContext) -> i32 {
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
+#[inline(always)]
 pub fn set_state_2(ctx: BtfTracePointContext) -> i32 {
     let Some(handled) = HANDLED.get_ptr_mut(0) else { return 0 };
     // SAFETY: as above.
