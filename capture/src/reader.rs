@@ -275,9 +275,11 @@ impl TableFile {
                     let Some(batch) = message.header_as_record_batch() else {
                         return self.damaged("found rows that cannot be read");
                     };
-                    // Arrow's own reader takes the places of the columns on trust.
+                    // Arrow's own reader takes the places of the columns on trust, also that each is where
+                    // numbers can be.
                     let lies_within = |offset: i64, length: i64| {
                         offset >= 0
+                            && offset % 8 == 0
                             && length >= 0
                             && offset.checked_add(length).is_some_and(|end| end <= body_length)
                     };

@@ -55,20 +55,30 @@ fn check(file: &str, bytes: &[u8]) {
     }
 }
 
-fn original(file: &str) -> Vec<Vec<u8>> {
-    vec![fs::read(originals().capture.join(file)).unwrap()]
+/// As the writer makes it now, and what libFuzzer made of it.
+fn original(file: &str, corpus: &str) -> Vec<Vec<u8>> {
+    let mut all = fuzz::corpus(corpus);
+    all.push(fs::read(originals().capture.join(file)).unwrap());
+    all
+}
+
+#[test]
+fn what_was_found_is_read_again() {
+    for (file, corpus) in [(META, "capture_meta"), (TABLE, "capture_table")] {
+        original(file, corpus).iter().for_each(|bytes| check(file, bytes));
+    }
 }
 
 proptest! {
     #![proptest_config(fuzz::config())]
 
     #[test]
-    fn hostile_meta(bytes in fuzz::damaged(original(META))) {
+    fn hostile_meta(bytes in fuzz::damaged(original(META, "capture_meta"))) {
         check(META, &bytes);
     }
 
     #[test]
-    fn hostile_table(bytes in fuzz::damaged(original(TABLE))) {
+    fn hostile_table(bytes in fuzz::damaged(original(TABLE, "capture_table"))) {
         check(TABLE, &bytes);
     }
 }

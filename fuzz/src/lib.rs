@@ -1,7 +1,7 @@
 //! Hostile input for the parsers' tests: files of `corpus/`, as they are and damaged.
 //!
-//! `cargo fuzz` wants a nightly compiler and the project is built with a pinned stable one, so the
-//! mutations are proptest's: each failure shrinks to the smallest input, and `PROPTEST_CASES=1000000
+//! `cargo xtask fuzz` runs libFuzzer on the same parsers (`targets/`); what it finds goes to `corpus/`. Here
+//! the mutations are proptest's: each failure shrinks to the smallest input, and `PROPTEST_CASES=1000000
 //! cargo test -p capture hostile` runs for minutes. It does not follow coverage as libFuzzer does.
 
 #![forbid(unsafe_code)]

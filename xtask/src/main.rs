@@ -12,6 +12,7 @@ mod build_ebpf;
 mod command;
 mod demo;
 mod docs;
+mod fuzz;
 mod package;
 mod paths;
 mod programs;
@@ -31,6 +32,7 @@ mod vm;
         cargo xtask test          every test; a summary of what was skipped and why\n  \
         cargo xtask bench         what the probe costs, to docs/performance.md\n  \
         cargo xtask torture       counts against the kernel under fire; --minutes, --seed\n  \
+        cargo xtask fuzz          the parsers of outside input under libFuzzer; --seconds\n  \
         cargo xtask vm            the probe on Debian's kernels; --kernel\n  \
         cargo xtask package       a .deb and a tarball of one static binary, in <target dir>/package\n  \
         cargo xtask docs          docs/reference/ from the source; --check says whether it is stale\n  \
@@ -58,6 +60,8 @@ enum Task {
     BenchServe(bench::Serve),
     /// Churn in every way there is, and hold counts, captures and the kernel against each other
     Torture(torture::Options),
+    /// Run every parser of outside input under libFuzzer (cargo-fuzz), for some time each
+    Fuzz(fuzz::Options),
     /// Build probe as one static binary, and pack it as a .deb and a tarball
     Package(package::Options),
     /// Write docs/reference/ from the help texts, the flags and the capture's schema
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::BenchServe(options) => bench::serve(&options),
         Task::Torture(options) => torture::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Docs(options) => docs::run(&options),
         Task::Vm(options) => vm::run(&options),

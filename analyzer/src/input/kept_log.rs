@@ -110,7 +110,10 @@ impl KeptLog {
         let expected = || "expected a sample such as `go_goroutines 12`, or a time".to_owned();
         let numbers = page.reader.line(text).ok_or_else(expected)?;
         for number in numbers {
-            let own = number.unix_ms.map(|ms| ms * 1_000_000);
+            let own = match number.unix_ms {
+                Some(ms) => Some(ms.checked_mul(1_000_000).ok_or("a time far from now")?),
+                None => None,
+            };
             let at = own.or(page.at_unix_ns).ok_or(
                 "a sample without a time: put one before each page, as `date -Is` prints it",
             )?;
@@ -134,13 +137,23 @@ impl KeptLog {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read(text: &str) -> Result<KeptLog, InputError> {
+        read_bytes(text.as_bytes())
+    }
+
+    fn read_bytes(bytes: &[u8]) -> Result<KeptLog, InputError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        std::fs::write(&path, text).unwrap();
+        std::fs::write(&path, bytes).unwrap();
         KeptLog::read(&path)
+    }
+
+    fn corpora() -> Vec<Vec<u8>> {
+        ["logs", "status_page"].into_iter().flat_map(fuzz::corpus).collect()
     }
 
     const T: i64 = 1_700_000_000_000_000_000;
@@ -228,5 +241,24 @@ mod tests {
             let line = page.lines().count() + 1;
             assert!(error.contains(&format!("line {line}: ")), "{page}{error}");
         }
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        /// Whatever somebody kept.
+        #[test]
+        fn hostile_logs(bytes in fuzz::damaged(corpora())) {
+            let _ = read_bytes(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_numbers_is_no_time() {
+        for bytes in corpora() {
+            let _ = read_bytes(&bytes);
+        }
+        let log = read("2023-11-14T23:13:20+01:00\na 1\nown 7 9223372036854775807\n").unwrap();
+        assert_eq!(log.unreadable[0].why, "a time far from now");
     }
 }

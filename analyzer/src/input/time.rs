@@ -69,7 +69,7 @@ pub(crate) fn unix_ns(text: &str, unit: Option<Unit>) -> Result<i64, String> {
     let at = humantime::parse_rfc3339_weak(local).map_err(|_| expected())?;
     let since = at.duration_since(UNIX_EPOCH).map_err(|_| expected())?;
     let ns = i64::try_from(since.as_nanos()).map_err(|_| expected())?;
-    Ok(ns - offset_s * 1_000_000_000)
+    ns.checked_sub(offset_s * 1_000_000_000).ok_or_else(expected)
 }
 
 /// `…+02:00` to the time without it, and seconds ahead of UTC.
@@ -81,8 +81,11 @@ fn split_offset(text: &str) -> Option<(&str, i64)> {
     let at = text.rfind(['+', '-']).filter(|at| *at > 10);
     let Some(at) = at else { return Some((text, 0)) };
     let (hours, minutes) = text[at + 1..].split_once(':')?;
-    let (hours, minutes): (i64, i64) = (hours.parse().ok()?, minutes.parse().ok()?);
-    let seconds = hours * 3600 + minutes * 60;
+    let (hours, minutes): (u8, u8) = (hours.parse().ok()?, minutes.parse().ok()?);
+    if hours > 23 || minutes > 59 {
+        return None;
+    }
+    let seconds = i64::from(hours) * 3600 + i64::from(minutes) * 60;
     Some((&text[..at], if text[at..].starts_with('-') { -seconds } else { seconds }))
 }
 

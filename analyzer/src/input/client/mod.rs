@@ -273,12 +273,29 @@ mod tests {
 
     use super::*;
 
+    /// Files of load tools, and what libFuzzer made of them.
     fn fixtures() -> Vec<Vec<u8>> {
         let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients");
         let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
         let mut files: Vec<_> = files.collect();
         files.sort();
-        files.iter().map(|file| std::fs::read(file).unwrap()).collect()
+        let files = files.iter().map(|file| std::fs::read(file).unwrap());
+        files.chain(fuzz::corpus("clients")).collect()
+    }
+
+    fn read_bytes(bytes: &[u8]) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results");
+        std::fs::write(&path, bytes).unwrap();
+        let map: ColumnMap = "time=time,unit=ms,outcome=outcome".parse().unwrap();
+        for map in [None, Some(&map)] {
+            let _ = read(&path, map, &mut ClientResults::default());
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_read_again() {
+        fixtures().iter().for_each(|bytes| read_bytes(bytes));
     }
 
     proptest! {
@@ -287,13 +304,7 @@ mod tests {
         /// Whatever a load tool writes, or somebody in its name: an answer or an error.
         #[test]
         fn hostile_files(bytes in fuzz::damaged(fixtures())) {
-            let directory = tempfile::tempdir().unwrap();
-            let path = directory.path().join("results");
-            std::fs::write(&path, bytes).unwrap();
-            let map: ColumnMap = "time=time,unit=ms,outcome=outcome".parse().unwrap();
-            for map in [None, Some(&map)] {
-                let _ = read(&path, map, &mut ClientResults::default());
-            }
+            read_bytes(&bytes);
         }
     }
 
