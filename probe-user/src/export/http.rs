@@ -61,8 +61,13 @@ use crate::{
 /// Answers that are made at the same time; more wait for their turn. Each may walk all sockets: many at
 /// once would keep those waiting who ask by the Unix socket.
 const CONCURRENT: usize = 4;
+/// As many of those that walk nothing: a scrape does not wait for who walks.
+const QUICK_CONCURRENT: usize = 4;
+const QUICK: [&str; 2] = ["/metrics", "/healthz"];
 /// An answer that takes longer is given up, the wait for its turn included.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a scrape waits for names that it can do without.
+const NAMES_PATIENCE: Duration = Duration::from_millis(20);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the handlers share.
@@ -75,7 +80,8 @@ pub(crate) struct Agent {
     pub(super) views: Arc<Semaphore>,
     /// `None` where handshakes are not followed.
     handshakes: Option<Arc<Handshakes>>,
-    slots: Semaphore,
+    turns: Semaphore,
+    quick_turns: Semaphore,
 }
 
 impl Agent {
@@ -91,12 +97,9 @@ impl Agent {
             asked,
             recordings: Recordings::default(),
             views: Arc::new(Semaphore::new(view::MOST)),
-            slots: Semaphore::new(CONCURRENT),
+            turns: Semaphore::new(CONCURRENT),
+            quick_turns: Semaphore::new(QUICK_CONCURRENT),
         })
-    }
-
-    async fn refresh(&self, slots: &[CountSlot]) {
-        self.identity.refresh(slots.iter().map(|slot| slot.key)).await;
     }
 
     /// Handshakes so far, by the names that their services have today.
@@ -126,7 +129,8 @@ impl Agent {
 
     async fn counts(&self, filter: &Filter) -> anyhow::Result<(Vec<CountSlot>, Counts)> {
         let slots = self.source.slots()?;
-        self.refresh(&slots).await;
+        let populations = slots.iter().map(|slot| slot.key);
+        self.identity.refresh_within(NAMES_PATIENCE, populations).await;
         let exactness = self.source.exactness()?;
         let counts = Counts::new(&slots, self.source.backend(), exactness, &self.identity, filter);
         Ok((slots, counts))
@@ -166,9 +170,11 @@ fn routes(agent: &Arc<Agent>) -> Router<Arc<Agent>> {
 
 /// Keeps a flood of requests from becoming a flood of dumps.
 async fn bound(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
+    let is_quick = QUICK.contains(&request.uri().path());
+    let turns = if is_quick { &agent.quick_turns } else { &agent.turns };
     let answer = async {
         // The semaphore is never closed.
-        let _permit = agent.slots.acquire().await;
+        let _permit = turns.acquire().await;
         next.run(request).await
     };
     match tokio::time::timeout(TIMEOUT, answer).await {

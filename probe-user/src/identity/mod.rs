@@ -10,7 +10,7 @@ use std::{
     collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
     io,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -33,7 +33,7 @@ const STAND_IN: u64 = 1 << 63;
 pub struct Identity {
     mounted: Mounted,
     host_netns: u32,
-    known: Mutex<Known>,
+    known: Arc<Mutex<Known>>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ struct Known {
     paths: HashMap<u64, String>,
     /// Docker's id → name, of containers that exist and of those that did.
     names: HashMap<String, String>,
+    /// Containers whose name was waited for.
+    asked: HashSet<String>,
     /// Container of a namespace, for sockets that are in no cgroup of their own.
     by_netns: HashMap<u32, Container>,
     /// Container of a service, by its holders, where there is no cgroup2; `None`: of several.
@@ -66,17 +68,45 @@ impl Identity {
             host_netns: netns::Netns::open("/proc/1/ns/net".as_ref())
                 .or_else(|_| netns::Netns::current())?
                 .inode,
-            known: Mutex::default(),
+            known: Arc::default(),
         })
     }
 
     /// Asks Docker for the names of today, and looks for what populations belong to that are not known
     /// yet. Without this, [`Identity::of`] knows only what it knew.
     pub async fn refresh(&self, populations: impl IntoIterator<Item = CountKey>) {
-        self.find(populations);
-        if let Ok(names) = docker::names(&docker::socket_path()).await {
-            self.lock().names.extend(names);
+        self.refresh_within(docker::TIMEOUT, populations).await;
+    }
+
+    /// As [`Identity::refresh`], for who has no time to wait for a slow Docker: its answer is there for who
+    /// asks next. A name that was never known is waited for, once.
+    pub async fn refresh_within(
+        &self,
+        patience: Duration,
+        populations: impl IntoIterator<Item = CountKey>,
+    ) {
+        let populations: Vec<CountKey> = populations.into_iter().collect();
+        self.find(populations.iter().copied());
+        let known = Arc::clone(&self.known);
+        let asked = tokio::spawn(async move {
+            if let Ok(names) = docker::names(&docker::socket_path()).await {
+                lock(&known).names.extend(names);
+            }
+        });
+        let patience = if self.has_nameless(&populations) { docker::TIMEOUT } else { patience };
+        // What is not back in time goes on.
+        let _ = tokio::time::timeout(patience, asked).await;
+    }
+
+    /// Whether a container has no name, and it is the first time that this is asked of it.
+    fn has_nameless(&self, populations: &[CountKey]) -> bool {
+        let ids: HashSet<String> = populations.iter().filter_map(|key| self.of(key).id).collect();
+        let mut known = self.lock();
+        let mut nameless = false;
+        for id in ids {
+            nameless |= !known.names.contains_key(&id) && known.asked.insert(id);
         }
+        nameless
     }
 
     fn find(&self, populations: impl IntoIterator<Item = CountKey>) {
@@ -175,8 +205,12 @@ impl Identity {
         containers
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Known> {
-        // Nothing panics between two writes that belong together.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        lock(&self.known)
     }
+}
+
+fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
+    // Nothing panics between two writes that belong together.
+    known.lock().unwrap_or_else(PoisonError::into_inner)
 }

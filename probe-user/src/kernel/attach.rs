@@ -5,6 +5,7 @@ use std::{
     io,
     os::fd::AsFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::Context;
@@ -72,7 +73,7 @@ impl Default for Options {
 /// Programs in the kernel. Dropping it detaches what is not pinned.
 pub struct Attached {
     pub ebpf: Ebpf,
-    pub hooks: Vec<Running>,
+    pub hooks: Vec<Arc<Running>>,
     /// Fields that this kernel's BTF lacks, and what that costs.
     pub missing: Vec<(&'static str, &'static str)>,
     /// Hooks that this host does not grant.
@@ -141,7 +142,7 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
         }
         let pin = pins.as_ref().map(|pins| pins.link(hook.program));
         match attached.add(hook, &btf, pin.as_deref()) {
-            Ok(running) => attached.hooks.push(running),
+            Ok(running) => attached.hooks.push(Arc::new(running)),
             Err(error) if hook.without.is_some() => {
                 attached.absent.push(Absent { hook, why: root_cause(error.as_ref()) });
             }

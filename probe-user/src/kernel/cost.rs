@@ -7,6 +7,7 @@ use std::{
     io::{Read, Write},
     net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
     os::fd::{AsFd, OwnedFd},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -16,7 +17,7 @@ use aya::{Btf, programs::Program};
 use serde::Serialize;
 
 use super::{
-    attach::{self, Attached, Options},
+    attach::{self, Options, Running},
     hooks::{EMPTY, STATE_CHANGES},
     sys,
 };
@@ -54,9 +55,9 @@ impl HookCost {
 
 /// Per hook, its copies together.
 #[must_use]
-pub fn of(attached: &Attached) -> Vec<HookCost> {
+pub fn of(hooks: &[Arc<Running>]) -> Vec<HookCost> {
     let mut costs: Vec<HookCost> = Vec::new();
-    for running in &attached.hooks {
+    for running in hooks {
         let Ok(info) = running.info() else { continue };
         let hook = running.hook.name();
         if costs.last().is_none_or(|last| last.hook != hook) {
@@ -136,12 +137,13 @@ pub fn measure(duration: Duration, counts_only: bool) -> anyhow::Result<Measured
 
     let statistics: OwnedFd = sys::enable_statistics()
         .context("the kernel keeps no statistics of programs (Linux 5.8 and later do)")?;
-    let before = of(&attached);
+    let before = of(&attached.hooks);
     let empty_before = sys::program_info(empty.as_fd())?;
     let start = Instant::now();
     let connections = connect_for(duration).context("cannot make connections on loopback")?;
     let seconds = start.elapsed().as_secs_f64();
-    let hooks: Vec<HookCost> = of(&attached).into_iter().map(|cost| cost.since(&before)).collect();
+    let hooks: Vec<HookCost> =
+        of(&attached.hooks).into_iter().map(|cost| cost.since(&before)).collect();
     let empty_after = sys::program_info(empty.as_fd())?;
     drop(statistics);
     let state_changes = empty_after.run_cnt - empty_before.run_cnt;

@@ -36,7 +36,7 @@ use crate::{
     identity::netns::{self, Netns},
     kernel::{
         Unavailable,
-        attach::{self, Attached, Options},
+        attach::{self, Attached, Options, Running},
         cost::{self, HookCost},
         log::{self, ToStderr},
         sys, walk,
@@ -137,7 +137,10 @@ pub struct EbpfSource {
     counters: Counters,
     connections: MapData,
     records: Records,
+    /// Held for as long as a walk takes.
     attached: Mutex<Attached>,
+    running: Vec<Arc<Running>>,
+    /// Names of what runs.
     hooks: Vec<String>,
     degraded: Vec<String>,
     /// What was there before the start is counted, in every namespace that was found.
@@ -246,6 +249,7 @@ fn build(
         counters,
         connections,
         records: Records::start(ring, pending)?,
+        running: attached.hooks.clone(),
         attached: Mutex::new(attached),
         hooks,
         degraded,
@@ -372,9 +376,8 @@ impl EbpfSource {
     /// Program runs that the kernel skipped because the program was running already, as far as it
     /// counts them.
     fn skipped_runs(&self) -> Option<u64> {
-        let attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         // To ask takes CAP_SYS_ADMIN: what is not known is left out.
-        attached.hooks.iter().map(|hook| Some(hook.info().ok()?.recursion_misses)).sum()
+        self.running.iter().map(|hook| Some(hook.info().ok()?.recursion_misses)).sum()
     }
 }
 
@@ -482,7 +485,7 @@ impl Source for EbpfSource {
     }
 
     fn costs(&self) -> Vec<HookCost> {
-        cost::of(&self.attached.lock().unwrap_or_else(PoisonError::into_inner))
+        cost::of(&self.running)
     }
 
     fn ended(&self) -> Option<Receiver<Ended>> {
