@@ -22,6 +22,7 @@ pub mod peer;
 pub mod probe;
 pub mod process;
 pub mod recording;
+pub mod scrape;
 pub mod scratch;
 pub mod terminal;
 pub mod torture;

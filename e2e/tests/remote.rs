@@ -13,6 +13,7 @@ use e2e::nobody;
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{self, Agent, Of};
 use e2e::process::{Finished, Running, Signal, binary, finish};
+use e2e::scrape;
 use e2e::scratch::Scratch;
 use e2e::terminal::Terminal;
 use e2e::truth::wait_equal;
@@ -222,6 +223,7 @@ fn a_flood_keeps_nobody_out() {
     let rebound = answer_to(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
     assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
 
+    scrape::assert_quick((0..20).map(|_| scrape::time()).collect());
     let of = Of::port(8080).netns(cable.server.place().inode());
     assert_eq!(agent.get("/v1/counts?port=8080").established(&of), 23);
     let own = Of::port(19464);

@@ -1,7 +1,7 @@
 //! Nobody is waited for: not the disk that a recording goes to, nor those who ask the agent and do not read.
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::io::{ErrorKind, Write as _};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use e2e::day::{CHURNED, Day};
@@ -10,6 +10,7 @@ use e2e::machine::{Need, require};
 use e2e::probe::Agent;
 use e2e::process::{Running, Signal, resident_kib};
 use e2e::recording;
+use e2e::scrape;
 use e2e::scratch::Scratch;
 use e2e::truth::wait_equal_within;
 use socket2::{Domain, Socket, Type};
@@ -64,21 +65,6 @@ fn slow_reader(request: &str, times: usize) -> Socket {
     }
 }
 
-/// How long one scrape takes, from its first byte to its last.
-fn scrape() -> Duration {
-    let since = Instant::now();
-    let mut stream = TcpStream::connect(Agent::LISTEN).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("groundtruth_exact 1\n"), "{answer}");
-    since.elapsed()
-}
-
 #[test]
 fn who_does_not_read_keeps_nobody_waiting() {
     const UNREAD: Duration = Duration::from_secs(30);
@@ -86,7 +72,7 @@ fn who_does_not_read_keeps_nobody_waiting() {
     const GRANTED_KIB: u64 = 512 * 1024;
     let Some(_machine) = require(&[Need::Bpf]) else { return };
     let mut day = Day::new(&[]);
-    scrape();
+    let _ = scrape::time();
     let since = Instant::now();
     let mut readers = Vec::new();
     for (request, times, readers_of_it) in [
@@ -102,13 +88,10 @@ fn who_does_not_read_keeps_nobody_waiting() {
     day.assert_counted();
     let mut times = Vec::new();
     while times.len() < 20 || since.elapsed() < UNREAD {
-        times.push(scrape());
+        times.push(scrape::time());
         std::thread::sleep(Duration::from_millis(100));
     }
-    // Whoever had to wait for the readers would wait for as long as they do not read. How fast it is, the
-    // benchmark says.
-    let fastest = times.iter().min().unwrap();
-    assert!(*fastest < Duration::from_secs(1), "{times:?}");
+    scrape::assert_quick(times);
     let resident = resident_kib(day.agent.pid());
     assert!(resident < GRANTED_KIB, "resident: {resident} KiB of {GRANTED_KIB}");
     drop(readers);

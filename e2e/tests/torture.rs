@@ -1,5 +1,5 @@
 //! The torture run's short form, as `cargo xtask torture` runs it for longer: every way to open and end a
-//! connection, with the ring that an agent has and with one that is too small.
+//! connection, with a ring that must hold every record and with one that is too small.
 
 use std::time::Duration;
 

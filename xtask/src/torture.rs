@@ -19,7 +19,7 @@ const APART: &str = "mount --make-rprivate / && mount -t bpf bpf /sys/fs/bpf && 
     cargo xtask torture --minutes 1\n  \
     cargo xtask torture --minutes 15 --seed 7 --json > torture.json\n  \
     cargo xtask torture --attach 20\n\n\
-Half of the time with the ring that an agent has, half with one that is too small. At each barrier every check \
+Half of the time with a ring that must hold every record, half with one that is too small. At each barrier every check \
 is printed with both its numbers; exits 1 if one failed, and names the first difference with its socket.")]
 pub(crate) struct Options {
     /// How long

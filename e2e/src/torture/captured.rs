@@ -9,6 +9,7 @@ use arrow_array::{Array as _, RecordBatch};
 use capture::Capture;
 use capture::schema::Table;
 
+use super::Ring;
 use super::report::Check;
 use super::world::{Load, World};
 use crate::probe::Agent;
@@ -56,12 +57,12 @@ impl Recording {
     /// Ends it.
     pub(super) fn checks(
         self,
-        act: &str,
+        ring: Ring,
         agent: &Agent,
         world: &World,
         left_out: i64,
-        must_lose: bool,
     ) -> Vec<Check> {
+        let act = ring.name();
         self.settle(agent, world);
         let finished = self.process.stop(Signal::INT);
         assert_eq!(finished.code, Some(130), "{finished}");
@@ -92,15 +93,17 @@ impl Recording {
         let after = vital("records_delivered");
         let what = "records handed on by the kernel = taken from the ring";
         checks.push(Check::equal(act, what, submitted.clamp(before, after), submitted));
-        // The large ring loses some only where the agent gets no processor for seconds.
         let said =
             agent.counts().0["degraded"].to_string().contains("connection records were lost");
         let what = format!("{lost} records lost, and the probe says so");
         checks.push(Check::equal(act, &what, i64::from(said), i64::from(lost > 0)));
-        if must_lose {
-            let lost_some = i64::from(vital("records_lost") > 0);
-            checks.push(Check::equal(act, "the small ring has lost records", lost_some, 1));
-        }
+        checks.push(match ring {
+            Ring::Large => Check::equal(act, "records lost", lost, 0),
+            Ring::TooSmall => {
+                let lost_some = i64::from(vital("records_lost") > 0);
+                Check::equal(act, "the small ring has lost records", lost_some, 1)
+            }
+        });
         checks
     }
 }
