@@ -20,6 +20,10 @@ In each machine, on loopback: 7 WebSocket connections before the agent starts, 2
 reset by the client), 997 short plain connections, 3 connects to a port where nobody listens, and 10
 WebSocket connections that are open while Unix time is set, by an hour and back. What `probe count` and a
 capture say of them is compared for equality, with what was done and with `/proc/net/tcp`.
+
+`-v1` has only cgroups of version 1, which sockets do not carry: their container is told by their network
+namespace and by the processes that hold them, and packets are not seen. `-hybrid` has both versions. All
+of these kernels have BTF; in the end a file system is mounted over it, so that `probe` finds none.
 ";
 
 pub(crate) fn write(verdicts: &[(&str, Verdict)]) -> Result<()> {
