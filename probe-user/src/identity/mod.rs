@@ -139,12 +139,12 @@ impl Identity {
     }
 
     fn is_known(&self, known: &Known, key: &CountKey) -> bool {
-        if known.by_netns.contains_key(&key.netns) {
-            return true;
-        }
+        let by_netns = known.by_netns.contains_key(&key.netns);
         match known.paths.get(&key.cgroup_id) {
-            Some(path) => path != "/" || key.netns == self.host_netns,
-            None => known.by_service.contains_key(&holder::service_of(key)),
+            Some(path) => path != "/" || key.netns == self.host_netns || by_netns,
+            // A cgroup of its own is looked for: containers may share a namespace.
+            None if key.cgroup_id > ROOT => false,
+            None => by_netns || known.by_service.contains_key(&holder::service_of(key)),
         }
     }
 
@@ -213,4 +213,23 @@ impl Identity {
 fn lock(known: &Mutex<Known>) -> MutexGuard<'_, Known> {
     // Nothing panics between two writes that belong together.
     known.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_shares_its_namespace_is_looked_for_by_its_cgroup() {
+        let identity = Identity::new().unwrap();
+        let sidecar = CountKey { cgroup_id: 1 << 40, netns: 7, ..CountKey::default() };
+        let rootless = CountKey { cgroup_id: ROOT, ..sidecar };
+        let mut known = Known::default();
+        assert!(!identity.is_known(&known, &sidecar));
+        known.by_netns.insert(7, Container::host());
+        assert!(!identity.is_known(&known, &sidecar));
+        assert!(identity.is_known(&known, &rootless));
+        known.paths.insert(sidecar.cgroup_id, "/docker/sidecar".into());
+        assert!(identity.is_known(&known, &sidecar));
+    }
 }
