@@ -25,6 +25,7 @@ use tokio::sync::mpsc::Receiver;
 use super::{
     audit::{self, Audit},
     counters::Counters,
+    losses::{Losses, Told},
     pending::{GIVE_UP, Pending},
     records::Records,
     sock_diag::{self, Detail},
@@ -50,29 +51,6 @@ const CHUNK: u32 = 4096;
 /// How often the keeper looks at least, and how many times its own run time it rests.
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_SHARE: u32 = 200;
-
-/// Losses that make counts inexact, in words.
-const COUNT_LOSSES: [(Stat, &str); 3] = [
-    (
-        Stat::ConnectionMapFull,
-        "connections were not counted: the connection map was full (raise --max-connections)",
-    ),
-    (
-        Stat::ConnectionInsertFailed,
-        "connections were not counted: the kernel could not insert them",
-    ),
-    (
-        Stat::CountSlotsFull,
-        "connections were not counted: more containers × ports have come by than there are counters \
-         (`probe stop --purge`, then start anew, seeds them afresh)",
-    ),
-];
-
-/// Losses that leave counts exact and connections' details incomplete, in words.
-const DETAIL_LOSSES: [(Stat, &str); 2] = [
-    (Stat::PayloadLost, "first packets were lost: the HTTP side of their connections is not known"),
-    (Stat::HandshakeMapFull, "handshakes were not followed: too many at a time"),
-];
 
 /// The hook that follows handshakes of which there is no connection yet.
 const HANDSHAKES: &str = "cgroup_skb/ingress";
@@ -147,6 +125,7 @@ pub struct EbpfSource {
     seeded: bool,
     counts_only: bool,
     opened: Instant,
+    losses: Losses,
     kept: Mutex<Kept>,
     settled: Mutex<Option<Settled>>,
     /// What the kernel programs have to say.
@@ -256,6 +235,7 @@ fn build(
         seeded,
         counts_only,
         opened: Instant::now(),
+        losses: Losses::default(),
         kept: Mutex::default(),
         settled: Mutex::default(),
         log: Mutex::new(log),
@@ -325,7 +305,14 @@ impl EbpfSource {
         self.forget_missing(attached, &Walk { number, started_ns, namespaces })
     }
 
+    fn lost(&self) -> Told {
+        let (undelivered, _) = self.records.totals();
+        self.losses.look(&self.counters, undelivered)
+    }
+
     fn keep_round(&self) -> Kept {
+        // So that a loss has its time also while nobody asks.
+        self.lost();
         let settled = self.settle();
         if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             log.flush();
@@ -429,14 +416,10 @@ impl Source for EbpfSource {
 
     fn exactness(&self) -> anyhow::Result<Exactness> {
         let mut degraded = self.degraded.clone();
-        let mut exact = self.seeded;
-        for (stat, words) in COUNT_LOSSES {
-            let lost = self.counters.statistic(stat);
-            if lost > 0 {
-                exact = false;
-                degraded.push(format!("{lost} {words}"));
-            }
-        }
+        let mut lost = self.lost();
+        let mut exact = self.seeded && lost.of_counts.is_empty();
+        let detail_complete = lost.of_detail.is_empty() && !self.counts_only;
+        degraded.append(&mut lost.of_counts);
         let kept = self.kept();
         if let Some(audit) = kept.audit.filter(|audit| !audit.is_clean()) {
             exact = false;
@@ -448,20 +431,7 @@ impl Source for EbpfSource {
         if let Some(error) = kept.error {
             degraded.push(format!("the last audit failed: {error}"));
         }
-        let (undelivered, _) = self.records.totals();
-        let lost = self.counters.statistic(Stat::RecordsLost) + undelivered;
-        let mut detail_complete = lost == 0 && !self.counts_only;
-        if lost > 0 {
-            degraded
-                .push(format!("{lost} connection records were lost: the consumer was too slow"));
-        }
-        for (stat, words) in DETAIL_LOSSES {
-            let lost = self.counters.statistic(stat);
-            if lost > 0 {
-                detail_complete = false;
-                degraded.push(format!("{lost} {words}"));
-            }
-        }
+        degraded.append(&mut lost.of_detail);
         Ok(Exactness { exact, detail_complete, degraded })
     }
 

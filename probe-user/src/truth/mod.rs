@@ -5,6 +5,7 @@ pub mod audit;
 pub mod choose;
 pub mod counters;
 pub mod ebpf;
+pub mod losses;
 pub mod pending;
 pub mod polled;
 pub mod raw;

@@ -1,0 +1,113 @@
+//! What was lost, in words, and when that was noticed.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use probe_common::loss::Stat;
+
+use super::counters::Counters;
+
+/// Losses that make counts inexact.
+const OF_COUNTS: [(Stat, &str); 3] = [
+    (
+        Stat::ConnectionMapFull,
+        "connections were not counted: the connection map was full (raise --max-connections)",
+    ),
+    (
+        Stat::ConnectionInsertFailed,
+        "connections were not counted: the kernel could not insert them",
+    ),
+    (
+        Stat::CountSlotsFull,
+        "connections were not counted: more containers × ports have come by than there are counters \
+         (`probe stop --purge`, then start anew, seeds them afresh)",
+    ),
+];
+
+/// Losses that leave counts exact and connections' details incomplete.
+const OF_DETAIL: [(Stat, &str); 3] = [
+    (Stat::RecordsLost, "connection records were lost: the consumer was too slow"),
+    (Stat::PayloadLost, "first packets were lost: the HTTP side of their connections is not known"),
+    (Stat::HandshakeMapFull, "handshakes were not followed: too many at a time"),
+];
+
+/// When each loss was first and last noticed.
+#[derive(Debug, Default)]
+pub struct Losses(Mutex<HashMap<Stat, Noticed>>);
+
+#[derive(Debug)]
+struct Noticed {
+    lost: u64,
+    first: SystemTime,
+    last: SystemTime,
+}
+
+/// A sentence for each loss.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Told {
+    pub of_counts: Vec<String>,
+    pub of_detail: Vec<String>,
+}
+
+impl Losses {
+    /// What was lost up to now. A loss is noticed when somebody looks, so after it happened.
+    /// `undelivered`: records that were lost behind the ring.
+    #[must_use]
+    pub fn look(&self, counters: &Counters, undelivered: u64) -> Told {
+        let now = SystemTime::now();
+        let lost = |stat| match stat {
+            Stat::RecordsLost => counters.statistic(stat) + undelivered,
+            _ => counters.statistic(stat),
+        };
+        let tell = |losses: &[(Stat, &str)]| {
+            losses
+                .iter()
+                .filter_map(|&(stat, words)| self.tell(stat, lost(stat), words, now))
+                .collect()
+        };
+        Told { of_counts: tell(&OF_COUNTS), of_detail: tell(&OF_DETAIL) }
+    }
+
+    fn tell(&self, stat: Stat, lost: u64, words: &str, now: SystemTime) -> Option<String> {
+        if lost == 0 {
+            return None;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let noticed = all.entry(stat).or_insert(Noticed { lost, first: now, last: now });
+        if noticed.lost != lost {
+            noticed.lost = lost;
+            noticed.last = now;
+        }
+        let [first, last] = [noticed.first, noticed.last].map(humantime::format_rfc3339_seconds);
+        Some(if noticed.first == noticed.last {
+            format!("{lost} {words}; noticed at {first}")
+        } else {
+            format!("{lost} {words}; noticed from {first} to {last}")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn a_loss_has_the_interval_in_which_it_grew() {
+        let losses = Losses::default();
+        let tell = |lost, second| {
+            let now = UNIX_EPOCH + Duration::from_secs(second);
+            losses.tell(Stat::RecordsLost, lost, "records", now)
+        };
+        assert_eq!(tell(0, 1), None);
+        assert_eq!(tell(3, 2).as_deref(), Some("3 records; noticed at 1970-01-01T00:00:02Z"));
+        assert_eq!(tell(3, 9).as_deref(), Some("3 records; noticed at 1970-01-01T00:00:02Z"));
+        let both = "5 records; noticed from 1970-01-01T00:00:02Z to 1970-01-01T00:01:00Z";
+        assert_eq!(tell(5, 60).as_deref(), Some(both));
+        assert_eq!(tell(5, 61).as_deref(), Some(both));
+    }
+}
