@@ -132,6 +132,7 @@ fn a_full_map_is_said_and_counted() {
     assert_eq!(counts.0["exact"], false, "{}", counts.0);
     let reasons = counts.0["degraded"].to_string();
     assert!(reasons.contains("the connection map was full (raise --max-connections)"), "{reasons}");
+    assert!(reasons.contains("; noticed "), "{reasons}");
     assert!(day.agent.vital("connection_map_full") > 0);
     let of = Of::port(PORT).netns(day.cable.server.place().inode());
     assert!(counts.established(&of) <= 64, "{}", counts.0);
