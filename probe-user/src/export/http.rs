@@ -66,8 +66,6 @@ const QUICK_CONCURRENT: usize = 4;
 const QUICK: [&str; 2] = ["/metrics", "/healthz"];
 /// An answer that takes longer is given up, the wait for its turn included.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a scrape waits for names that it can do without.
-const NAMES_PATIENCE: Duration = Duration::from_millis(20);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the handlers share.
@@ -130,7 +128,7 @@ impl Agent {
     async fn counts(&self, filter: &Filter) -> anyhow::Result<(Vec<CountSlot>, Counts)> {
         let slots = self.source.slots()?;
         let populations = slots.iter().map(|slot| slot.key);
-        self.identity.refresh_within(NAMES_PATIENCE, populations).await;
+        self.identity.refresh_soon(populations).await;
         let exactness = self.source.exactness()?;
         let counts = Counts::new(&slots, self.source.backend(), exactness, &self.identity, filter);
         Ok((slots, counts))

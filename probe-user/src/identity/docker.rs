@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tokio::net::UnixStream;
 
 /// A local socket answers at once, or is stuck.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 const BODY_LIMIT: usize = 16 << 20;
 
 #[derive(Deserialize)]

@@ -17,6 +17,7 @@ use std::{
 use cgroup::{Container, Mounted};
 use holder::Service;
 use probe_common::key::CountKey;
+use tokio::task::JoinHandle;
 
 /// How long what could not be found is not looked for again …
 const RETRY: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ struct Known {
     names: HashMap<String, String>,
     /// Containers whose name was waited for.
     asked: HashSet<String>,
+    asked_at: Option<Instant>,
     /// Container of a namespace, for sockets that are in no cgroup of their own.
     by_netns: HashMap<u32, Container>,
     /// Container of a service, by its holders, where there is no cgroup2; `None`: of several.
@@ -75,27 +77,39 @@ impl Identity {
     /// Asks Docker for the names of today, and looks for what populations belong to that are not known
     /// yet. Without this, [`Identity::of`] knows only what it knew.
     pub async fn refresh(&self, populations: impl IntoIterator<Item = CountKey>) {
-        self.refresh_within(docker::TIMEOUT, populations).await;
+        self.find(populations);
+        let _ = self.ask_docker().await;
     }
 
-    /// As [`Identity::refresh`], for who has no time to wait for a slow Docker: its answer is there for who
-    /// asks next. A name that was never known is waited for, once.
-    pub async fn refresh_within(
-        &self,
-        patience: Duration,
-        populations: impl IntoIterator<Item = CountKey>,
-    ) {
+    /// As [`Identity::refresh`], for who has no time to wait for Docker: its answer is there for who asks
+    /// next, and it is asked once a second at most. A name that was never known is waited for, once.
+    pub async fn refresh_soon(&self, populations: impl IntoIterator<Item = CountKey>) {
         let populations: Vec<CountKey> = populations.into_iter().collect();
         self.find(populations.iter().copied());
+        if self.has_nameless(&populations) {
+            let _ = self.ask_docker().await;
+        } else if self.is_time_to_ask() {
+            self.ask_docker();
+        }
+    }
+
+    /// Goes on by itself, also where nobody waits for it.
+    fn ask_docker(&self) -> JoinHandle<()> {
         let known = Arc::clone(&self.known);
-        let asked = tokio::spawn(async move {
+        tokio::spawn(async move {
             if let Ok(names) = docker::names(&docker::socket_path()).await {
                 lock(&known).names.extend(names);
             }
-        });
-        let patience = if self.has_nameless(&populations) { docker::TIMEOUT } else { patience };
-        // What is not back in time goes on.
-        let _ = tokio::time::timeout(patience, asked).await;
+        })
+    }
+
+    fn is_time_to_ask(&self) -> bool {
+        let mut known = self.lock();
+        let is_time = known.asked_at.is_none_or(|at| at.elapsed() > RETRY);
+        if is_time {
+            known.asked_at = Some(Instant::now());
+        }
+        is_time
     }
 
     /// Whether a container has no name, and it is the first time that this is asked of it.

@@ -33,9 +33,10 @@ fn file(topic: &str) -> Result<PathBuf> {
     Ok(paths::target_dir()?.join("bench").join(format!("{topic}.json")))
 }
 
-/// Said where what else the host has, such as Docker's connection tracking, takes no part.
+/// Said where what else the host has, such as Docker's connection tracking, takes no part. The kernel's own
+/// threads, the second of all processes, live in the host's namespace; that of init may not be looked at.
 fn apart() -> &'static str {
-    match ["1", "self"].map(|process| fs::read_link(format!("/proc/{process}/ns/net"))) {
+    match ["2", "self"].map(|process| fs::read_link(format!("/proc/{process}/ns/net"))) {
         [Ok(host), Ok(ours)] if host != ours => ", in a network namespace of its own",
         _ => "",
     }
