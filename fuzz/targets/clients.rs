@@ -5,6 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+mod scratch;
+
 #[path = "../../analyzer/src/error.rs"]
 mod error;
 
@@ -22,17 +24,11 @@ mod input {
 
 use input::client::{ClientResults, mapped::ColumnMap, read};
 
-thread_local! {
-    static SCRATCH: tempfile::NamedTempFile =
-        tempfile::NamedTempFile::new().expect("a scratch file can be made");
-}
-
 fuzz_target!(|bytes: &[u8]| {
     let map: ColumnMap = "time=time,unit=ms,outcome=outcome".parse().expect("it is one");
-    SCRATCH.with(|file| {
-        std::fs::write(file, bytes).expect("scratch can be written");
+    scratch::with_file(bytes, |path| {
         for map in [None, Some(&map)] {
-            let _ = read(file.path(), map, &mut ClientResults::default());
+            let _ = read(path, map, &mut ClientResults::default());
         }
     });
 });

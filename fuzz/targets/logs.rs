@@ -5,6 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 
+mod scratch;
+
 #[path = "../../analyzer/src/error.rs"]
 mod error;
 
@@ -15,14 +17,8 @@ mod input {
     pub mod time;
 }
 
-thread_local! {
-    static SCRATCH: tempfile::NamedTempFile =
-        tempfile::NamedTempFile::new().expect("a scratch file can be made");
-}
-
 fuzz_target!(|bytes: &[u8]| {
-    SCRATCH.with(|file| {
-        std::fs::write(file, bytes).expect("scratch can be written");
-        let _ = input::kept_log::KeptLog::read(file.path());
+    scratch::with_file(bytes, |path| {
+        let _ = input::kept_log::KeptLog::read(path);
     });
 });
