@@ -125,15 +125,16 @@ pub struct Connection {
     pub seen_class: u8,
     /// 1: a request, a response and a frame each way were seen; nothing more is asked of its packets.
     pub complete: u8,
-    /// How much of `line` is there, [`Connection::LATER_UPGRADE`] once another request than the first
-    /// was answered `101`.
+    /// How much of the response's `HTTP/1.x NNN` was seen, [`Connection::LATER_UPGRADE`] once another
+    /// request than the first was answered `101`.
     pub line_length: u8,
     /// 1: its last descriptor was closed, so a process had it. Written without the lock as well.
     pub released: u8,
-    /// Beginning of a response whose first packet was too short to hold its status.
-    pub line: [u8; 12],
     /// The last walk that met this socket.
     pub walk: u32,
+    /// So far, of a status that comes in several packets.
+    pub status_digits: u16,
+    pub pad: u16,
 }
 
 impl Connection {
@@ -143,7 +144,7 @@ impl Connection {
     pub const NO_SOCKET: u64 = 1;
 }
 
-const _: () = assert!(size_of::<Connection>() == 280);
+const _: () = assert!(size_of::<Connection>() == 272);
 
 #[cfg(feature = "user")]
 // SAFETY: repr(C), no padding (asserted above), every bit pattern is valid.

@@ -36,6 +36,8 @@ pub enum Stat {
     HandshakeMapFull = 10,
     /// SYNs to ports where nobody listens (not a loss): records without a connection.
     StraySyns = 15,
+    /// Claims on addresses that are held now (not a loss).
+    ClaimsHeld = 16,
 }
 
-pub const STATS: usize = 16;
+pub const STATS: usize = 17;

@@ -1,6 +1,9 @@
 //! The only place where counters change.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::{
+    hint::cold_path,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+};
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use probe_common::{
@@ -22,22 +25,44 @@ fn add(counter: *mut i64, n: i64) {
     unsafe { atomic_xadd::<i64, i64, { AtomicOrdering::Relaxed }>(counter, n) };
 }
 
-/// Adds one to a loss or total.
 #[inline(always)]
-pub fn note(stat: Stat) {
+fn change(stat: Stat, n: i64) {
     if let Some(counter) = STATISTICS.get_ptr_mut(stat as u32) {
-        add(counter.cast(), 1);
+        add(counter.cast(), n);
     }
 }
 
-/// Number of the current walk; 0 during the seed pass.
+/// Adds one to a loss or total.
 #[inline(always)]
-pub fn walk() -> u32 {
-    match STATISTICS.get_ptr(Stat::Walk as u32) {
-        // SAFETY: reading a u64 of an array element that userspace sets.
-        Some(number) => unsafe { number.read_volatile() as u32 },
+pub fn note(stat: Stat) {
+    change(stat, 1);
+}
+
+#[inline(always)]
+fn statistic(stat: Stat) -> u64 {
+    match STATISTICS.get_ptr(stat as u32) {
+        // SAFETY: reading a u64 of an array element.
+        Some(number) => unsafe { number.read_volatile() },
         None => 0,
     }
+}
+
+/// Number of the current walk, which userspace sets; 0 during the seed pass.
+#[inline(always)]
+pub fn walk() -> u32 {
+    statistic(Stat::Walk) as u32
+}
+
+/// Whether somebody holds a claim on any address.
+#[inline(always)]
+pub fn any_claims() -> bool {
+    statistic(Stat::ClaimsHeld) != 0
+}
+
+/// Takes note of a claim that is about to be made (1), or was given back (-1).
+#[inline(always)]
+pub fn note_claim(n: i64) {
+    change(Stat::ClaimsHeld, n);
 }
 
 /// The counters of `key`, made on first use. `None` (and a note) when there is no room.
@@ -47,13 +72,13 @@ pub fn slot_of(key: &CountKey) -> Option<u32> {
     if let Some(index) = unsafe { SLOT_OF.get(key) } {
         return Some(*index);
     }
+    cold_path();
     make_slot(key)
 }
 
 #[inline(always)]
 fn make_slot(key: &CountKey) -> Option<u32> {
-    // SAFETY: reading a u64 of an array element; a stale value only costs a claim that fails.
-    let used = unsafe { STATISTICS.get_ptr(Stat::SlotsUsed as u32)?.read_volatile() } as u32;
+    let used = statistic(Stat::SlotsUsed) as u32; // one that is stale only costs a claim that fails
     for attempt in 0..CLAIM_TRIES {
         let index = used + attempt;
         if index >= SLOTS {

@@ -1,5 +1,7 @@
 //! The ends of connections: told by the kernel, or noticed later.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_probe_read_kernel};
 use probe_common::{
     connection::{Connection, flag},
@@ -25,17 +27,23 @@ const BPF_RB_NO_WAKEUP: u64 = 1;
 /// there until the claim is given back, or taken out by another CPU, and then the removal fails here.
 #[inline(always)]
 pub fn claim(key: u64) -> bool {
-    CLAIMS.insert(key, 1, u64::from(BPF_NOEXIST)).is_ok()
+    count::note_claim(1);
+    let is_ours = CLAIMS.insert(key, 1, u64::from(BPF_NOEXIST)).is_ok();
+    if !is_ours {
+        count::note_claim(-1);
+    }
+    is_ours
 }
 
 #[inline(always)]
 pub fn unclaim(key: u64) {
     let _ = CLAIMS.remove(key);
+    count::note_claim(-1);
 }
 
 #[inline(always)]
 pub fn is_claimed(key: u64) -> bool {
-    CLAIMS.get_ptr(key).is_some()
+    count::any_claims() && CLAIMS.get_ptr(key).is_some()
 }
 
 /// The entry's socket is gone, and another lives at its address: its end was missed.
@@ -117,6 +125,7 @@ pub fn destroyed<const TYPED: bool>(sk: Sock<TYPED>) {
             connection.released_ns = now;
         }
     } else {
+        cold_path();
         count::note(Stat::DestroyHealed);
         connection.flags |= flag::CLOSE_MISSED;
         close(sk, connection, now);
@@ -166,6 +175,7 @@ pub fn end(key: u64, connection: &mut Connection) {
             );
         }
         if CONNECTIONS.remove(key).is_err() {
+            cold_path();
             record.discard(BPF_RB_NO_WAKEUP);
             return;
         }
@@ -175,6 +185,7 @@ pub fn end(key: u64, connection: &mut Connection) {
         return;
     }
     if is_lost {
+        cold_path();
         count::note(Stat::RecordsLost);
     }
     place.leave();

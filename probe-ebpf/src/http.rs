@@ -30,44 +30,56 @@ pub fn classify(skb: *mut __sk_buff, packet: &Packet) -> u8 {
     }
 }
 
-/// Status of a packet that holds the whole `HTTP/1.x NNN`. The line is kept in the map's value, since
-/// egress has no room for it on its stack.
+/// Status of a packet that begins with the whole `HTTP/1.x NNN`, 0 if it doesn't. The number is looked at
+/// first: of most later packets it is what tells that they are no answer.
 #[inline(always)]
-pub fn status(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) -> u16 {
-    if !packet::load_into(skb, packet.payload_offset, &mut connection.line) {
+pub fn status(skb: *mut __sk_buff, packet: &Packet) -> u16 {
+    let Some([blank, a, b, c]) = packet::load::<4>(skb, packet.payload_offset + 8) else {
+        return 0;
+    };
+    let (a, b, c) = (digit(a), digit(b), digit(c));
+    if blank != b' ' || a > 9 || b > 9 || c > 9 {
         return 0;
     }
-    connection.line_length = STATUS_LINE;
-    status_of(&connection.line)
+    match packet::load::<7>(skb, packet.payload_offset) {
+        Some(version) if version == *b"HTTP/1." => a * 100 + b * 10 + c,
+        _ => 0,
+    }
 }
 
-/// Status of a response that comes a few bytes at a time.
+#[inline(always)]
+fn digit(byte: u8) -> u16 {
+    u16::from(byte.wrapping_sub(b'0'))
+}
+
+/// Status of a response that comes a few bytes at a time; 0 until it is there, and if it never will be.
 #[inline(always)]
 pub fn status_in_pieces(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) -> u16 {
+    // By number of the byte, whose place in a table the verifier would have to know.
+    const VERSION: u64 = u64::from_le_bytes(*b"HTTP/1.\0");
     let before = u32::from(connection.line_length);
-    // Over the places in the line, not over the bytes of the packet: the index of a map value must be
-    // known in each turn, which kernels such as 6.1 forget of a number that was on the stack.
     for index in 0..STATUS_LINE {
         let Some(taken) = u32::from(index).checked_sub(before) else { continue };
         if taken >= packet.payload_length {
             break;
         }
         let Some([byte]) = packet::load::<1>(skb, packet.payload_offset + taken) else { break };
-        connection.line[usize::from(index)] = byte;
+        let is_status = match index {
+            0..7 => byte == (VERSION >> (8 * index)) as u8,
+            7 => true,
+            8 => byte == b' ',
+            _ => {
+                connection.status_digits = connection.status_digits * 10 + digit(byte);
+                byte.is_ascii_digit()
+            }
+        };
         connection.line_length = index + 1;
+        if !is_status {
+            connection.line_length = STATUS_LINE;
+            return 0;
+        }
     }
-    if connection.line_length < STATUS_LINE { 0 } else { status_of(&connection.line) }
-}
-
-/// Status of `HTTP/1.x NNN`, 0 if it is none.
-#[inline(always)]
-pub fn status_of(line: &[u8; 12]) -> u16 {
-    if line[..7] != *b"HTTP/1." || line[8] != b' ' {
-        return 0;
-    }
-    let digit = |byte: u8| u16::from(byte.wrapping_sub(b'0'));
-    let (a, b, c) = (digit(line[9]), digit(line[10]), digit(line[11]));
-    if a > 9 || b > 9 || c > 9 { 0 } else { a * 100 + b * 10 + c }
+    if connection.line_length < STATUS_LINE { 0 } else { connection.status_digits }
 }
 
 /// A packet that is one close frame. A heuristic: a frame may also begin inside a packet.

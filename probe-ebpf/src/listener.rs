@@ -1,12 +1,15 @@
 //! The handshake before there is a connection: packets of listeners, until the child takes over what
 //! was seen.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns};
+use aya_ebpf::{
+    bindings::{__sk_buff, BPF_NOEXIST},
+    helpers::bpf_ktime_get_ns,
+};
 use probe_common::{
     connection::{Connection, class, flag},
     handshake::{Handshake, Pair, flag as handshake_flag},
     loss::Stat,
-    payload::LIMIT,
+    payload::{LIMIT, Piece},
     state::{self, role},
 };
 
@@ -14,13 +17,14 @@ use crate::{
     count,
     http::{self, STATUS_LINE},
     maps::{HANDSHAKES, RECORDS},
-    packet,
-    payload::{self, Span},
-    sock::{AF_INET, AF_INET6, Sock},
+    packet::{self, Packet},
+    payload::hand_on,
+    sock::{AF_INET, AF_INET6, Queues, Sock},
     stage,
 };
 
 const BPF_RB_NO_WAKEUP: u64 = 1;
+const EEXIST: i32 = -17;
 
 /// A packet of a listener: the handshake before its connection.
 #[inline(always)]
@@ -28,52 +32,46 @@ pub fn on_packet(skb: *mut __sk_buff, listener: &Connection, incoming: bool) {
     let Some(packet) = packet::parse(skb) else { return };
     let Some(pair) = packet::pair(skb, &packet, listener.netns, incoming) else { return };
     let now = now();
-    let handshake = match HANDSHAKES.get_ptr_mut(&pair) {
-        Some(handshake) => handshake,
-        None if incoming && packet.flags & (packet::SYN | packet::ACK) == packet::SYN => {
-            let fresh = Handshake { cgroup_id: listener.cgroup_id, ..Handshake::default() };
-            if HANDSHAKES.insert(&pair, fresh, 0).is_err() {
-                count::note(Stat::HandshakeMapFull);
-                return;
-            }
-            match HANDSHAKES.get_ptr_mut(&pair) {
-                Some(handshake) => handshake,
-                None => return,
-            }
-        }
-        // With SYN cookies, or a SYN from before the programs.
-        None => return,
-    };
-    // SAFETY: a live map value. Packets of one handshake come one after the other.
-    let handshake = unsafe { &mut *handshake };
     if !incoming {
-        if packet.flags & packet::SYN == 0 {
-            return; // a reset on the listener's behalf
-        }
-        handshake.syn_acks = handshake.syn_acks.wrapping_add(1);
-        if handshake.syn_ack_ns == 0 {
-            handshake.syn_ack_ns = now;
+        // Without an entry: SYN cookies, or a SYN from before the programs. A packet that is no SYN is a reset
+        // on the listener's behalf.
+        if packet.flags & packet::SYN != 0
+            && let Some(handshake) = HANDSHAKES.get_ptr_mut(&pair)
+        {
+            // SAFETY: a live map value. Packets of one handshake come one after the other.
+            note_syn_ack(unsafe { &mut *handshake }, now);
         }
         return;
     }
     let queue = Sock::new(listener.sk as *const _).queues();
-    handshake.accept_queue = queue.accepting;
-    handshake.accept_queue_max = queue.max;
     let full = queue.accepting > queue.max;
+    if packet.flags & (packet::SYN | packet::ACK) == packet::SYN {
+        let mut fresh = Handshake { cgroup_id: listener.cgroup_id, ..Handshake::default() };
+        note_syn(&mut fresh, &queue, now);
+        match HANDSHAKES.insert(&pair, fresh, u64::from(BPF_NOEXIST)) {
+            Ok(()) if packet.payload_length == 0 => return,
+            Ok(()) => {}
+            Err(EEXIST) => {
+                if let Some(handshake) = HANDSHAKES.get_ptr_mut(&pair) {
+                    // SAFETY: as above.
+                    note_syn(unsafe { &mut *handshake }, &queue, now);
+                }
+            }
+            Err(_) => {
+                count::note(Stat::HandshakeMapFull);
+                return;
+            }
+        }
+    }
+    let Some(handshake) = HANDSHAKES.get_ptr_mut(&pair) else { return };
+    // SAFETY: as above.
+    let handshake = unsafe { &mut *handshake };
     if packet.flags & packet::RST != 0 {
         handshake.flags |= handshake_flag::RST_RECEIVED;
         handshake.rst_ns = now;
-    } else if packet.flags & packet::SYN != 0 {
-        handshake.syns = handshake.syns.wrapping_add(1);
-        if handshake.syn_ns == 0 {
-            handshake.syn_ns = now;
-        }
-        if full {
-            handshake.flags |= handshake_flag::ACCEPT_QUEUE_FULL_AT_SYN;
-        } else if queue.waiting >= queue.max {
-            handshake.flags |= handshake_flag::SYN_QUEUE_FULL;
-        }
-    } else {
+    } else if packet.flags & packet::SYN == 0 {
+        handshake.accept_queue = queue.accepting;
+        handshake.accept_queue_max = queue.max;
         handshake.ack_ns = now;
         if full {
             handshake.flags |= handshake_flag::ACCEPT_QUEUE_FULL_AT_ACK;
@@ -87,8 +85,31 @@ pub fn on_packet(skb: *mut __sk_buff, listener: &Connection, incoming: bool) {
         let seen = http::classify(skb, &packet);
         handshake.class = u32::from(seen);
         if seen == class::HTTP {
-            payload::hand_on(skb, &packet, &pair, Span::first(LIMIT), true, role::UNKNOWN, now);
+            hand_on_first(skb, &packet, pair, true, now);
         }
+    }
+}
+
+#[inline(always)]
+fn note_syn(handshake: &mut Handshake, queue: &Queues, now: u64) {
+    handshake.accept_queue = queue.accepting;
+    handshake.accept_queue_max = queue.max;
+    handshake.syns = handshake.syns.wrapping_add(1);
+    if handshake.syn_ns == 0 {
+        handshake.syn_ns = now;
+    }
+    if queue.accepting > queue.max {
+        handshake.flags |= handshake_flag::ACCEPT_QUEUE_FULL_AT_SYN;
+    } else if queue.waiting >= queue.max {
+        handshake.flags |= handshake_flag::SYN_QUEUE_FULL;
+    }
+}
+
+#[inline(always)]
+fn note_syn_ack(handshake: &mut Handshake, now: u64) {
+    handshake.syn_acks = handshake.syn_acks.wrapping_add(1);
+    if handshake.syn_ack_ns == 0 {
+        handshake.syn_ack_ns = now;
     }
 }
 
@@ -103,20 +124,31 @@ pub fn on_fast_open(skb: *mut __sk_buff, netns: u32) {
     let handshake = unsafe { &mut *handshake };
     let now = now();
     if packet.flags & packet::SYN != 0 {
-        handshake.syn_acks = handshake.syn_acks.wrapping_add(1);
-        if handshake.syn_ack_ns == 0 {
-            handshake.syn_ack_ns = now;
-        }
+        note_syn_ack(handshake, now);
     } else if packet.payload_length > 0 && handshake.response_ns == 0 {
         handshake.response_ns = now;
         handshake.response_sequence = packet.sequence;
         handshake.response_length = packet.payload_length;
         if handshake.class == u32::from(class::HTTP) {
-            let line = packet::load::<12>(skb, packet.payload_offset).unwrap_or_default();
-            handshake.http_status = u32::from(http::status_of(&line));
-            payload::hand_on(skb, &packet, &pair, Span::first(LIMIT), false, role::UNKNOWN, now);
+            handshake.http_status = u32::from(http::status(skb, &packet));
+            hand_on_first(skb, &packet, pair, false, now);
         }
     }
+}
+
+/// The first payload of a direction, before there is a connection.
+#[inline(always)]
+fn hand_on_first(skb: *mut __sk_buff, packet: &Packet, pair: Pair, incoming: bool, now: u64) {
+    let piece = Piece {
+        tag: 0,
+        at_ns: now,
+        pair,
+        offset: 0,
+        length: 0,
+        incoming: u8::from(incoming),
+        role: role::UNKNOWN,
+    };
+    hand_on(skb, packet, &piece, packet.payload_length.min(LIMIT));
 }
 
 /// Whether a handshake was not taken over by its connection yet.

@@ -5,7 +5,9 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::bpf_sock,
-    helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_sk_fullsock},
+    helpers::generated::{
+        bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_sk_fullsock, bpf_skc_to_tcp_sock,
+    },
 };
 use probe_common::{
     config::{ABSENT, Offsets},
@@ -203,7 +205,7 @@ impl<const TYPED: bool> Sock<TYPED> {
         self.field(offset!(skc_num))
     }
 
-    /// `inet_sport`, which survives CLOSE where `skc_num` is set back to 0.
+    /// The same at CLOSE, where `skc_num` is set back to 0.
     #[inline(always)]
     pub fn source_port(self) -> u16 {
         u16::from_be(read(self.0, offset!(inet_sport)))
@@ -260,27 +262,38 @@ impl<const TYPED: bool> Sock<TYPED> {
             connection.local_address = self.address_v6(offset!(skc_v6_rcv_saddr));
             connection.remote_address = self.address_v6(offset!(skc_v6_daddr));
         }
-        connection.local_port = self.source_port();
+        connection.local_port = self.local_port();
         connection.remote_port = self.remote_port();
     }
 
     /// Writes what the kernel measured over the connection's life.
     #[inline(always)]
     pub fn read_totals(self, connection: &mut Connection) {
-        connection.bytes_sent = read(self.0, offset!(tp_bytes_sent));
-        connection.bytes_received = read(self.0, offset!(tp_bytes_received));
-        connection.srtt_us = read::<u32>(self.0, offset!(tp_srtt_us)) >> 3;
-        connection.retransmits = read(self.0, offset!(tp_total_retrans));
+        let tcp = if TYPED {
+            // SAFETY: the pointer that the hook was given, which is what the verifier asks for.
+            unsafe { bpf_skc_to_tcp_sock(self.0.cast_mut().cast()) }.cast()
+        } else {
+            self.0
+        };
+        if tcp.is_null() {
+            return;
+        }
+        connection.bytes_sent = load::<u64, TYPED>(tcp, offset!(tp_bytes_sent));
+        connection.bytes_received = load::<u64, TYPED>(tcp, offset!(tp_bytes_received));
+        connection.srtt_us = load::<u32, TYPED>(tcp, offset!(tp_srtt_us)) >> 3;
+        connection.retransmits = load::<u32, TYPED>(tcp, offset!(tp_total_retrans));
     }
 
     /// A listener's queues.
     #[inline(always)]
     pub fn queues(self) -> Queues {
-        Queues {
-            accepting: read(self.0, offset!(sk_ack_backlog)),
-            waiting: read(self.0, offset!(icsk_qlen)),
-            max: read(self.0, offset!(sk_max_ack_backlog)),
-        }
+        let (accepting, max) = if offset!(sk_max_ack_backlog) == offset!(sk_ack_backlog) + 4 {
+            let [accepting, max] = read::<[u32; 2]>(self.0, offset!(sk_ack_backlog));
+            (accepting, max)
+        } else {
+            (read(self.0, offset!(sk_ack_backlog)), read(self.0, offset!(sk_max_ack_backlog)))
+        };
+        Queues { accepting, waiting: read(self.0, offset!(icsk_qlen)), max }
     }
 
     /// The bind bucket was made by `connect` choosing an ephemeral port.
@@ -333,7 +346,7 @@ pub fn pair_of_stray_syn(skb: *const u8) -> Option<Pair> {
 }
 
 #[inline(always)]
-fn map_v4(target: &mut [u8; 16], address: [u8; 4]) {
+pub fn map_v4(target: &mut [u8; 16], address: [u8; 4]) {
     *target = [0; 16];
     target[10] = 0xff;
     target[11] = 0xff;

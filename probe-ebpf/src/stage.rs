@@ -5,14 +5,14 @@ use aya_ebpf::{bindings::__sk_buff, helpers::bpf_ktime_get_ns};
 use probe_common::{
     connection::{Connection, class, flag},
     handshake::Pair,
-    payload::{LIMIT, PIECE},
+    payload::{LIMIT, PIECE, Piece, SMALL},
     state::role,
 };
 
 use crate::{
     http::{self, LARGEST_CLOSE_FRAME, STATUS_LINE, classify, close_code},
     packet::{self, Packet},
-    payload::{Span, hand_on},
+    payload::hand_on,
 };
 
 /// The head of a `101` is short.
@@ -64,23 +64,36 @@ pub fn on_connection(skb: *mut __sk_buff, connection: &mut Connection, incoming:
     }
     let wanted = matches!(connection.seen_class, class::HTTP | class::UPGRADED)
         && connection.line_length != Connection::LATER_UPGRADE;
+    if !wanted || connection.complete != 0 {
+        return;
+    }
     // Of a refusal only status and reason are wanted, not its body.
     let refused = !from_client
         && connection.line_length == STATUS_LINE
         && connection.seen_class != class::UPGRADED;
-    let limit = if refused { PIECE as u32 } else { LIMIT };
-    if wanted && connection.complete == 0 && offset < limit {
-        let pair = if packet.flags & packet::SYN == 0 {
-            Pair::of(connection)
-        } else {
-            // The connection does not know its own port yet.
-            match packet::pair(skb, &packet, connection.netns, incoming) {
-                Some(pair) => pair,
-                None => return,
-            }
-        };
-        hand_on(skb, &packet, &pair, Span { offset, limit }, incoming, connection.role, now);
+    let (limit, most) = if refused { (PIECE as u32, SMALL as u32) } else { (LIMIT, LIMIT) };
+    if offset >= limit {
+        return;
     }
+    let pair = if packet.flags & packet::SYN == 0 {
+        Pair::of(connection)
+    } else {
+        // The connection does not know its own port yet.
+        match packet::pair(skb, &packet, connection.netns, incoming) {
+            Some(pair) => pair,
+            None => return,
+        }
+    };
+    let piece = Piece {
+        tag: 0,
+        at_ns: now,
+        pair,
+        offset,
+        length: 0,
+        incoming: u8::from(incoming),
+        role: connection.role,
+    };
+    hand_on(skb, &packet, &piece, packet.payload_length.min(limit - offset).min(most));
 }
 
 #[inline(always)]
@@ -128,7 +141,8 @@ fn on_response(
     } else if connection.http_status == 0 && connection.line_length < STATUS_LINE {
         let status =
             if connection.line_length == 0 && packet.payload_length >= u32::from(STATUS_LINE) {
-                http::status(skb, packet, connection)
+                connection.line_length = STATUS_LINE;
+                http::status(skb, packet)
             } else {
                 http::status_in_pieces(skb, packet, connection)
             };
@@ -144,6 +158,7 @@ pub fn note_status(connection: &mut Connection, status: u16, now: u64) {
     } else if status / 100 == 1 {
         // An interim response. The one that counts begins with a later packet, or userspace finds it.
         connection.line_length = 0;
+        connection.status_digits = 0;
         return;
     }
     connection.http_status = status;
@@ -189,7 +204,7 @@ fn worth_a_look(skb: *mut __sk_buff, connection: &Connection, incoming: bool) ->
 
 #[inline(always)]
 fn later_upgrade(skb: *mut __sk_buff, packet: &Packet, connection: &mut Connection) {
-    if http::status(skb, packet, connection) == 101 {
+    if http::status(skb, packet) == 101 {
         note_status(connection, 101, now());
         connection.line_length = Connection::LATER_UPGRADE;
         connection.complete = 0;

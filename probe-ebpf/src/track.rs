@@ -1,6 +1,8 @@
 //! Brings what is stored of a socket to what the kernel says of it. Idempotent: running twice for
 //! one event, or not at all and then for the next, leaves the counters right (`docs/exactness.md`).
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::{
@@ -46,6 +48,7 @@ pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
             bring_to(sk, connection, new);
             return;
         }
+        cold_path();
         if connection.state == state::CLOSE && connection.cookie == sk.cookie() {
             generation = connection.generation + 1;
             end(key, connection);
@@ -58,6 +61,7 @@ pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
         return;
     }
     if !is_birth {
+        cold_path();
         if count::walk() == 0 {
             return; // the seed pass will meet it
         }
@@ -114,7 +118,8 @@ pub fn count_class(connection: &mut Connection) {
 /// is short. Only ever forward: the state is stored after the event, so an entry may be ahead.
 #[inline(always)]
 pub fn catch_up(sk: Sock, seen: u8, connection: &mut Connection) {
-    if rank(seen) > rank(connection.state) && seen != state::CLOSE {
+    if seen != connection.state && rank(seen) > rank(connection.state) && seen != state::CLOSE {
+        cold_path();
         count::note(Stat::CaughtUp);
         connection.flags |= flag::CAUGHT_UP;
         bring_to(sk, connection, seen);
@@ -342,6 +347,7 @@ enum Followed {
 #[inline(always)]
 fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Followed {
     if is_claimed(sk.address()) {
+        cold_path();
         return Followed::Not; // its next packet or a walk finds it
     }
     connection.sk = sk.address();
@@ -370,12 +376,17 @@ fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Fo
             Place::of(connection).enter();
             Followed::New
         }
-        Err(EEXIST) => Followed::Already,
+        Err(EEXIST) => {
+            cold_path();
+            Followed::Already
+        }
         Err(E2BIG) => {
+            cold_path();
             count::note(Stat::ConnectionMapFull);
             Followed::Not
         }
         Err(_) => {
+            cold_path();
             count::note(Stat::ConnectionInsertFailed);
             Followed::Not
         }

@@ -3,6 +3,8 @@
 //! never skipped, so this is where a missed state change is noticed and made good. Also the SYN-ACK, and
 //! the first bytes that the host sends.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::{__sk_buff, bpf_sock},
@@ -56,8 +58,10 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             }
             return PASS;
         }
+        cold_path();
         end::replaced(socket as u64, connection);
     }
+    cold_path();
     adopt(skb, socket);
     PASS
 }

@@ -2,6 +2,8 @@
 //! numbers are checked and without the socket's lock. SYNs, last ACKs and data that comes with them
 //! run on the listener. A connection that sends nothing shows itself here, should its birth be missed.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::{__sk_buff, bpf_sock},
@@ -35,6 +37,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     let mut entry = CONNECTIONS.get_ptr_mut(socket as u64);
     // SAFETY: a live map value.
     if !entry.is_some_and(|connection| unsafe { (*connection).remote_port } == remote_port) {
+        cold_path();
         if !adopt(skb, socket) {
             return PASS;
         }

@@ -5,6 +5,7 @@ use std::{
     path::Path,
 };
 
+use anyhow::Context;
 use probe_common::{
     key::{CountKey, CountSlot},
     state,
@@ -22,8 +23,9 @@ use crate::{
     truth::{
         agent::Agent,
         choose::{self, Need},
-        polled::{dump_where, keyed},
-        sock_diag::{Detail, left_over},
+        polled::{dump_each, keyed},
+        sock_diag::Detail,
+        sockstat::left_over,
         source::{Backend, Source},
     },
 };
@@ -67,15 +69,19 @@ pub(crate) async fn now(
     source.settle()?;
     let mut slots = source.slots()?;
     if source.backend() == Backend::Ebpf {
-        add_mini_sockets(&mut slots, source.may_have_pending())?;
+        add_mini_sockets(&mut slots, identity, source.may_have_pending())?;
     }
-    identity.refresh(slots.iter().map(|slot| slot.key)).await;
+    identity.refresh_soon(slots.iter().map(|slot| slot.key)).await;
     Ok(Counts::new(&slots, source.backend(), source.exactness()?, identity, filter))
 }
 
 /// A dump passes over every socket of the host, whichever namespace it is for, so it is made only where
 /// there is something to be found: SYNs wait only where somebody listens.
-fn add_mini_sockets(slots: &mut Vec<CountSlot>, may_have_pending: bool) -> anyhow::Result<()> {
+fn add_mini_sockets(
+    slots: &mut Vec<CountSlot>,
+    identity: &Identity,
+    may_have_pending: bool,
+) -> anyhow::Result<()> {
     let listening: HashSet<u32> = slots
         .iter()
         .filter(|slot| slot.states[usize::from(state::LISTEN) - 1] > 0)
@@ -85,7 +91,10 @@ fn add_mini_sockets(slots: &mut Vec<CountSlot>, may_have_pending: bool) -> anyho
         (may_have_pending && listening.contains(&netns.inode))
             || left_over(netns).map_or(true, |count| count > 0)
     };
-    let dumped = dump_where(has_mini, Detail::Mini)?;
+    let namespaces = identity
+        .namespaces(slots.iter().map(|slot| slot.key.netns).collect())
+        .context("cannot list network namespaces")?;
+    let dumped = dump_each(namespaces.into_iter().filter(has_mini), Detail::Mini)?;
     for slot in slots.iter_mut().filter(|slot| dumped.namespaces.contains(&slot.key.netns)) {
         for state in MINI_STATES {
             slot.states[usize::from(state) - 1] = 0;

@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::HashMap, ops::Deref};
 use probe_common::{
     connection::{Connection, class},
     handshake::Pair,
-    payload::{LIMIT, Payload},
+    payload::{LIMIT, Piece},
     state::role,
 };
 
@@ -143,19 +143,26 @@ enum Stream {
 }
 
 impl Stream {
-    /// Adds a piece; returns what is there so far, if anything is new.
-    fn push(&mut self, piece: &Payload) -> Option<&[u8]> {
+    /// What is there with a piece of `new` bytes at `offset`, if that is more than before.
+    fn with<'a>(&'a mut self, offset: u32, new: &'a [u8]) -> Option<&'a [u8]> {
+        match self {
+            Self::Done => None,
+            // Most heads are whole in their first piece, which is parsed where it lies.
+            Self::Empty => (offset == 0 && !new.is_empty()).then_some(new),
+            // A gap can't be parsed across; a repetition brings nothing.
+            Self::Open(bytes) if bytes.len() != offset as usize || bytes.len() == MOST => None,
+            Self::Open(bytes) => {
+                bytes.extend(new.iter().take(MOST - bytes.len()));
+                Some(bytes)
+            }
+        }
+    }
+
+    /// The head goes on after this piece.
+    fn wait(&mut self, first: &[u8]) {
         if let Self::Empty = self {
-            *self = Self::Open(Vec::new());
+            *self = Self::Open(first.to_vec());
         }
-        let Self::Open(bytes) = self else { return None };
-        let new = piece.bytes.get(..usize::from(piece.length))?;
-        // A gap can't be parsed across; a repetition brings nothing.
-        if bytes.len() != piece.offset as usize || bytes.len() == MOST {
-            return None;
-        }
-        bytes.extend(new.iter().take(MOST - bytes.len()));
-        Some(bytes)
     }
 }
 
@@ -222,7 +229,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    pub fn feed(&mut self, piece: &Payload) {
+    /// Takes a piece and its payload.
+    pub fn feed(&mut self, piece: &Piece, bytes: &[u8]) {
         let conversation = self.conversations.entry(piece.pair).or_insert_with(|| Conversation {
             unparsed: Some(Box::default()),
             heads: Heads::default(),
@@ -231,9 +239,9 @@ impl Follower {
         // What comes on a listener comes from a client.
         let from_client = (piece.incoming == 1) == (piece.role != role::ACTIVE);
         if from_client {
-            unparsed.feed_request(&mut conversation.heads, &self.parser, piece);
+            unparsed.feed_request(&mut conversation.heads, &self.parser, piece, bytes);
         } else {
-            unparsed.feed_response(&mut conversation.heads, &self.parser, piece);
+            unparsed.feed_response(&mut conversation.heads, &self.parser, piece, bytes);
         }
         if unparsed.is_done() {
             conversation.unparsed = None;
@@ -258,8 +266,8 @@ impl Follower {
 }
 
 impl Unparsed {
-    fn feed_request(&mut self, heads: &mut Heads, parser: &Parser, piece: &Payload) {
-        let Some(bytes) = self.request.push(piece) else { return };
+    fn feed_request(&mut self, heads: &mut Heads, parser: &Parser, piece: &Piece, new: &[u8]) {
+        let Some(bytes) = self.request.with(piece.offset, new) else { return };
         match parser.request(bytes) {
             // What there is of a head that goes on beyond what is looked at, up to its last whole line.
             Head::Partial if bytes.len() == MOST => {
@@ -267,7 +275,7 @@ impl Unparsed {
                     self.note_request(heads, &request);
                 }
             }
-            Head::Partial => return,
+            Head::Partial => return self.request.wait(new),
             Head::Whole(request, length) => {
                 if bytes.len() > length {
                     heads.after_request_ns = piece.at_ns;
@@ -287,10 +295,10 @@ impl Unparsed {
         self.accept_hash = request.accept_hash;
     }
 
-    fn feed_response(&mut self, heads: &mut Heads, parser: &Parser, piece: &Payload) {
-        let Some(bytes) = self.response.push(piece) else { return };
+    fn feed_response(&mut self, heads: &mut Heads, parser: &Parser, piece: &Piece, new: &[u8]) {
+        let Some(bytes) = self.response.with(piece.offset, new) else { return };
         match parser.response(bytes) {
-            Head::Partial => return,
+            Head::Partial => return self.response.wait(new),
             Head::Whole(response, length) => {
                 heads.response_ns = piece.at_ns;
                 if bytes.len() > length {
@@ -332,14 +340,11 @@ fn pair(connection: &Connection) -> Pair {
 mod tests {
     use super::*;
     use crate::truth::polled::empty_connection;
-    use probe_common::payload::PIECE;
 
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n";
 
-    fn piece(port: u16, incoming: bool, at_ns: u64, text: &[u8]) -> Payload {
-        let mut bytes = [0; PIECE];
-        bytes[..text.len()].copy_from_slice(text);
-        Payload {
+    fn piece(port: u16, incoming: bool, at_ns: u64, text: &[u8]) -> Piece {
+        Piece {
             tag: 0,
             at_ns,
             pair: Pair { remote_port: port, ..Pair::default() },
@@ -347,8 +352,11 @@ mod tests {
             length: text.len() as u16,
             incoming: incoming.into(),
             role: role::PASSIVE,
-            bytes,
         }
+    }
+
+    fn feed(follower: &mut Follower, port: u16, incoming: bool, at_ns: u64, text: &[u8]) {
+        follower.feed(&piece(port, incoming, at_ns, text), text);
     }
 
     fn connection(port: u16) -> Connection {
@@ -360,13 +368,13 @@ mod tests {
         let answers = [("Switching Protocols", 101), ("Too Many Clients", 503)];
         for (port, (reason, status)) in (1..).zip(answers) {
             let mut follower = Follower::default();
-            follower.feed(&piece(port, true, 5, REQUEST));
+            feed(&mut follower, port, true, 5, REQUEST);
             assert_eq!(follower.get(&connection(port)).flags, flag::ASKS_FOR_WEBSOCKET);
             let answer = format!("HTTP/1.1 {status} {reason}\r\n\r\n");
-            follower.feed(&piece(port, false, 9, answer.as_bytes()));
+            feed(&mut follower, port, false, 9, answer.as_bytes());
             assert!(follower.conversations.values().all(|found| found.unparsed.is_none()));
             // Frames and further answers change nothing.
-            follower.feed(&piece(port, false, 11, b"HTTP/1.1 404 Not Found\r\n\r\n"));
+            feed(&mut follower, port, false, 11, b"HTTP/1.1 404 Not Found\r\n\r\n");
             let http = follower.take(&connection(port));
             assert_eq!((http.status, http.reason(), http.response_ns), (status, reason, 9));
             assert_eq!(follower.take(&connection(port)).status, 0);
@@ -374,10 +382,34 @@ mod tests {
     }
 
     #[test]
+    fn heads_are_put_together_and_a_refusal_needs_no_more_than_its_first_line() {
+        let mut follower = Follower::default();
+        for (at, byte) in REQUEST.iter().enumerate() {
+            assert_eq!(follower.get(&connection(7)).flags, 0);
+            let piece = Piece { offset: at as u32, ..piece(7, true, 5, &[*byte]) };
+            follower.feed(&piece, &[*byte]);
+        }
+        assert_eq!(follower.get(&connection(7)).flags, flag::ASKS_FOR_WEBSOCKET);
+        feed(&mut follower, 7, false, 9, b"HTTP/1.1 503 Service Unavailable\r\nServer: a");
+        let http = follower.get(&connection(7));
+        assert_eq!((http.status, http.reason(), http.response_ns), (503, "Service Unavailable", 9));
+        assert!(follower.conversations.values().all(|found| found.unparsed.is_none()));
+
+        // Half of a status line is none, and a 101 is one only with its key.
+        for (port, answer) in
+            [(8, "HTTP/1.1 503 Serv"), (9, "HTTP/1.1 101 Switching Protocols\r\nUpg")]
+        {
+            feed(&mut follower, port, true, 5, REQUEST);
+            feed(&mut follower, port, false, 9, answer.as_bytes());
+            assert_eq!(follower.get(&connection(port)).status, 0);
+        }
+    }
+
+    #[test]
     fn after_a_rush_its_memory_is_given_back() {
         let mut follower = Follower::default();
         for port in 0..10_000 {
-            follower.feed(&piece(port, true, 5, REQUEST));
+            feed(&mut follower, port, true, 5, REQUEST);
         }
         for port in 23..10_000 {
             follower.take(&connection(port));

@@ -106,8 +106,14 @@ impl Parser {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut parsed = httparse::Response::new(&mut headers);
         let length = match parsed.parse(bytes) {
-            Ok(httparse::Status::Partial) => return Head::Partial,
             Ok(httparse::Status::Complete(length)) => length,
+            // Of a refusal no more is asked than its first line, and no more is brought of a long one.
+            Ok(httparse::Status::Partial)
+                if parsed.reason.is_some() && parsed.code.is_some_and(|code| code / 100 != 1) =>
+            {
+                bytes.len()
+            }
+            Ok(httparse::Status::Partial) => return Head::Partial,
             Err(_) => return Head::Bad,
         };
         let mut response = Response {

@@ -35,6 +35,7 @@ pub struct Identity {
     mounted: Mounted,
     host_netns: u32,
     known: Arc<Mutex<Known>>,
+    namespaces: Mutex<netns::Known>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +72,7 @@ impl Identity {
                 .or_else(|_| netns::Netns::current())?
                 .inode,
             known: Arc::default(),
+            namespaces: Mutex::default(),
         })
     }
 
@@ -189,6 +191,15 @@ impl Identity {
             container.hash(&mut hasher);
             hasher.finish() | STAND_IN
         })
+    }
+
+    /// The network namespaces of this host, as [`netns::Known::open`] knows them; `counted` are those that
+    /// sockets are counted in.
+    ///
+    /// # Errors
+    /// As [`netns::find`].
+    pub(crate) fn namespaces(&self, counted: HashSet<u32>) -> io::Result<Vec<netns::Netns>> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).open(counted)
     }
 
     /// Path of a cgroup below the cgroup2 mount.

@@ -31,7 +31,7 @@ use crate::identity::cgroup::Mounted;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe-ebpf.o"));
 
 /// Maps that outlive the agent where they are pinned.
-const PINNED_MAPS: [&str; 8] = [
+const PINNED_MAPS: [&str; 9] = [
     "CONNECTIONS",
     "SLOT_OF",
     "SLOT_OWNER",
@@ -40,6 +40,7 @@ const PINNED_MAPS: [&str; 8] = [
     "RECORDS",
     "LISTENERS",
     "HANDSHAKES",
+    "CLAIMS",
 ];
 
 /// How to load.
@@ -62,7 +63,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             connections: 262_144,
-            ring_bytes: 8 << 20,
+            ring_bytes: 4 << 20,
             pin: None,
             counts_only: false,
             without: vec![],

@@ -30,7 +30,7 @@ use crate::{
     filter::Filter,
     handshake::{follow::Observed, outcome::Sight},
     health::listing::Tracker,
-    identity::{Identity, cgroup::Container, netns},
+    identity::{Identity, cgroup::Container},
     truth::{
         polled::dump_all,
         sock_diag::{Detail, DiagSocket},
@@ -65,7 +65,6 @@ pub(crate) struct Recorder {
     ticks: u64,
     counts: HashMap<CountKey, [i64; 21]>,
     kernel: HashMap<u32, Counters>,
-    namespaces: netns::Known,
     containers: HashMap<u64, Container>,
     degraded: HashSet<String>,
     checked_mono_ns: i64,
@@ -95,7 +94,6 @@ impl Recorder {
             ticks: 0,
             counts: HashMap::new(),
             kernel: HashMap::new(),
-            namespaces: netns::Known::default(),
             containers: HashMap::new(),
             degraded: HashSet::new(),
             checked_mono_ns: clock::mono_ns(),
@@ -301,7 +299,7 @@ impl Recorder {
     fn write_kernel(&mut self, slots: &[CountSlot], all: bool) -> anyhow::Result<()> {
         let mut changed = Vec::new();
         let counted = slots.iter().map(|slot| slot.key.netns).collect();
-        for namespace in self.namespaces.open(counted)? {
+        for namespace in self.identity.namespaces(counted)? {
             // A namespace may be gone by now, or be closed to us.
             let Ok(now) = counters::read(&namespace) else { continue };
             self.change(namespace.inode, now, all, &mut changed);

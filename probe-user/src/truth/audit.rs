@@ -11,6 +11,7 @@ use probe_common::{key::CountSlot, state};
 
 use super::{
     sock_diag::{self, Detail},
+    sockstat,
     source::Source,
 };
 use crate::{handshake::follow::Observed, identity::netns::Netns};
@@ -49,6 +50,9 @@ pub fn audit(source: &dyn Source, namespaces: &[Netns]) -> anyhow::Result<Audit>
     let mut audit = Audit::default();
     for namespace in namespaces {
         let before = established(&source.slots()?, namespace.inode);
+        if before == 0 && sockstat::is_empty(namespace).unwrap_or(false) {
+            continue;
+        }
         // A namespace that is gone meanwhile took its sockets with it.
         let Ok(listed) = listed(namespace) else { continue };
         let after = established(&source.slots()?, namespace.inode);

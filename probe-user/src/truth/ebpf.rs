@@ -29,6 +29,7 @@ use super::{
     pending::{GIVE_UP, Pending},
     records::Records,
     sock_diag::{self, Detail},
+    sockstat,
     source::{Backend, Ended, Exactness, Source},
 };
 use crate::{
@@ -262,6 +263,14 @@ impl Unseen {
     }
 }
 
+/// Whether sockets are counted in a namespace that a walk should meet; one in `close` is in no table.
+fn has_sockets(slots: &[CountSlot], netns: u32) -> bool {
+    let mut of_it = slots.iter().filter(|slot| slot.key.netns == netns);
+    of_it.any(|slot| {
+        (1..).zip(slot.states).any(|(state, count)| state != state::CLOSE && count != 0)
+    })
+}
+
 /// Walks every network namespace.
 fn walk_all(attached: &mut Attached) -> anyhow::Result<Unseen> {
     let found = netns::find().context("cannot list network namespaces")?;
@@ -296,7 +305,13 @@ impl EbpfSource {
         let number = self.counters.next_walk()?;
         let found = netns::find().context("cannot list network namespaces")?;
         let mut namespaces = HashMap::new();
+        let slots = self.counters.slots();
         for namespace in found.namespaces {
+            if !has_sockets(&slots, namespace.inode)
+                && sockstat::is_empty(&namespace).unwrap_or(false)
+            {
+                continue;
+            }
             // One that is gone meanwhile took its sockets with it.
             if walk::walk(&mut attached.ebpf, &namespace).is_ok() {
                 namespaces.insert(namespace.inode, namespace);

@@ -11,4 +11,5 @@ pub mod polled;
 pub mod raw;
 pub mod records;
 pub mod sock_diag;
+pub mod sockstat;
 pub mod source;

@@ -92,21 +92,20 @@ pub struct Dumped {
 /// # Errors
 /// When not even the own namespace can be dumped.
 pub fn dump_all(detail: Detail) -> anyhow::Result<Dumped> {
-    dump_where(|_| true, detail)
+    dump_each(netns::find().context("cannot list network namespaces")?.namespaces, detail)
 }
 
-/// Likewise, but passes over namespaces that are not wanted.
+/// Dumps these network namespaces.
 ///
 /// # Errors
 /// As [`dump_all`].
-pub fn dump_where(
-    is_wanted: impl Fn(&netns::Netns) -> bool,
+pub fn dump_each(
+    namespaces: impl IntoIterator<Item = netns::Netns>,
     detail: Detail,
 ) -> anyhow::Result<Dumped> {
     let own = netns::Netns::current().context("cannot read /proc/self/ns/net")?;
     let mut all = Dumped { sockets: Vec::new(), namespaces: HashSet::new(), skipped: Vec::new() };
-    let namespaces = netns::find().context("cannot list network namespaces")?.namespaces;
-    for namespace in namespaces.into_iter().filter(is_wanted) {
+    for namespace in namespaces {
         match dump(&namespace, detail) {
             Ok(sockets) => {
                 all.sockets.extend(sockets);

@@ -7,14 +7,14 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use aya::{
     Pod,
     maps::{MapData, RingBuf},
 };
-use probe_common::{connection::Connection, payload::Payload};
+use probe_common::{connection::Connection, payload::Piece};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 use super::{pending::Pending, source::Ended};
@@ -23,10 +23,14 @@ use crate::{
     handshake::follow::{Follower, Observed},
 };
 
-/// The kernel side does not wake us per record. 20 ms at 25,000 records a second fill 2 % of the ring.
+/// The kernel side does not wake us per record. 20 ms at 25,000 connections a second fill a tenth of the ring.
 const POLL: Duration = Duration::from_millis(20);
-/// Polls between looks at handshakes that have failed: a second.
-const PENDING_EVERY: u32 = 50;
+/// The same where fewer records come: a rush of that kind that begins meanwhile fills half of it.
+const POLL_IDLE: Duration = Duration::from_millis(50);
+/// Records a second, of which a connection with both ends on this host makes six.
+const BUSY: f64 = 10_000.0;
+/// Between looks at handshakes that have failed.
+const PENDING_EVERY: Duration = Duration::from_secs(1);
 /// Batches that a slow listener may fall behind: 20 s.
 const BACKLOG: usize = 1000;
 
@@ -118,14 +122,17 @@ impl Drop for Records {
 }
 
 fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
-    let mut polls = 0_u32;
+    let mut looked_for_failed = Instant::now();
+    let mut pause = POLL;
     while !shared.stop.load(Ordering::Relaxed) {
         let mut batch = Ended::new();
+        let mut records = 0_u32;
         {
             let mut follower = shared.follower.lock().unwrap_or_else(PoisonError::into_inner);
             while let Some(item) = ring.next() {
+                records += 1;
                 match parse(&item) {
-                    Some(Record::Payload(piece)) => follower.feed(piece),
+                    Some(Record::Payload(piece, bytes)) => follower.feed(piece, bytes),
                     Some(Record::Connection(connection)) => {
                         shared.delivered.fetch_add(1, Ordering::Relaxed);
                         batch.push(Observed::new(*connection, follower.take(connection)));
@@ -138,27 +145,33 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
                 }
             }
         }
-        if polls.is_multiple_of(PENDING_EVERY) {
+        if looked_for_failed.elapsed() >= PENDING_EVERY {
+            looked_for_failed = Instant::now();
             let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
             // What can't be read now is read in a second.
             batch.extend(pending.give_up(clock::mono_ns().unsigned_abs()).unwrap_or_default());
         }
-        polls = polls.wrapping_add(1);
         if !batch.is_empty() {
             deliver(shared, &batch);
         }
-        thread::sleep(POLL);
+        let rate = f64::from(records) / pause.as_secs_f64();
+        pause = if rate < BUSY { POLL_IDLE } else { POLL };
+        thread::sleep(pause);
     }
 }
 
 enum Record<'a> {
-    Payload(&'a Payload),
+    Payload(&'a Piece, &'a [u8]),
     Connection(&'a Connection),
 }
 
 fn parse(bytes: &[u8]) -> Option<Record<'_>> {
-    let is_payload = bytes.first_chunk() == Some(&0_u64.to_ne_bytes());
-    if is_payload { view(bytes).map(Record::Payload) } else { view(bytes).map(Record::Connection) }
+    if bytes.first_chunk() != Some(&0_u64.to_ne_bytes()) {
+        return view(bytes).map(Record::Connection);
+    }
+    let piece: &Piece = view(bytes)?;
+    let payload = bytes.get(size_of::<Piece>()..)?.get(..usize::from(piece.length))?;
+    Some(Record::Payload(piece, payload))
 }
 
 /// The record at the front of `bytes`, in place.

@@ -3,7 +3,7 @@
 //!
 //! A dump is no instant: the kernel walks its hash table while connections come and go.
 
-use std::{fs, io, net::IpAddr};
+use std::{io, net::IpAddr};
 
 use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
@@ -168,24 +168,6 @@ pub fn each(
     })?
 }
 
-/// Sockets in `time_wait`, and what is left of orphans in `fin_wait_2`, by the kernel's own count.
-///
-/// # Errors
-/// When the namespace cannot be entered, or `/proc` says nothing of it.
-pub fn left_over(netns: &Netns) -> io::Result<u64> {
-    let text = netns.run(|| fs::read_to_string("/proc/thread-self/net/sockstat"))??;
-    time_waits(&text)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no `tw` of TCP in sockstat"))
-}
-
-/// `TCP: inuse 5 orphan 0 tw 2 alloc 7 mem 1` → 2
-fn time_waits(sockstat: &str) -> Option<u64> {
-    let tcp = sockstat.lines().find_map(|line| line.strip_prefix("TCP: "))?;
-    let mut words = tcp.split(' ');
-    words.find(|&word| word == "tw")?;
-    words.next()?.parse().ok()
-}
-
 fn dump_family(
     socket: &Socket,
     family: u8,
@@ -341,13 +323,6 @@ mod tests {
         assert_eq!(child.remote_address, mapped("127.0.0.1".parse().unwrap()));
         assert_eq!(child.remote_port, client.local_addr().unwrap().port());
         assert_eq!(child.info.map(|info| info.unacked), Some(0));
-    }
-
-    #[test]
-    fn the_kernels_count_of_time_waits_is_read() {
-        let text = "sockets: used 7\nTCP: inuse 5 orphan 0 tw 23 alloc 7 mem 1\nTCP6: inuse 9\n";
-        assert_eq!(time_waits(text), Some(23));
-        assert_eq!(time_waits("TCP: inuse 5"), None);
     }
 
     #[test]
