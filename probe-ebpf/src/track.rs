@@ -28,14 +28,16 @@ use crate::{
 const E2BIG: i32 = -7;
 const EEXIST: i32 = -17;
 
-/// A state change of `sk`, told by the kernel just before it stores the new state.
+/// A state change of `sk`, told by the kernel just before it stores the new state. Its ways meet again before
+/// the work begins, so that the verifier walks that once.
 #[inline(always)]
 pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
     let key = sk.address();
     let is_birth = (old == state::CLOSE && new != state::CLOSE)
         || (old == state::SYN_RECV && new == state::ESTABLISHED);
     let mut generation = 0;
-    if let Some(connection) = CONNECTIONS.get_ptr_mut(&key) {
+    let mut entry = CONNECTIONS.get_ptr_mut(&key);
+    if let Some(connection) = entry {
         // SAFETY: a live map value; this socket's events are serialised by its lock, and a copy of
         // this program that runs for the same event runs after, on the same CPU.
         let connection = unsafe { &mut *connection };
@@ -44,36 +46,42 @@ pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
         } else {
             connection.cookie == 0 || connection.cookie == sk.stored_cookie()
         };
-        if is_same {
-            bring_to(sk, connection, new);
+        if !is_same {
+            cold_path();
+            if connection.state == state::CLOSE && connection.cookie == sk.cookie() {
+                generation = connection.generation + 1;
+                end(key, connection);
+            } else {
+                replaced(key, connection);
+            }
+            entry = None;
+        }
+    }
+    if entry.is_none() {
+        // Only TCP sockets have an entry, so the question can wait until here.
+        if new == state::CLOSE || !sk.is_tcp() {
             return;
         }
-        cold_path();
-        if connection.state == state::CLOSE && connection.cookie == sk.cookie() {
-            generation = connection.generation + 1;
-            end(key, connection);
-        } else {
-            replaced(key, connection);
+        if !is_birth {
+            // Its birth was missed: it is still in the old state, and what it is must be found out.
+            cold_path();
+            if count::walk() == 0 {
+                return; // the seed pass will meet it
+            }
+            found_late(sk.untyped(), sk.cookie(), &mut room());
+            entry = CONNECTIONS.get_ptr_mut(&key);
+        }
+        if entry.is_none() {
+            if begin(sk, old, new, generation) != Followed::Already {
+                return;
+            }
+            entry = CONNECTIONS.get_ptr_mut(&key);
         }
     }
-    // Only TCP sockets have an entry, so the question can wait until here.
-    if new == state::CLOSE || !sk.is_tcp() {
-        return;
+    if let Some(connection) = entry {
+        // SAFETY: as above.
+        bring_to(sk, unsafe { &mut *connection }, new);
     }
-    if !is_birth {
-        cold_path();
-        if count::walk() == 0 {
-            return; // the seed pass will meet it
-        }
-        // Its birth was missed: it is still in the old state, and what it is must be found out.
-        found_late(sk.untyped(), sk.cookie(), &mut room());
-        if let Some(connection) = CONNECTIONS.get_ptr_mut(&key) {
-            // SAFETY: as above.
-            bring_to(sk, unsafe { &mut *connection }, new);
-            return;
-        }
-    }
-    begin(sk, old, new, generation);
 }
 
 /// An entry found at a birth is the same connection when this event was handled already (the second
@@ -280,7 +288,7 @@ pub fn accept(connection: &mut Connection) {
 
 /// Starts to follow a socket at its first event.
 #[inline(always)]
-fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) {
+fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) -> Followed {
     let mut connection = room();
     // First of all, before what follows makes many paths of one.
     sk.read_owner(&mut connection);
@@ -321,16 +329,11 @@ fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) {
         }
         _ => {}
     }
-    match follow(sk, &mut connection) {
-        Followed::New if new == state::ESTABLISHED => Place::of(&connection).established(),
-        Followed::Already => {
-            if let Some(existing) = CONNECTIONS.get_ptr_mut(sk.address()) {
-                // SAFETY: as in `state_change`.
-                bring_to(sk, unsafe { &mut *existing }, new);
-            }
-        }
-        Followed::New | Followed::Not => {}
+    let followed = follow(sk, &mut connection);
+    if followed == Followed::New && new == state::ESTABLISHED {
+        Place::of(&connection).established();
     }
+    followed
 }
 
 /// What became of a connection that was to be followed.
