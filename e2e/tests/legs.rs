@@ -3,15 +3,17 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::lab::{self, Server};
 use e2e::machine::{Need, require};
 use e2e::net::Place;
 use e2e::nginx::Nginx;
-use e2e::process::Running;
+use e2e::process::{Running, binary, finish};
 use e2e::recording::{Recorded, Recording};
 use e2e::scratch::Scratch;
+use serde_json::Value;
 
 const CLIENTS: usize = 40;
 
@@ -69,6 +71,39 @@ fn the_labs_balancer() {
     let ports: Vec<u16> = shards.iter().map(|shard| shard.address().port()).collect();
     assert_linked(&recorded, balancer.address().port(), &ports);
     let _ = balancer.stop();
+}
+
+/// Recorded are all legs; what the balancer reports is held against its clients' alone.
+#[test]
+fn a_balancers_report_is_about_its_own_port() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("legs-report");
+    let shards =
+        [0, 1].map(|_| Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]));
+    let [first, second] = shards.each_ref().map(|shard| shard.address().to_string());
+    let args = ["balance", "--listen", "127.0.0.1:0", "--shard", &first, "--shard", &second];
+    let balancer = Server::start(&Place::host(), &args);
+    let port = balancer.address().port();
+    let ports = [&shards[0], &shards[1]].map(|shard| shard.address().port().to_string()).join(",");
+    let (ports, health) = (format!("{port},{ports}"), format!("http://127.0.0.1:{port}/health"));
+    let capture = scratch.join("capture");
+    let recording = Recording::start(&capture, &["--port", &ports, "--health", &health]);
+    let url = format!("ws://127.0.0.1:{port}/");
+    let shape = ["load", "--url", &url, "--connections", "40", "--ramp", "400/s", "--hold", "4s"];
+    let summary = lab::run(&Place::host(), &shape, Duration::from_secs(30));
+    assert_eq!(summary["outcomes"]["upgraded"], CLIENTS, "{summary}");
+    let _ = recording.stop();
+
+    let mut analyzer = Command::new(binary("analyzer"));
+    let _ = finish(analyzer.args(["report", &capture])).success("analyzer report");
+    let found = std::fs::read_to_string(format!("{capture}/report.json")).expect("a report");
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    let server = &found["captures"][0]["servers"][0];
+    let told = ["population_label", "reported_peak"].map(|field| &server[field]);
+    let label = format!("passive connections to port {port}");
+    assert_eq!(told, [&Value::from(label), &Value::from(CLIENTS)], "{server}");
+    let most = ["phantoms", "reverse_phantoms"].map(|kind| &server[kind]["peak"]);
+    assert_eq!(most, [&Value::from(0), &Value::from(0)], "{server}");
 }
 
 #[test]
