@@ -128,9 +128,10 @@ fn a_capture_is_played_stepped_and_sought() {
 
     let mut top = probe::command();
     top.args(["top", "--replay", &directory]);
-    let terminal = Terminal::start(100, 30, &top);
+    let terminal = Terminal::start(80, 24, &top);
     let established = |screen: &str| row(screen, &["host", &port, "passive"]).get(3).cloned();
-    terminal.wait("the capture's begin", |screen| screen.contains("replay"));
+    let screen = terminal.wait("the capture's begin", |screen| screen.contains("replay"));
+    assert!(screen.trim_end().ends_with("space play  , . ← → + -  ? help  q quit"), "{screen}");
     terminal.keys(&[" ", "$"]);
     terminal.wait("nobody left at the end", |screen| established(screen).as_deref() == Some("0"));
     terminal.keys(&["Enter"]);
@@ -176,6 +177,10 @@ fn a_balancers_shards_are_told_and_clicked() {
         row(screen, &["host", &port, "passive", "20"]).len() > 4
             && row(screen, &["host", &first, "active", "10"]).len() > 4
     });
+    // What is open at the shards is not the balancer's, though it is in sight.
+    let screen = terminal
+        .wait("its report", |screen| screen.contains("reported 20  established 20  phantoms 0"));
+    assert!(!screen.contains("not reported"), "{screen}");
     terminal.keys(&["/", "passive", "Enter", "Enter"]);
     let shard = |screen: &str, port: &str| row(screen, &[port]);
     let screen = terminal.wait("the port's shards", |screen| {
