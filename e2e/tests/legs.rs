@@ -10,9 +10,11 @@ use e2e::lab::{self, Server};
 use e2e::machine::{Need, require};
 use e2e::net::Place;
 use e2e::nginx::Nginx;
+use e2e::probe;
 use e2e::process::{Running, binary, finish};
 use e2e::recording::{Recorded, Recording};
 use e2e::scratch::Scratch;
+use e2e::truth::{ss, wait_equal};
 use serde_json::Value;
 
 const CLIENTS: usize = 40;
@@ -89,11 +91,31 @@ fn a_balancers_report_is_about_its_own_port() {
     let capture = scratch.join("capture");
     let recording = Recording::start(&capture, &["--port", &ports, "--health", &health]);
     let url = format!("ws://127.0.0.1:{port}/");
-    let shape = ["load", "--url", &url, "--connections", "40", "--ramp", "400/s", "--hold", "4s"];
-    let summary = lab::run(&Place::host(), &shape, Duration::from_secs(30));
-    assert_eq!(summary["outcomes"]["upgraded"], CLIENTS, "{summary}");
+    let mut load = lab::command(&Place::host());
+    load.args(["load", "--url", &url, "--connections", "40", "--ramp", "400/s", "--hold", "8s"]);
+    let load = Running::start(&mut load);
+    wait_equal("clients", &CLIENTS, || {
+        ss(&Place::host(), "established", &format!("sport = :{port}"))
+    });
+    // While it runs, told by what the balancer lists as its shards.
+    let mut watch = probe::command();
+    watch.args(["watch", "--port", &ports, "--health", &health, "--json"]);
+    let watched = finish(watch.args(["--interval", "1s", "--duration", "2s"]));
+    let watched = watched.success("probe watch");
+    let blocks: Vec<Value> = watched
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &Value| line["type"] == "block")
+        .collect();
+    assert!(!blocks.is_empty(), "{watched}");
+    for block in blocks {
+        let counts = [&block["reported"], &block["kernel"]["established"]];
+        assert_eq!(counts, [&Value::from(CLIENTS), &Value::from(CLIENTS)], "{block}");
+    }
+    assert_eq!(load.wait(Duration::from_secs(30)).code, Some(0));
     let _ = recording.stop();
 
+    // Afterwards, told by the legs.
     let mut analyzer = Command::new(binary("analyzer"));
     let _ = finish(analyzer.args(["report", &capture])).success("analyzer report");
     let found = std::fs::read_to_string(format!("{capture}/report.json")).expect("a report");
@@ -139,8 +161,8 @@ fn haproxy() {
     std::fs::write(&configuration, text).expect("a temporary file");
     let mut command = Place::host().command("haproxy");
     let _haproxy = Running::start(command.args(["-db", "-f", &configuration]));
-    e2e::truth::wait_equal("haproxy listens", &1, || {
-        e2e::truth::ss(&Place::host(), "listening", &format!("sport = :{port}"))
+    wait_equal("haproxy listens", &1, || {
+        ss(&Place::host(), "listening", &format!("sport = :{port}"))
     });
     assert_linked(&record(&scratch, port), port, &[upstream.port()]);
 }
