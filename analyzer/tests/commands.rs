@@ -265,10 +265,9 @@ fn bad_input_is_refused_with_what_to_do() {
     fs::write(dir.join("csv.jsonl"), "time,status\n1,200\n").unwrap();
     fs::create_dir(dir.join("nothing")).unwrap();
 
-    assert_eq!(
-        refused(&["report", "nowhere"], dir),
-        (2, "analyzer: cannot read nowhere: No such file or directory (os error 2)".to_owned())
-    );
+    let nowhere =
+        "analyzer: nowhere is not there: expected the directory that `probe record -o` wrote";
+    assert_eq!(refused(&["report", "nowhere"], dir), (2, nowhere.to_owned()));
     let no_capture = "analyzer: nothing is no capture: expected the directory that `probe record -o` \
                       wrote, with a meta.json in it";
     assert_eq!(refused(&["phantoms", "nothing"], dir), (2, no_capture.to_owned()));

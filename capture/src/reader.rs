@@ -19,6 +19,8 @@ use crate::schema::{Column, MAJOR, Table};
 pub enum ReadError {
     #[error("cannot read {}: {error}", .path.display())]
     Io { path: PathBuf, error: io::Error },
+    #[error("{} is not there: expected the directory that `probe record -o` wrote", .0.display())]
+    Nowhere(PathBuf),
     #[error(
         "{} is no capture: expected the directory that `probe record -o` wrote, with a {META_FILE} in it",
         .0.display()
@@ -58,7 +60,7 @@ impl Capture {
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
-                return Err(ReadError::Io { path: dir.to_path_buf(), error });
+                return Err(ReadError::Nowhere(dir.to_path_buf()));
             }
             Err(error)
                 if matches!(

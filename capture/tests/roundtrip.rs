@@ -200,7 +200,7 @@ fn bad_captures_are_refused_with_what_was_expected() {
 
     assert_eq!(
         message(&temp.path().join("nowhere"), Table::Clock),
-        "cannot read TMP/nowhere: No such file or directory (os error 2)"
+        "TMP/nowhere is not there: expected the directory that `probe record -o` wrote"
     );
     let empty = temp.path().join("empty");
     fs::create_dir(&empty).unwrap();

@@ -21,6 +21,7 @@ pub mod packed;
 pub mod peer;
 pub mod probe;
 pub mod process;
+pub mod protobuf;
 pub mod recording;
 pub mod scrape;
 pub mod scratch;

@@ -166,7 +166,7 @@ fn captures_that_are_none() {
     let scratch = Scratch::new("captures");
     let report = |name: &str| run("analyzer", &["report", &scratch.join(name)]);
 
-    assert_says(&report("missing"), 2, &["missing: No such file or directory"]);
+    assert_says(&report("missing"), 2, &["missing is not there: expected the directory"]);
     fs::create_dir(scratch.path().join("empty")).unwrap();
     assert_says(
         &report("empty"),

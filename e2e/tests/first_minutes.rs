@@ -121,6 +121,12 @@ fn in_a_container_that_is_granted_nothing() {
     assert_unsupported(&refused, "mount a BPF file system on /sys/fs/bpf", next);
     let doctor = run(&container, &["doctor"]);
     assert_eq!(doctor.code, Some(96), "{doctor}");
+    // Here nobody listens at all.
+    let watch = ["watch", "--health", "http://127.0.0.1:3005/health"];
+    let refused_watch = run(&container, &watch);
+    let expected = "probe: nobody listens on port 3005 of this host\n  nor on any other port: start the \
+                    server first\n";
+    assert!(refused_watch.stderr.ends_with(expected), "{refused_watch}");
     drop(container);
 
     let grants = refused.stderr.split_once(next).and_then(|(_, rest)| rest.split_once(", or run"));
@@ -151,6 +157,23 @@ fn with_its_port_taken() {
          choose another address with --listen\n"
     );
     assert_eq!(refused.stderr, expected);
+}
+
+/// A count of a mistyped port is no count of a server without clients.
+#[test]
+fn with_a_port_that_nobody_has() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("mistyped");
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for command in ["count", "connections"] {
+        let mut probe = Command::new(binary("probe"));
+        probe.args(["--agent-socket", &scratch.join("agent.sock"), command, "--port", &free]);
+        let counted = finish(&mut probe);
+        assert_eq!(counted.code, Some(0), "{counted}");
+        let next = "nothing matches these filters, neither connections nor who waits for them: \
+                    `probe count` alone shows all that is there\n";
+        assert!(counted.stdout.starts_with(next), "{counted}");
+    }
 }
 
 /// The server is not up yet: who listens is told, since a wrong port is what happens.

@@ -3,15 +3,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::lab::{self, Server};
 use e2e::machine::{Need, require};
 use e2e::net::Place;
 use e2e::nginx::Nginx;
-use e2e::process::Running;
+use e2e::probe;
+use e2e::process::{Running, binary, finish};
 use e2e::recording::{Recorded, Recording};
 use e2e::scratch::Scratch;
+use e2e::truth::{ss, wait_equal};
+use serde_json::Value;
 
 const CLIENTS: usize = 40;
 
@@ -71,6 +75,59 @@ fn the_labs_balancer() {
     let _ = balancer.stop();
 }
 
+/// Recorded are all legs; what the balancer reports is held against its clients' alone.
+#[test]
+fn a_balancers_report_is_about_its_own_port() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("legs-report");
+    let shards =
+        [0, 1].map(|_| Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]));
+    let [first, second] = shards.each_ref().map(|shard| shard.address().to_string());
+    let args = ["balance", "--listen", "127.0.0.1:0", "--shard", &first, "--shard", &second];
+    let balancer = Server::start(&Place::host(), &args);
+    let port = balancer.address().port();
+    let ports = [&shards[0], &shards[1]].map(|shard| shard.address().port().to_string()).join(",");
+    let (ports, health) = (format!("{port},{ports}"), format!("http://127.0.0.1:{port}/health"));
+    let capture = scratch.join("capture");
+    let recording = Recording::start(&capture, &["--port", &ports, "--health", &health]);
+    let url = format!("ws://127.0.0.1:{port}/");
+    let mut load = lab::command(&Place::host());
+    load.args(["load", "--url", &url, "--connections", "40", "--ramp", "400/s", "--hold", "8s"]);
+    let load = Running::start(&mut load);
+    wait_equal("clients", &CLIENTS, || {
+        ss(&Place::host(), "established", &format!("sport = :{port}"))
+    });
+    // While it runs, told by what the balancer lists as its shards.
+    let mut watch = probe::command();
+    watch.args(["watch", "--port", &ports, "--health", &health, "--json"]);
+    let watched = finish(watch.args(["--interval", "1s", "--duration", "2s"]));
+    let watched = watched.success("probe watch");
+    let blocks: Vec<Value> = watched
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .filter(|line: &Value| line["type"] == "block")
+        .collect();
+    assert!(!blocks.is_empty(), "{watched}");
+    for block in blocks {
+        let counts = [&block["reported"], &block["kernel"]["established"]];
+        assert_eq!(counts, [&Value::from(CLIENTS), &Value::from(CLIENTS)], "{block}");
+    }
+    assert_eq!(load.wait(Duration::from_secs(30)).code, Some(0));
+    let _ = recording.stop();
+
+    // Afterwards, told by the legs.
+    let mut analyzer = Command::new(binary("analyzer"));
+    let _ = finish(analyzer.args(["report", &capture])).success("analyzer report");
+    let found = std::fs::read_to_string(format!("{capture}/report.json")).expect("a report");
+    let found: Value = serde_json::from_str(&found).expect("JSON");
+    let server = &found["captures"][0]["servers"][0];
+    let told = ["population_label", "reported_peak"].map(|field| &server[field]);
+    let label = format!("passive connections to port {port}");
+    assert_eq!(told, [&Value::from(label), &Value::from(CLIENTS)], "{server}");
+    let most = ["phantoms", "reverse_phantoms"].map(|kind| &server[kind]["peak"]);
+    assert_eq!(most, [&Value::from(0), &Value::from(0)], "{server}");
+}
+
 #[test]
 fn nginx() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("nginx")]) else { return };
@@ -104,8 +161,8 @@ fn haproxy() {
     std::fs::write(&configuration, text).expect("a temporary file");
     let mut command = Place::host().command("haproxy");
     let _haproxy = Running::start(command.args(["-db", "-f", &configuration]));
-    e2e::truth::wait_equal("haproxy listens", &1, || {
-        e2e::truth::ss(&Place::host(), "listening", &format!("sport = :{port}"))
+    wait_equal("haproxy listens", &1, || {
+        ss(&Place::host(), "listening", &format!("sport = :{port}"))
     });
     assert_linked(&record(&scratch, port), port, &[upstream.port()]);
 }

@@ -25,6 +25,11 @@ fn the_page_says_what_is_there() {
         &["serve", "--listen", "127.0.0.1:0", "--fault", "app-leak-on-rst"],
     );
     let agent = Agent::start_with(&["--health", &format!("http://{}/health", server.address())]);
+    // A service whose only client has left before anybody looks.
+    let left = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let mut load = lab::command(&Place::host());
+    load.args(["load", "--url", &format!("ws://{}/", left.address()), "--connections", "1"]);
+    let _ = finish(load.args(["--hold", "0s"])).success("lab load");
     let mut browser = Command::new("node");
     browser.args([BROWSER, &format!("http://{}/", Agent::LISTEN), "5 phantoms"]);
     let browser = Running::start(&mut browser);
@@ -42,15 +47,23 @@ fn the_page_says_what_is_there() {
     assert_eq!(seen["unnamed"], serde_json::json!([]), "{finished}");
     let text = seen["text"].as_str().unwrap();
     assert!(text.contains("reports 23; established 18; 5 phantoms"), "{text}");
-    let port = server.address().port().to_string();
-    let rows: Vec<Vec<&str>> = text
-        .lines()
-        .map(|line| line.split('\t').collect())
-        .filter(|row: &Vec<&str>| row.len() == 10 && row[1] == port)
-        .collect();
-    assert_eq!(rows.len(), 2, "{text}");
-    assert!(rows.iter().all(|row| row[4] == "18"), "upgraded: {rows:?}");
+    let busy = rows(text, server.address().port());
+    assert_eq!(busy.len(), 2, "{text}");
+    assert!(busy.iter().all(|row| row[4] == "18"), "upgraded: {busy:?}");
+
+    // Ports where nothing goes on stand in nobody's way, and can be had.
+    let left = left.address().port();
+    let all = seen["all"].as_str().unwrap();
+    assert!(text.contains(" without a connection"), "{text}");
+    assert_eq!((rows(text, left).len(), rows(all, left).len()), (0, 2), "{text}\n{all}");
     drop(agent);
+}
+
+/// The rows of a port in the table of services.
+fn rows(text: &str, port: u16) -> Vec<Vec<&str>> {
+    let port = port.to_string();
+    let rows = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    rows.filter(|row| row.len() == 10 && row[1] == port).collect()
 }
 
 /// A link to one service of many; the agent goes and comes again, and its counts go on.

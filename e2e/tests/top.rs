@@ -128,9 +128,10 @@ fn a_capture_is_played_stepped_and_sought() {
 
     let mut top = probe::command();
     top.args(["top", "--replay", &directory]);
-    let terminal = Terminal::start(100, 30, &top);
+    let terminal = Terminal::start(80, 24, &top);
     let established = |screen: &str| row(screen, &["host", &port, "passive"]).get(3).cloned();
-    terminal.wait("the capture's begin", |screen| screen.contains("replay"));
+    let screen = terminal.wait("the capture's begin", |screen| screen.contains("replay"));
+    assert!(screen.trim_end().ends_with("space play  , . ← → + -  ? help  q quit"), "{screen}");
     terminal.keys(&[" ", "$"]);
     terminal.wait("nobody left at the end", |screen| established(screen).as_deref() == Some("0"));
     terminal.keys(&["Enter"]);

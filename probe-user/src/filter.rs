@@ -19,7 +19,12 @@ pub(crate) struct Filter {
     pub(crate) containers: Vec<String>,
 
     /// The service's ports: local of accepted connections, remote of outgoing ones
-    #[arg(long = "port", value_name = "3005,3002-3004", default_value = "")]
+    #[arg(
+        long = "port",
+        value_name = "3005,3002-3004",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub(crate) ports: Ports,
 
     /// Who opened the connection: a client of this host (active), or one it accepted (passive)
@@ -104,6 +109,11 @@ impl Filter {
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
         .collect()
+    }
+
+    /// True where nothing is left out.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.to_query().is_empty()
     }
 
     pub(crate) fn keeps(&self, key: &CountKey, container: &Container) -> bool {

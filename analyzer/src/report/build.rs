@@ -198,7 +198,11 @@ fn server(
     url: &str,
     ended_ns: i64,
 ) -> anyhow::Result<ServerReport> {
-    let population = Population::of_server(recording, &judging.filter, url)?;
+    let mut population = Population::of_server(recording, &judging.filter, url)?;
+    if judging.filter.port.is_empty() {
+        let behind = shard::behind(recording, url)?;
+        population.ports.retain(|port| !behind.contains(&u32::from(*port)));
+    }
     let settle_ns = i64::try_from(judging.settle.as_nanos()).unwrap_or(i64::MAX / 4);
     let joined = Joined::new(recording, population, url, settle_ns)?;
     let case = Case { recording, joined: &joined, ended_ns };

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::handshake::attempt::{Attempts, UPGRADE};
 use crate::handshake::legs::{Legs, Upstream};
 use crate::input::recording::Recording;
-use crate::population::Population;
+use crate::population::{Population, url_port};
 use crate::timeline::Timeline;
 
 /// Intervals over which connections are shown.
@@ -50,13 +50,7 @@ pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Resu
     let attempts = Attempts::new(recording, &everything.members(&recording.connections));
     let legs = Legs::new(&attempts, &recording.connections);
     let ports: BTreeSet<u32> = if population.ports.is_empty() {
-        legs.front
-            .iter()
-            .filter_map(|index| match legs.upstream(*index) {
-                Upstream::Leg(upstream) => Some(attempts.get(upstream).port()),
-                Upstream::None | Upstream::NeverTried => None,
-            })
-            .collect()
+        upstream_ports(&attempts, &legs, |_| true)
     } else {
         population.ports.iter().map(|port| u32::from(*port)).collect()
     };
@@ -86,6 +80,31 @@ pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Resu
         health: recording.last_health_numbers(".shards[")?,
         shards,
     })
+}
+
+/// Of the ports that were recorded those to which the one that was asked passes its clients on: what is
+/// open there is not its own.
+pub(crate) fn behind(recording: &Recording, url: &str) -> anyhow::Result<BTreeSet<u32>> {
+    let recorded = &recording.meta.selection.ports;
+    let asked = url_port(url).filter(|port| recorded.len() > 1 && recorded.contains(port));
+    let Some(asked) = asked.map(u32::from) else { return Ok(BTreeSet::new()) };
+    let everything = Population::of_filter(recording, &crate::cli::Filter::default())?;
+    let attempts = Attempts::new(recording, &everything.members(&recording.connections));
+    let legs = Legs::new(&attempts, &recording.connections);
+    let mut ports = upstream_ports(&attempts, &legs, |port| port == asked);
+    ports.remove(&asked);
+    Ok(ports)
+}
+
+/// Where the legs lead to that proxies on such ports made for their clients.
+fn upstream_ports(attempts: &Attempts<'_>, legs: &Legs, of: impl Fn(u32) -> bool) -> BTreeSet<u32> {
+    let clients = legs.front.iter().filter(|index| of(attempts.get(**index).port()));
+    clients
+        .filter_map(|index| match legs.upstream(*index) {
+            Upstream::Leg(upstream) => Some(attempts.get(upstream).port()),
+            Upstream::None | Upstream::NeverTried => None,
+        })
+        .collect()
 }
 
 /// Upgraded connections to one port, seen from the shard's own end where it was recorded, else from

@@ -44,7 +44,7 @@ pub(crate) struct Serve {
     #[command(flatten)]
     pub(crate) asked: Questions,
 
-    /// Hand metrics and failed handshakes to this OpenTelemetry receiver (OTLP/HTTP, JSON)
+    /// Hand metrics and failed handshakes to this OpenTelemetry receiver (OTLP/HTTP, protobuf)
     #[arg(long, value_name = "URL", help_heading = "OpenTelemetry")]
     pub(crate) otlp: Option<HealthUrl>,
 

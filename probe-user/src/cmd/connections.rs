@@ -11,7 +11,7 @@ use probe_common::{connection::Connection, state};
 use crate::{
     cli::Connections,
     clock::{self, Pair},
-    cmd::{print, print_json, table},
+    cmd::{nothing, print, print_json, table},
     error::Error,
     exit::Exit,
     export::json::{ConnectionJson, key_of},
@@ -45,7 +45,7 @@ pub(crate) async fn run(socket: &Path, arguments: &Connections) -> anyhow::Resul
             print_json(connection)?;
         }
     } else {
-        print(&text(&found))?;
+        print(&text(&found, &arguments.filter))?;
     }
     Ok(Exit::Done)
 }
@@ -146,9 +146,9 @@ fn is_older(connection: &Connection, now: Pair, age: Duration) -> bool {
     i64::try_from(since).is_ok_and(|since| now.mono_ns - since >= age_ns)
 }
 
-fn text(found: &[ConnectionJson]) -> String {
+fn text(found: &[ConnectionJson], filter: &Filter) -> String {
     if found.is_empty() {
-        return "no connections\n".into();
+        return nothing(filter).to_owned();
     }
     let header = ["STATE", "LOCAL", "REMOTE", "ROLE", "AGE", "CONTAINER", "PROCESS"];
     let mut table = table::new(header, &[4]);

@@ -13,7 +13,7 @@ use probe_common::{
 
 use crate::{
     cli::Count,
-    cmd::{print, print_json, table},
+    cmd::{nothing, print, print_json, table},
     exit::Exit,
     export::json::{CountRow, Counts},
     filter::Filter,
@@ -45,7 +45,7 @@ pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit
     if arguments.json {
         print_json(&counts)?;
     } else {
-        print(&text(&counts))?;
+        print(&text(&counts, &arguments.filter))?;
     }
     Ok(Exit::Done)
 }
@@ -125,7 +125,7 @@ fn is_left_over(row: &CountRow) -> bool {
     row.states.keys().all(|name| left_over.contains(&name.as_ref()))
 }
 
-fn text(counts: &Counts) -> String {
+fn text(counts: &Counts, filter: &Filter) -> String {
     let header = ["CONTAINER", "PORT", "ROLE", "ESTABLISHED", "ACCEPTED", "OTHER STATES"];
     let mut table = table::new(header, &[1, 3, 4]);
     let (left_over, shown): (Vec<&CountRow>, Vec<&CountRow>) = counts
@@ -150,7 +150,7 @@ fn text(counts: &Counts) -> String {
         ]);
     }
     let mut text =
-        if shown.is_empty() { "no connections\n".to_owned() } else { table::render(&table) };
+        if shown.is_empty() { nothing(filter).to_owned() } else { table::render(&table) };
     let left_over: i64 = left_over.iter().flat_map(|row| row.states.values()).sum();
     if left_over > 0 {
         text.push_str(&format!(

@@ -15,11 +15,22 @@ pub(crate) mod watch;
 
 use std::io::{self, Write};
 
+use crate::filter::Filter;
+
 /// Prints to stdout. A reader that has enough (`| head`) is no failure of ours.
 fn print(text: &str) -> anyhow::Result<()> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => Ok(result?),
+    }
+}
+
+/// Said where no row is left. A mistyped port looks the same as a server without clients otherwise.
+fn nothing(filter: &Filter) -> &'static str {
+    if filter.is_everything() {
+        "no connections\n"
+    } else {
+        "nothing matches these filters, neither connections nor who waits for them: `probe count` alone shows all that is there\n"
     }
 }
 

@@ -212,14 +212,20 @@ fn a(value: &DeValue<'_>) -> String {
 }
 
 fn nearest(name: &str, known: impl IntoIterator<Item = String>) -> String {
-    let alike = known
+    match alike(name, known) {
+        Some(known) => format!("; did you mean {known:?}?"),
+        None => "; `probe config show COMMAND` lists what there is".into(),
+    }
+}
+
+/// What is meant by a name that is none.
+pub(super) fn alike(name: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
+    known
         .into_iter()
         .map(|known| (strsim::jaro(name, &known), known))
-        .max_by(|(a, _), (b, _)| a.total_cmp(b));
-    match alike {
-        Some((score, known)) if score >= ALIKE => format!("; did you mean {known:?}?"),
-        _ => "; `probe config show COMMAND` lists what there is".into(),
-    }
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .filter(|(score, _)| *score >= ALIKE)
+        .map(|(_, known)| known)
 }
 
 fn line(text: &str, span: Range<usize>) -> usize {

@@ -6,6 +6,9 @@ use clap::{Arg, ArgAction, Command};
 /// Says which file is read, so it is none of that file's keys.
 pub(super) const CONFIG: &str = "config";
 
+/// How the names of variables begin.
+pub(super) const VARIABLES: &str = "PROBE_";
+
 /// How many values a flag takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -45,7 +48,7 @@ impl Flag {
 
     /// In the environment: `PROBE_HEALTH_TIMEOUT`.
     pub(crate) fn variable(&self) -> String {
-        format!("PROBE_{}", self.key().to_uppercase())
+        format!("{VARIABLES}{}", self.key().to_uppercase())
     }
 
     /// On the command line. A value that begins with a dash stays a value.

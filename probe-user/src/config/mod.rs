@@ -83,6 +83,10 @@ impl std::fmt::Display for Origin {
 /// # Errors
 /// [`Failure`]: what was typed, or what the environment or the file says, is no use.
 pub(crate) fn load(bare: &str) -> Result<Cli, Failure> {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for misspelt in misspelt(&command(), names) {
+        eprintln!("probe: environment variable {misspelt}");
+    }
     complete(std::env::args_os().collect(), bare)
 }
 
@@ -143,6 +147,24 @@ pub(crate) fn command() -> Command {
     root
 }
 
+/// Variables that are nearly settings, and which. Others may be somebody else's.
+fn misspelt(root: &Command, names: impl Iterator<Item = String>) -> Vec<String> {
+    let flags = flags::commands(root).filter_map(|of| flags::of_command(root, of.get_name()));
+    let known: BTreeSet<String> = flags
+        .flatten()
+        .map(|flag| flag.variable())
+        .chain([VARIABLE.to_owned()])
+        .filter_map(|name| Some(name.strip_prefix(flags::VARIABLES)?.to_owned()))
+        .collect();
+    names
+        .filter_map(|name| {
+            let own = name.strip_prefix(flags::VARIABLES).filter(|own| !known.contains(*own))?;
+            let meant = file::alike(own, known.iter().cloned())?;
+            Some(format!("{name} is no setting; did you mean {}{meant}?", flags::VARIABLES))
+        })
+        .collect()
+}
+
 /// The file that the command line or the environment names.
 fn named_file(matches: &ArgMatches) -> Option<PathBuf> {
     let typed = matches.try_get_one::<PathBuf>(flags::CONFIG).ok().flatten().cloned();
@@ -196,5 +218,17 @@ fn of_variable(kind: Kind, value: &OsStr) -> Result<Vec<String>, String> {
         (Kind::Switch, _) => Err(format!("expected true or false, not {text:?}")),
         (Kind::One, _) => Ok(vec![text.into()]),
         (Kind::Many, _) => Ok(text.split(',').map(str::to_owned).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_variable_is_told_and_others_are_let_be() {
+        let names = ["PROBE_HELTH", "PROBE_HEALTH", "PROBE_CONFIG", "PROBE_SERVICE_HOST", "HELTH"];
+        let told = misspelt(&command(), names.into_iter().map(str::to_owned));
+        assert_eq!(told, ["PROBE_HELTH is no setting; did you mean PROBE_HEALTH?"]);
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use self::picture::Picture;
 use crate::{
     cli::Questions,
+    clock::Pair,
     export::{listener::Endless, stream::Chunks},
     filter::Filter,
     identity::Identity,
@@ -92,6 +93,7 @@ impl Page {
         };
         let mut updates = live::start(live, &questions, wished)?;
         let mut board = Board::default();
+        let since_unix_ns = Pair::now().unix_ns;
         let is_asked_for = || self.pictures.receiver_count() > 0;
         while is_asked_for() && !subject.asked.has_changed().unwrap_or(false) {
             let Some(update) = updates.recv().await else {
@@ -100,7 +102,7 @@ impl Page {
             let is_sample = matches!(update, Update::Counts { .. });
             board.apply(update)?;
             if is_sample {
-                let picture = serde_json::to_string(&Picture::new(&board))?;
+                let picture = serde_json::to_string(&Picture::new(&board, since_unix_ns))?;
                 self.pictures.send_replace(Bytes::from(format!("data: {picture}\n\n")));
             }
         }

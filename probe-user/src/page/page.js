@@ -7,7 +7,7 @@ let picture = null;
 // The latest failed handshakes as they were drawn, and when they were last spoken.
 let failed = null;
 let spoken = 0;
-// The service and the search, kept in the address: a link leads to the same view.
+// The service is kept in the address, with what is searched for: a link leads to the same view.
 let chosen = "";
 
 const id = (service) => `${service.container}:${service.port}:${service.role}`;
@@ -57,29 +57,47 @@ function fromAddress() {
   const view = new URLSearchParams(location.hash.slice(1));
   chosen = view.get("service") ?? "";
   at("search").value = view.get("search") ?? "";
+  at("quiet").checked = view.has("quiet");
   draw();
 }
 
 function show(name) {
   chosen = name;
   const search = at("search").value;
-  const view = new URLSearchParams({ ...(name && { service: name }), ...(search && { search }) });
+  const quiet = at("quiet").checked;
+  const view = new URLSearchParams({ ...(name && { service: name }), ...(search && { search }), ...(quiet && { quiet }) });
   history.replaceState(null, "", "#" + view);
   draw();
 }
 
+// Its numbers stand below the table, which may be a long one.
+function choose(name) {
+  show(name);
+  at("detail").scrollIntoView({ block: "nearest" });
+}
+
+// Of every port that ever had a connection the agent keeps the counts.
+const isQuiet = (service) => service.established + service.close_wait + service.closed_held + service.attempts === 0 && service.opened_per_second === 0;
+
 function services() {
   const search = at("search").value;
-  const shown = picture.services
-    .filter((service) => id(service).includes(search))
+  const found = picture.services.filter((service) => id(service).includes(search));
+  const quiet = found.filter((service) => isQuiet(service) && id(service) !== chosen);
+  // A search is for what is there, whatever it does.
+  const all = at("quiet").checked || search !== "";
+  at("quiet-part").hidden = search !== "" || quiet.length === 0;
+  write("quiet-count", quiet.length);
+  const shown = found
+    .filter((service) => all || !quiet.includes(service))
     .sort((a, b) => b.established - a.established || id(a).localeCompare(id(b)));
   refill(at("services"), shown.map((service) => {
     const n = (value, bad) => cell(value, bad ? "n bad" : "n");
-    const tr = row([link(id(service), service.container), n(service.port), cell(service.role), n(service.established), n(service.upgraded),
-      n(service.close_wait + service.closed_held), n(service.opened_per_second.toFixed(0)),
-      n(us(service.handshake_p50_us)), n(us(service.handshake_p99_us)), n(service.failed, service.failed > 0)]);
+    const wide = (value) => cell(value, "n wide");
+    const tr = row([link(id(service), service.container), n(service.port), cell(service.role), n(service.established), wide(service.upgraded),
+      wide(service.close_wait + service.closed_held), wide(service.opened_per_second.toFixed(0)),
+      wide(us(service.handshake_p50_us)), wide(us(service.handshake_p99_us)), n(service.failed, service.failed > 0)]);
     if (id(service) === chosen) tr.setAttribute("aria-current", "true");
-    tr.addEventListener("click", () => show(id(service)));
+    tr.addEventListener("click", () => choose(id(service)));
     return tr;
   }));
 }
@@ -115,9 +133,9 @@ function shards(service) {
   at("shards-name").textContent = `Shards (${service.attempts} attempts here, ${attempts} at them)`;
   refill(at("shards"), behind.map((shard) => {
     const tr = row([link(id(shard), shard.name ?? shard.container), cell(shard.port, "n"), cell(shard.established, "n"),
-      cell(shard.reported ?? "–", "n"), cell(shard.upgraded, "n"), cell(us(shard.handshake_p50_us), "n"),
-      cell(us(shard.handshake_p99_us), "n"), cell(shard.failed, shard.failed > 0 ? "n bad" : "n")]);
-    tr.addEventListener("click", () => show(id(shard)));
+      cell(shard.reported ?? "–", "n"), cell(shard.upgraded, "n wide"), cell(us(shard.handshake_p50_us), "n wide"),
+      cell(us(shard.handshake_p99_us), "n wide"), cell(shard.failed, shard.failed > 0 ? "n bad" : "n")]);
+    tr.addEventListener("click", () => choose(id(shard)));
     return tr;
   }));
 }
@@ -181,6 +199,7 @@ function draw() {
   if (!picture) return;
   write("exact", picture.exact ? "exact" : "NOT EXACT", picture.exact ? "good" : "bad");
   at("at").textContent = time(picture.at_unix_ns);
+  at("since").textContent = time(picture.since_unix_ns);
   at("degraded").replaceChildren(...picture.degraded.map((reason) => {
     const li = document.createElement("li");
     li.textContent = reason;
@@ -195,7 +214,6 @@ function draw() {
 function snapshot() {
   const page = document.documentElement.cloneNode(true);
   page.querySelectorAll("script, link, noscript, .tools, .spoken, footer").forEach((element) => element.remove());
-  page.querySelector("#search").parentElement.remove();
   const style = document.createElement("style");
   style.textContent = [...document.styleSheets[0].cssRules].map((rule) => rule.cssText).join("\n");
   page.querySelector("head").append(style);
@@ -235,6 +253,7 @@ function connect() {
 }
 
 at("search").addEventListener("input", () => show(chosen));
+at("quiet").addEventListener("change", () => show(chosen));
 at("save").addEventListener("click", save);
 addEventListener("hashchange", fromAddress);
 fromAddress();

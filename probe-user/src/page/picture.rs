@@ -17,6 +17,8 @@ use crate::{
 pub(super) struct Picture<'a> {
     schema_version: &'static str,
     at_unix_ns: i64,
+    /// From when on attempts are counted: somebody looks since then.
+    since_unix_ns: i64,
     exact: bool,
     degraded: &'a [String],
     reported: Vec<Reported<'a>>,
@@ -87,7 +89,7 @@ impl Shard {
 }
 
 impl<'a> Picture<'a> {
-    pub(super) fn new(board: &'a Board) -> Self {
+    pub(super) fn new(board: &'a Board, since_unix_ns: i64) -> Self {
         let mut tallies = board.tallies();
         let times = board.times();
         let services = board.lines.iter().map(|(service, line)| {
@@ -115,6 +117,7 @@ impl<'a> Picture<'a> {
         Self {
             schema_version: SCHEMA_VERSION,
             at_unix_ns: board.at_unix_ns,
+            since_unix_ns,
             exact: board.exact,
             degraded: &board.degraded,
             stages: STAGES,

@@ -73,6 +73,16 @@ impl<'a> Watcher<'a> {
     }
 
     pub(crate) async fn poll(&mut self) -> anyhow::Result<Poll> {
+        let poll = self.poll_once().await?;
+        let shards = poll.sample.answer.iter().flat_map(|answer| &answer.shards);
+        // What was counted was more than the server reports on.
+        match self.population.leave_out(shards.filter_map(|shard| shard.port)) {
+            true => self.poll_once().await,
+            false => Ok(poll),
+        }
+    }
+
+    async fn poll_once(&mut self) -> anyhow::Result<Poll> {
         let step = match self.population.source.backend() {
             Backend::Ebpf => STEP,
             Backend::SockDiag => STEP_DUMPED,

@@ -32,6 +32,10 @@ pub(crate) struct Population {
     pub(crate) source: Arc<dyn Source>,
     pub(crate) identity: Arc<Identity>,
     filter: Filter,
+    /// The port that is asked.
+    asked: Option<u16>,
+    /// Ports of shards, see [`Population::leave_out`].
+    shards: Mutex<BTreeSet<u16>>,
     /// (namespace, port) of published ports.
     hops: HashSet<(u32, u16)>,
     /// Whether a key belongs, so that a count takes no parsing of paths.
@@ -39,21 +43,22 @@ pub(crate) struct Population {
 }
 
 impl Population {
-    /// `default_port`: taken where the filter has no ports, e.g. the health URL's.
+    /// `asked`: the health URL's port, taken where the filter has no ports.
     pub(crate) fn new(
         source: Arc<dyn Source>,
         identity: Arc<Identity>,
         mut filter: Filter,
-        default_port: Option<u16>,
+        asked: Option<u16>,
     ) -> anyhow::Result<Self> {
-        if let (true, Some(port)) = (filter.ports.is_empty(), default_port) {
+        if let (true, Some(port)) = (filter.ports.is_empty(), asked) {
             filter.ports = Ports::one(port);
         }
         if filter.roles.is_empty() {
             filter.roles = vec![Role::Passive];
         }
         let hops = hops(&dump_all(Detail::Basic)?, &filter);
-        Ok(Self { source, identity, filter, hops, members: Mutex::default() })
+        let (shards, members) = (Mutex::default(), Mutex::default());
+        Ok(Self { source, identity, filter, asked, shards, hops, members })
     }
 
     pub(crate) fn filter(&self) -> &Filter {
@@ -80,10 +85,11 @@ impl Population {
         let error = if listeners.is_empty() {
             let known: BTreeSet<u16> = listening_ports(&dumped.sockets).into_iter().collect();
             let known: Vec<String> = known.iter().map(u16::to_string).collect();
-            Error::input(
-                format!("nobody listens on port {ports} of this host"),
-                format!("somebody listens on: {} (choose with --port)", known.join(", ")),
-            )
+            let next = match known.is_empty() {
+                true => "nor on any other port: start the server first".to_owned(),
+                false => format!("somebody listens on: {} (choose with --port)", known.join(", ")),
+            };
+            Error::input(format!("nobody listens on port {ports} of this host"), next)
         } else if self.filter.containers.is_empty() {
             Error::input(
                 format!("port {ports} is only the published port of a container"),
@@ -125,11 +131,30 @@ impl Population {
         Ok(())
     }
 
+    /// What the server that is asked lists as its shards has connections of its own, which it does not
+    /// report, although their ports are among those of interest. True if that is new.
+    pub(crate) fn leave_out(&self, ports: impl Iterator<Item = u16>) -> bool {
+        if !self.asked.is_some_and(|asked| self.filter.ports.contains(asked)) {
+            return false;
+        }
+        let ports =
+            ports.filter(|port| Some(*port) != self.asked && self.filter.ports.contains(*port));
+        let mut shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = shards.len();
+        shards.extend(ports);
+        let is_new = shards.len() > before;
+        if is_new {
+            self.members.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+        is_new
+    }
+
     pub(crate) fn contains(&self, key: &CountKey) -> bool {
+        let shards = self.shards.lock().unwrap_or_else(PoisonError::into_inner);
         let mut members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
         *members.entry(*key).or_insert_with(|| {
-            let hop = key.role == role::PASSIVE && self.hops.contains(&(key.netns, key.port));
-            self.filter.keeps_of(key, &self.identity) && !hop
+            let hop = self.hops.contains(&(key.netns, key.port)) || shards.contains(&key.port);
+            self.filter.keeps_of(key, &self.identity) && !(key.role == role::PASSIVE && hop)
         })
     }
 

@@ -1,12 +1,12 @@
-//! Debian's kernels, by way of the machine's own apt and its mirror, without touching its state.
+//! Debian's kernels, out of its packages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command::{self, say};
+use crate::apt::Apt;
+use crate::command::say;
 
 /// A kernel that is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,18 +89,8 @@ pub(crate) fn fetch(kernel: Kernel, vm: &Path) -> Result<Unpacked> {
     }
     say(&format!("{}: fetching the kernel of Debian {}", kernel.name, kernel.suite));
     let apt = Apt::new(kernel.suite, &dir.join("apt"))?;
-    let packages = apt.newest_kernel()?;
-    let download = dir.join("download");
-    let _ = fs::remove_dir_all(&download);
-    fs::create_dir_all(&download)?;
-    let mut get = apt.get(&["-qq", "download"]);
-    command::run(get.args(&packages).current_dir(&download))?;
-    let part = dir.join("kernel.part");
-    let _ = fs::remove_dir_all(&part);
-    for entry in fs::read_dir(&download)? {
-        command::run(Command::new("dpkg").arg("-x").arg(entry?.path()).arg(&part))?;
-    }
-    fs::rename(&part, &root)?;
+    let packages = newest(&apt)?;
+    apt.unpack(&packages, &root)?;
     find(&root).with_context(|| format!("{} hold no kernel", packages.join(", ")))
 }
 
@@ -117,78 +107,19 @@ fn find(root: &Path) -> Option<Unpacked> {
     Some(Unpacked { release, image, modules })
 }
 
-/// apt with lists, cache and sources of its own.
-struct Apt {
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn new(suite: &str, dir: &Path) -> Result<Self> {
-        let site = command::output(
-            "apt-get",
-            &["indextargets", "--format", "$(SITE)", "Created-By: Packages", "Label: Debian"],
-        )
-        .and_then(|sites| sites.lines().next().map(str::to_owned))
-        .context(
-            "this machine's apt has no Debian archive among its sources, which is where kernels \
-             come from: add one, and run `apt-get update`",
-        )?;
-        for part in ["lists/partial", "cache/archives/partial", "parts", "preferences"] {
-            fs::create_dir_all(dir.join(part))?;
-        }
-        fs::write(dir.join("sources.list"), format!("deb {site} {suite} main\n"))?;
-        fs::write(dir.join("status"), "")?;
-        let at = |name: &str| dir.join(name).display().to_string();
-        let settings = [
-            ("Dir::Etc::SourceList", at("sources.list")),
-            ("Dir::Etc::SourceParts", at("parts")),
-            ("Dir::Etc::PreferencesParts", at("preferences")),
-            ("Dir::State::Lists", at("lists")),
-            ("Dir::State::Status", at("status")),
-            ("Dir::Cache", at("cache")),
-            ("Acquire::Languages", "none".to_owned()),
-            ("Acquire::Retries", "5".to_owned()),
-            // Its own user could not write to our directories.
-            ("APT::Sandbox::User", command::output("id", &["-un"]).unwrap_or_default()),
-        ];
-        let options = settings
-            .iter()
-            .flat_map(|(name, value)| ["-o".to_owned(), format!("{name}={}", value.trim())])
-            .collect();
-        let apt = Self { options };
-        command::run(&mut apt.get(&["-qq", "update"]))?;
-        Ok(apt)
-    }
-
-    fn get(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("apt-get");
-        command.args(&self.options).args(arguments);
-        command
-    }
-
-    /// What the suite's metapackage stands for: one package, or since 7.x one each for image and
-    /// modules.
-    fn newest_kernel(&self) -> Result<Vec<String>> {
-        let image = self
-            .dependencies("linux-image-cloud-amd64")
-            .into_iter()
-            .find(|name| name.starts_with("linux-image-"))
-            .context("the suite has no linux-image-cloud-amd64")?;
-        let parts = self
-            .dependencies(&image)
-            .into_iter()
-            .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"));
-        let parts: Vec<String> = parts.collect();
-        Ok(std::iter::once(image).chain(parts).collect())
-    }
-
-    fn dependencies(&self, package: &str) -> Vec<String> {
-        let options = self.options.iter().map(String::as_str);
-        let arguments: Vec<&str> = options.chain(["depends", "--important", package]).collect();
-        let text = command::output("apt-cache", &arguments).unwrap_or_default();
-        let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-        names.map(str::to_owned).collect()
-    }
+/// What the suite's metapackage stands for: one package, or since 7.x one each for image and modules.
+fn newest(apt: &Apt) -> Result<Vec<String>> {
+    let image = apt
+        .dependencies("linux-image-cloud-amd64")
+        .into_iter()
+        .find(|name| name.starts_with("linux-image-"))
+        .context("the suite has no linux-image-cloud-amd64")?;
+    let parts = apt
+        .dependencies(&image)
+        .into_iter()
+        .filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"));
+    let parts: Vec<String> = parts.collect();
+    Ok(std::iter::once(image).chain(parts).collect())
 }
 
 #[cfg(test)]

@@ -19,7 +19,13 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
     let rows = arranged(view.connections, &state.search, state.order, state.reverse);
     let [head, list] = Layout::vertical([Constraint::Length(1), Constraint::Min(2)]).areas(area);
     let found = if state.search.is_empty() {
-        format!("{} connections", rows.len())
+        let established = rows.iter().filter(|row| row.state == "established").count();
+        // Others are on their way in or out, and outlive what the counts of the port say.
+        if established == rows.len() {
+            format!("{established} connections")
+        } else {
+            format!("{} connections, {established} established", rows.len())
+        }
     } else {
         let all = view.connections.len();
         format!("{} of {all} connections with \"{}\"", rows.len(), clean(&state.search))

@@ -160,8 +160,9 @@ impl View<'_> {
             Screen::Port(_) => "Enter connections  Esc back  ",
             Screen::Connections(_) => "s sort  r reverse  Esc back  ",
         };
+        // All of it has room in 80 columns; the help says what each does.
         let clock = if self.state.transport.is_some() {
-            "space play  ,/. step  ←/→ 10s  +/- speed  "
+            "space play  , . ← → + -  "
         } else {
             match self.state.screen {
                 Screen::Port(_) => "p pause  ",
