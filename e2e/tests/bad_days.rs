@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use e2e::day::{Day, PORT, SERVICE};
+use e2e::day::{CHURNED, Day, PORT, SERVICE};
 use e2e::machine::{Need, require};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
@@ -28,6 +28,24 @@ fn killed_under_load_and_started_again() {
         agent.start_again();
     });
     day.assert_counted();
+}
+
+/// Records that came while no agent ran are told apart from those that came too fast for one.
+#[test]
+fn records_that_nobody_read_are_told() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let mut day = Day::new(&["--ring-bytes", "4096"]);
+    day.agent.kill();
+    day.under_load(|_| {});
+    day.agent.start_again();
+    let lost = day.agent.vital("records_lost");
+    // Both ends of each, but for the few that the ring holds.
+    let ended = 2 * CHURNED.cast_signed();
+    assert!((ended - 100..=ended + 100).contains(&lost), "{lost} of {ended}");
+    let told =
+        format!("{lost} connection records were lost before this agent started: nobody read them");
+    let degraded = day.agent.counts().0["degraded"].clone();
+    assert!(degraded.as_array().unwrap().contains(&told.clone().into()), "{told}: {degraded}");
 }
 
 /// Whoever records from it is told, and so is whoever reads the capture.

@@ -226,6 +226,7 @@ fn build(
     hooks.dedup();
     hooks.push("iter/tcp".into());
     Ok(Arc::new(EbpfSource {
+        losses: Losses::since_now(&counters, attached.taken_over),
         counters,
         connections,
         records: Records::start(ring, pending)?,
@@ -236,7 +237,6 @@ fn build(
         seeded,
         counts_only,
         opened: Instant::now(),
-        losses: Losses::default(),
         kept: Mutex::default(),
         settled: Mutex::default(),
         log: Mutex::new(log),

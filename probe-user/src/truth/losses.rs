@@ -29,14 +29,32 @@ const OF_COUNTS: [(Stat, &str); 3] = [
 
 /// Losses that leave counts exact and connections' details incomplete.
 const OF_DETAIL: [(Stat, &str); 3] = [
-    (Stat::RecordsLost, "connection records were lost: the consumer was too slow"),
-    (Stat::PayloadLost, "first packets were lost: the HTTP side of their connections is not known"),
+    (
+        Stat::RecordsLost,
+        "connection records were lost: they came faster than they were read (raise `probe serve \
+         --ring-bytes`)",
+    ),
+    (
+        Stat::PayloadLost,
+        "first packets were lost: the HTTP side of their connections is not known (raise `probe serve \
+         --ring-bytes`)",
+    ),
     (Stat::HandshakeMapFull, "handshakes were not followed: too many at a time"),
+];
+
+/// Of those, what is lost where no agent reads what the pinned programs hand on.
+const UNREAD: [(Stat, &str); 2] = [
+    (Stat::RecordsLost, "connection records were lost before this agent started: nobody read them"),
+    (Stat::PayloadLost, "first packets were lost before this agent started: nobody read them"),
 ];
 
 /// When each loss was first and last noticed.
 #[derive(Debug, Default)]
-pub struct Losses(Mutex<HashMap<Stat, Noticed>>);
+pub struct Losses {
+    /// What was lost while no agent ran.
+    unread: HashMap<Stat, u64>,
+    noticed: Mutex<HashMap<Stat, Noticed>>,
+}
 
 #[derive(Debug)]
 struct Noticed {
@@ -53,14 +71,23 @@ pub struct Told {
 }
 
 impl Losses {
+    /// From now on. `taken_over`: the programs ran before.
+    #[must_use]
+    pub fn since_now(counters: &Counters, taken_over: bool) -> Self {
+        let unread = UNREAD.iter().filter(|_| taken_over);
+        let unread = unread.map(|&(stat, _)| (stat, counters.statistic(stat))).collect();
+        Self { unread, noticed: Mutex::default() }
+    }
+
     /// What was lost up to now. A loss is noticed when somebody looks, so after it happened.
     /// `undelivered`: records that were lost behind the ring.
     #[must_use]
     pub fn look(&self, counters: &Counters, undelivered: u64) -> Told {
         let now = SystemTime::now();
-        let lost = |stat| match stat {
-            Stat::RecordsLost => counters.statistic(stat) + undelivered,
-            _ => counters.statistic(stat),
+        let unread = |stat| self.unread.get(&stat).copied().unwrap_or(0);
+        let lost = |stat| {
+            let behind = if stat == Stat::RecordsLost { undelivered } else { 0 };
+            counters.statistic(stat) - unread(stat) + behind
         };
         let tell = |losses: &[(Stat, &str)]| {
             losses
@@ -68,14 +95,17 @@ impl Losses {
                 .filter_map(|&(stat, words)| self.tell(stat, lost(stat), words, now))
                 .collect()
         };
-        Told { of_counts: tell(&OF_COUNTS), of_detail: tell(&OF_DETAIL) }
+        let mut of_detail: Vec<String> = tell(&OF_DETAIL);
+        let before = UNREAD.iter().filter(|(stat, _)| unread(*stat) > 0);
+        of_detail.extend(before.map(|&(stat, words)| format!("{} {words}", unread(stat))));
+        Told { of_counts: tell(&OF_COUNTS), of_detail }
     }
 
     fn tell(&self, stat: Stat, lost: u64, words: &str, now: SystemTime) -> Option<String> {
         if lost == 0 {
             return None;
         }
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
         let noticed = all.entry(stat).or_insert(Noticed { lost, first: now, last: now });
         if noticed.lost != lost {
             noticed.lost = lost;
