@@ -26,8 +26,8 @@ const CHECKPOINTS: i64 = 15;
 /// A run shorter than this share of what was planned was stopped early.
 const WHOLE: f64 = 0.95;
 
-/// What has no limit of its own and grew by less than this share of its baseline is told, but is no
-/// leak: memory of a server that has just started always does.
+/// What has no limit of its own and at its rate grows by less than this share of its baseline in the whole
+/// run is told, but is no leak: memory of a server that has just started always does.
 const LITTLE: f64 = 0.1;
 
 /// The series of the kernel's count of connections.
@@ -220,7 +220,7 @@ fn followed(series: &Series, full: Option<(i64, i64)>) -> Option<Followed> {
         name: series.name.clone(),
         source: series.source.clone(),
         samples: series.points.len(),
-        level: level(&series.name, &trend, limits),
+        level: level(&series.name, &trend, is_little(&trend, minutes(&series.points)), limits),
         target_per_minute: limits.map(|limits| limits[1]),
         held_per_minute: held.and_then(|held| held.per_minute),
         held_low_per_minute: held.and_then(|held| held.low_per_minute),
@@ -229,14 +229,14 @@ fn followed(series: &Series, full: Option<(i64, i64)>) -> Option<Followed> {
     })
 }
 
-fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
+fn level(name: &str, trend: &Trend, is_little: bool, limits: Option<&[f64; 4]>) -> Level {
     let (Some(rate), Some(low)) = (trend.per_minute, trend.low_per_minute) else {
         return Level::Unknown;
     };
     let Some([good, target, warning, critical]) = limits else {
         // No limit of their own: growth that chance does not explain is worth a look, but not of what
         // is load or comes and goes by itself.
-        let grows = trend.shape == Shape::Growth && !is_load(name) && !is_little(trend);
+        let grows = trend.shape == Shape::Growth && !is_load(name) && !is_little;
         return if grows { Level::Warning } else { Level::Ok };
     };
     if rate >= *target && low <= 0.0 {
@@ -251,8 +251,13 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
     }
 }
 
-fn is_little(trend: &Trend) -> bool {
-    trend.growth < trend.baseline.abs() * LITTLE
+fn is_little(trend: &Trend, minutes: f64) -> bool {
+    trend.per_minute.is_none_or(|rate| rate * minutes < trend.baseline.abs() * LITTLE)
+}
+
+fn minutes(points: &[(i64, f64)]) -> f64 {
+    let (first, last) = (points.first(), points.last());
+    first.zip(last).map_or(0.0, |(first, last)| (last.0 - first.0) as f64 / 60e9)
 }
 
 /// What comes and goes with the clients.
@@ -439,7 +444,7 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
     let little: Vec<&str> = followed
         .iter()
         .filter(|found| found.trend.shape == Shape::Growth && found.target_per_minute.is_none())
-        .filter(|found| !is_load(&found.name) && is_little(&found.trend))
+        .filter(|found| !is_load(&found.name) && is_little(&found.trend, minutes(&found.points)))
         .map(|found| found.name.as_str())
         .collect();
     if !little.is_empty() {
