@@ -99,7 +99,19 @@ fn limit(threshold: &Threshold) -> Markup {
 
 /// The command that prints a section's figures.
 pub(crate) fn run_again(command: &str) -> Markup {
-    html! { p.run { "Prints the same: " code { (command) } } }
+    html! { p.run { "Prints the same: " (one_command(command)) } }
+}
+
+/// A command that is broken between its words only: `--` at the end of a line is none.
+fn one_command(command: &str) -> Markup {
+    html! {
+        code {
+            @for (index, word) in command.split(' ').enumerate() {
+                @if index > 0 { " " }
+                span.word { (word) }
+            }
+        }
+    }
 }
 
 fn capture_section(capture: &CaptureReport, again: &Again<'_>) -> Markup {
@@ -166,6 +178,7 @@ fn server_section(server: &ServerReport, command: &str) -> Markup {
                 high: None,
             },
         ],
+        decimals: 0,
         births: &births,
         tall: true,
     };
@@ -186,6 +199,7 @@ fn server_section(server: &ServerReport, command: &str) -> Markup {
                 high: Some(column(|point| point.reverse_phantoms)),
             },
         ],
+        decimals: 0,
         births: &births,
         tall: false,
     };
@@ -350,9 +364,9 @@ fn method_section(report: &Report, again: &Again<'_>) -> Markup {
                 "Counts alone cannot show a leak and a double decrement that cancel each other out; a "
                 "list of the server's own connections would."
             }
-            p.soft.small { "This report: " code { (again.whole()) } }
+            p.soft.small { "This report: " (one_command(&again.whole())) }
             @for capture in &report.captures {
-                p.soft.small { "The recording: " code { (shell_words(&capture.command_line)) } }
+                p.soft.small { "The recording: " (one_command(&shell_words(&capture.command_line))) }
             }
         }
     }
