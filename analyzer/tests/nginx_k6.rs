@@ -40,6 +40,13 @@ fn k6_nginx_and_the_kernel_in_one_report() {
     let p50 = |side: &Value| side["connect"]["p50_ms"].as_f64().unwrap();
     assert!(0.0 < p50(&clients["kernel"]) && p50(&clients["kernel"]) < p50(clients), "{clients}");
 
+    // Without addresses, and on one host: by when the sessions began, its clock is none but the host's.
+    let clock = &clients["clock"];
+    assert_eq!((&clock["told_by"], &clock["matched"]), (&"starts".into(), &43.into()));
+    let ns = |name: &str| clock[name].as_i64().unwrap();
+    assert!(ns("offset_ns").abs() <= ns("uncertainty_ns"), "{clock}");
+    assert!(ns("uncertainty_ns") <= 200_000_000, "{clock}");
+
     let capture = &report["captures"][0];
     // nginx hands the clients' keys on: each leg to it has one to the server behind it.
     let links = serde_json::json!({ "linked": 43, "certain": 43, "never_tried": 0 });

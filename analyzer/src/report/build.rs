@@ -45,19 +45,18 @@ pub(crate) fn report(
 ) -> anyhow::Result<Report> {
     let mut handshakes = Vec::new();
     let mut judged = Vec::new();
-    let mut population = String::new();
     for recording in recordings {
         let chosen = Population::of_filter(recording, &judging.filter)?;
         let (found, servers) =
             both(|| handshake::of(recording, &chosen), || servers(recording, judging));
         handshakes.push(found);
-        population = chosen.label();
         judged.push((chosen, servers?));
     }
+    let populations: Vec<&Population> = judged.iter().map(|(population, _)| population).collect();
     let clients = request
         .clients
         .take()
-        .map(|results| client::report::of(results, recordings, &handshakes, &population));
+        .map(|results| client::report::of(results, recordings, &populations, &handshakes));
     let captures: Vec<CaptureReport> = recordings
         .iter()
         .zip(handshakes)

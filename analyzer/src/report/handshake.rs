@@ -11,7 +11,7 @@ use crate::handshake::attempt::{Attempt, Attempts, RESPONSE, SYN, UPGRADE};
 use crate::handshake::legs::{Legs, Upstream};
 use crate::handshake::outcome::{OPEN, UPGRADED};
 use crate::handshake::stage::{Reached, Step, reached, steps};
-use crate::input::connections::{Address, Number};
+use crate::input::connections::{Address, Number, Time, Word};
 use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::model::Magnitude;
@@ -159,6 +159,25 @@ fn with_known<T>(
 
 pub(crate) fn of(recording: &Recording, population: &Population) -> HandshakeReport {
     with_known(recording, population, |known| report(recording, known))
+}
+
+/// When each attempt began, in Unix nanoseconds. Of a service without any, each connection is one.
+pub(crate) fn starts_unix_ns(recording: &Recording, population: &Population) -> Vec<i64> {
+    let connections = &recording.connections;
+    let mut starts: Vec<i64> = with_known(recording, population, |known| {
+        let front = known.legs.front.iter();
+        front.map(|index| known.attempts.get(*index).start_ns()).collect()
+    });
+    if starts.is_empty() {
+        let members = population.members(connections);
+        let passive = |row: &usize| connections.word(Word::Role, *row) == Some("passive");
+        let start = |row| {
+            let syn = connections.time(Time::SynReceived, row);
+            syn.or_else(|| connections.time(Time::FirstSeen, row))
+        };
+        starts.extend(members.rows().filter(passive).filter_map(start));
+    }
+    starts.into_iter().map(|at| recording.clock.unix_ns(at)).collect()
 }
 
 /// Every attempt by name.

@@ -40,11 +40,13 @@ pub(crate) fn of(
     let handshakes = || captures.iter().filter_map(|capture| capture.handshakes.as_ref());
     sentences.extend(handshakes().filter(|found| found.failed > 0).map(handshake_sentence));
     sentences.extend(clients.and_then(client_sentence));
+    let remarks = clients.into_iter().flat_map(|clients| &clients.remarks);
+    sentences.extend(remarks.map(|remark| format!("{}.", capitalised(remark))));
     let leak = crossed(thresholds).any(|one| one.name.starts_with("leaks.")).then(|| {
         captures.iter().filter_map(|capture| growing(&capture.leaks.as_ref()?.followed)).next()
     });
     let leak = leak.flatten();
-    sentences.extend(leak.as_ref().map(|leak| format!("{}.", capitalised(leak))));
+    sentences.extend(leak.as_ref().map(|leak| format!("There is a leak: {leak}.")));
     if captures.iter().any(|capture| capture.quality.backend != "ebpf") {
         sentences.push(
             "The kernel's side was polled, not followed: what came and went between two polls is not \
