@@ -3,7 +3,7 @@
 mod common;
 mod scene;
 
-use common::{MS, S, START_UNIX, analyzer};
+use common::{MS, PORT, S, START_UNIX, analyzer};
 use scene::{Conn, Scene};
 use serde_json::Value;
 
@@ -124,6 +124,30 @@ fn a_healthy_server_under_churn_is_not_accused() {
     assert_eq!(server["reverse_phantoms"]["peak"], 0);
     assert_eq!(server["judged"], 150);
     assert_eq!(report["verdict"]["headline"], "no phantoms");
+}
+
+/// A balancer's own number is held against its own port, though the shards' were recorded as well; and so
+/// where the rows are missing, and the counters decide.
+#[test]
+fn a_balancers_shards_are_no_connections_of_its_own() {
+    for lost_rows in [0, 1_000] {
+        let balancer = Scene { shard_port: Some(PORT + 1), lost_rows, ..healthy_churn() };
+        let (code, report) = report(&balancer, &[]);
+        let server = &report["captures"][0]["servers"][0];
+        assert_eq!(server["population"]["ports"], serde_json::json!([PORT]));
+        assert_eq!(server["reverse_phantoms"]["peak"], 0, "{}", report["verdict"]);
+        assert_eq!(code, 0, "{}", report["verdict"]);
+        // Who wants both gets both.
+        let both = format!("{PORT},{}", PORT + 1);
+        let temp = tempfile::tempdir().unwrap();
+        balancer.write(&temp.path().join("run"));
+        let output = analyzer(&["report", "run", "--port", &both], temp.path());
+        assert_eq!(output.status.code(), Some(99));
+
+        let leaking = Scene { shard_port: Some(PORT + 1), lost_rows, ..leak_on_rst(1_000, 45) };
+        let server = &self::report(&leaking, &[]).1["captures"][0]["servers"][0];
+        assert_eq!(server["phantoms"]["at_end"], 45);
+    }
 }
 
 /// Connections that were there before the recording, and end in it.

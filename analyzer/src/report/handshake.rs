@@ -11,8 +11,10 @@ use crate::handshake::attempt::{Attempt, Attempts, RESPONSE, SYN, UPGRADE};
 use crate::handshake::legs::{Legs, Upstream};
 use crate::handshake::outcome::{OPEN, UPGRADED};
 use crate::handshake::stage::{Reached, Step, reached, steps};
-use crate::input::connections::{Address, Number, Time, Word};
+use crate::input::connections::{Address, Number, Word};
 use crate::input::recording::Recording;
+use crate::join::pollers;
+use crate::lives::{Life, Lives};
 use crate::population::Population;
 use crate::report::model::Magnitude;
 use crate::rule::handshake::{Case, Cause, causes};
@@ -169,13 +171,13 @@ pub(crate) fn starts_unix_ns(recording: &Recording, population: &Population) -> 
         front.map(|index| known.attempts.get(*index).start_ns()).collect()
     });
     if starts.is_empty() {
-        let members = population.members(connections);
-        let passive = |row: &usize| connections.word(Word::Role, *row) == Some("passive");
-        let start = |row| {
-            let syn = connections.time(Time::SynReceived, row);
-            syn.or_else(|| connections.time(Time::FirstSeen, row))
-        };
-        starts.extend(members.rows().filter(passive).filter_map(start));
+        let pollers = pollers(&recording.health).unwrap_or_default();
+        let lives = Lives::new(connections, &population.members(connections), &pollers);
+        let passive =
+            |life: &&Life| connections.word(Word::Role, life.row as usize) == Some("passive");
+        let counted = lives.iter().filter(|life| life.counted).filter(passive);
+        let began = counted.map(|life| life.established_from_ns);
+        starts.extend(began.filter(|at| *at > i64::MIN));
     }
     starts.into_iter().map(|at| recording.clock.unix_ns(at)).collect()
 }
