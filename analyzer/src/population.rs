@@ -194,7 +194,7 @@ fn polled_roles(recording: &Recording) -> Vec<String> {
 }
 
 /// The port of `http://host:port/path`, or the scheme's own.
-fn url_port(url: &str) -> Option<u16> {
+pub(crate) fn url_port(url: &str) -> Option<u16> {
     let (scheme, rest) = url.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let host_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);

@@ -294,18 +294,25 @@ fn thresholds_decide_the_exit() {
         let output = analyzer(&args, Path::new("."));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-        (output.status.code().unwrap(), text.lines().last().unwrap().to_owned())
+        let line = text.lines().find(|line| line.contains("   limit ")).unwrap().to_owned();
+        let why = text.lines().skip_while(|other| *other != line).nth(1).unwrap_or_default();
+        (output.status.code().unwrap(), line, why.to_owned())
     };
-    let (held, line) = code("clients.success_rate >= 0.5");
+    let (held, line, why) = code("clients.success_rate >= 0.5");
     assert_eq!(
         (held, line.as_str()),
         (0, "✓ clients.success_rate                    0.667   limit >= 0.5")
     );
-    let (crossed, line) = code("clients.connect_p99_ms < 2");
+    assert_eq!(why, "");
+    let (crossed, line, _) = code("clients.connect_p99_ms < 2");
     assert!(crossed == 99 && line.starts_with("✗ clients.connect_p99_ms"), "{line}");
     // No capture, no handshakes.
-    let (open, line) = code("handshake.p99_ms < 50");
+    let (open, line, why) = code("handshake.p99_ms < 50");
     assert!(open == 4 && line.contains("not judged"), "{line}");
+    assert_eq!(
+        why.trim(),
+        "no attempt was recorded: record the service's port while clients connect"
+    );
     let output =
         analyzer(&["clients", "--client", &k6, "--threshold", "client.x < 1"], Path::new("."));
     assert_eq!(output.status.code(), Some(2));

@@ -103,6 +103,9 @@ pub(crate) struct Followed {
 #[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct Stability {
     pub(crate) observed_s: f64,
+    /// How long the process that was started last had been up at its last sample; `null` where nothing
+    /// tells.
+    pub(crate) up_s: Option<f64>,
     pub(crate) requests: usize,
     /// Health and metrics requests without a good answer.
     pub(crate) http_errors: usize,
@@ -118,6 +121,22 @@ pub(crate) struct Stability {
     pub(crate) stopped_early: bool,
 }
 
+impl Stability {
+    /// What each process said over time of its own start, in Unix seconds.
+    fn take_starts(&mut self, starts: &[&[(i64, f64)]]) {
+        self.restarts = starts.iter().map(|of_one| changes(of_one)).sum();
+        let up = starts.iter().filter_map(|of_one| of_one.last());
+        let up = up.map(|(at, start)| (*at as f64 / 1e9 - start).max(0.0));
+        self.up_s = up.min_by(f64::total_cmp);
+    }
+
+    /// `, up for 3 h 12 min`, or nothing.
+    pub(crate) fn up_text(&self) -> String {
+        let Some(up_s) = self.up_s else { return String::new() };
+        format!(", up for {}", humantime::format_duration(Duration::from_secs(up_s as u64)))
+    }
+}
+
 /// A service whose processes were gone.
 #[derive(Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Crash {
@@ -126,6 +145,15 @@ pub(crate) struct Crash {
     pub(crate) at_unix_ns: i64,
     /// `null` if it did not come back.
     pub(crate) back_unix_ns: Option<i64>,
+}
+
+impl Crash {
+    pub(crate) fn text(&self) -> String {
+        let at = utc_time(self.at_unix_ns);
+        let back = self.back_unix_ns.map(|back| format!(" until {}", utc_time(back)));
+        let back = back.unwrap_or_else(|| ", and did not come back".to_owned());
+        format!("{} was gone from {at} UTC{back}.", self.service)
+    }
 }
 
 #[derive(Debug, JsonSchema, Serialize)]
@@ -282,10 +310,10 @@ fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
 
 fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<Stability> {
     let mut found = Stability::default();
-    let mut starts: Vec<Vec<f64>> = logs
+    let mut starts: Vec<&[(i64, f64)]> = logs
         .iter()
         .filter_map(|log| log.numbers.get("process_start_time_seconds"))
-        .map(|points| points.iter().map(|point| point.1).collect())
+        .map(Vec::as_slice)
         .collect();
     found.requests = logs.iter().map(|log| log.pages_unix_ns.len()).sum();
     for log in logs {
@@ -294,7 +322,7 @@ fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<
         found.unhealthy += answers.filter(|(_, value)| *value == 0.0).count();
     }
     let Some(recording) = recording else {
-        found.restarts = starts.iter().map(|values| changes(values)).sum();
+        found.take_starts(&starts);
         return Ok(found);
     };
     let health = &recording.health;
@@ -318,11 +346,12 @@ fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<
     let answers = |page: &Page| page.numbers.values().map(Vec::len).max().unwrap_or(0);
     found.requests += of_pages.iter().map(answers).sum::<usize>();
     let pages = if of_kernel.is_empty() { &of_pages } else { &of_kernel };
-    starts.extend(pages.iter().map(|page| {
-        let points = page.numbers.get("process_start_time_seconds");
-        points.into_iter().flatten().map(|point| point.1).collect()
-    }));
-    found.restarts = starts.iter().map(|values| changes(values)).sum();
+    starts.extend(
+        pages
+            .iter()
+            .filter_map(|page| page.numbers.get("process_start_time_seconds").map(Vec::as_slice)),
+    );
+    found.take_starts(&starts);
     for page in &of_kernel {
         let service = page.source.trim_start_matches(KERNEL_PAGE);
         found.crashes.extend(crashes(service, page.numbers.get("processes")));
@@ -355,8 +384,8 @@ fn crashes(service: &str, processes: Option<&Vec<(i64, f64)>>) -> Vec<Crash> {
 }
 
 /// How often a start time moved by more than its own rounding.
-fn changes(values: &[f64]) -> usize {
-    values.windows(2).filter(|pair| (pair[1] - pair[0]).abs() > 1.0).count()
+fn changes(starts: &[(i64, f64)]) -> usize {
+    starts.windows(2).filter(|pair| (pair[1].1 - pair[0].1).abs() > 1.0).count()
 }
 
 /// What each growing number grows with.
@@ -451,10 +480,7 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         text.push_str(&format!(" Grows, by less than a tenth: {}.", little.join(", ")));
     }
     for crash in &stability.crashes {
-        let at = utc_time(crash.at_unix_ns);
-        let back = crash.back_unix_ns.map(|back| format!(" until {}", utc_time(back)));
-        let back = back.unwrap_or_else(|| ", and did not come back".to_owned());
-        text.push_str(&format!(" {} was gone from {at} UTC{back}.", crash.service));
+        text.push_str(&format!(" {}", crash.text()));
     }
     if stability.oom_kills > 0 {
         let kills = stability.oom_kills;

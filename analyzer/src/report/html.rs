@@ -13,6 +13,7 @@ use crate::report::model::{
 use crate::report::text::{episode_line, mark, measured};
 use crate::report::verdict::{capitalised, thousands};
 use crate::report::{client_html, handshake_html, leak_html};
+use crate::threshold::undecided;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -93,6 +94,7 @@ fn limit(threshold: &Threshold) -> Markup {
             span.mark { (mark(threshold.state)) } span.name { (threshold.name) }
             b { (measured(threshold)) }
             span.soft.small { "limit " (threshold.limit) }
+            @if let Some(why) = undecided(threshold) { span.why.small { (capitalised(why)) "." } }
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::report::model::{
     Episode, Finding, Magnitude, Report, ServerReport, Threshold, VerdictState,
 };
 use crate::report::verdict::thousands;
+use crate::threshold::undecided;
 
 const WIDTH: usize = 96;
 
@@ -139,7 +140,14 @@ pub(crate) fn episode_line(episode: &Episode) -> String {
 
 /// A line for each threshold; nothing without any.
 pub(crate) fn threshold_lines(thresholds: &[Threshold]) -> String {
-    thresholds.iter().map(|threshold| format!("{}\n", threshold_line(threshold))).collect()
+    let mut text = String::new();
+    for threshold in thresholds {
+        let _ = writeln!(text, "{}", threshold_line(threshold));
+        if let Some(why) = undecided(threshold) {
+            wrap(&mut text, "    ", why);
+        }
+    }
+    text
 }
 
 /// The exit by thresholds alone: crossed before inconclusive.

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use capture::CaptureWriter;
 use capture::meta::{Meta, Selection};
-use capture::schema::{ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, LossRow};
+use capture::schema::{
+    ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, LossRow, MetricRow,
+};
 
 use crate::common::{CGROUP, MS, PORT, S, START, START_UNIX, URL, blank_row, meta};
 
@@ -79,6 +81,7 @@ pub struct Scene {
     pub finished: bool,
     /// The numbers of the health body at a time, as a JSON object.
     pub fields: Option<fn(i64) -> String>,
+    pub metrics: Vec<MetricRow>,
     /// It is a balancer: each connection has another to this port, which was recorded as well.
     pub shard_port: Option<u16>,
 }
@@ -95,6 +98,7 @@ impl Scene {
             lost_rows: 0,
             finished: true,
             fields: None,
+            metrics: Vec::new(),
             shard_port: None,
         }
     }
@@ -149,6 +153,7 @@ impl Scene {
             })
             .collect();
         writer.loss(&loss).unwrap();
+        writer.metrics(&self.metrics).unwrap();
         for second in 0..=self.length / S {
             writer.counts(&[self.counts(second * S)]).unwrap();
         }
