@@ -297,6 +297,12 @@ fn bad_input_is_refused_with_what_to_do() {
         refused(&["report", "nowhere"], dir),
         (2, "analyzer: cannot read nowhere: No such file or directory (os error 2)".to_owned())
     );
+    fs::create_dir(dir.join("of-the-lab")).unwrap();
+    fs::rename(dir.join("run"), dir.join("of-the-lab/capture")).unwrap();
+    let (code, message) = refused(&["report", "of-the-lab"], dir);
+    assert_eq!(code, 2);
+    assert!(message.ends_with("; name the one in it, of-the-lab/capture"), "{message}");
+    fs::rename(dir.join("of-the-lab/capture"), dir.join("run")).unwrap();
     let no_capture = "analyzer: nothing is no capture: expected the directory that `probe record -o` \
                       wrote, with a meta.json in it";
     assert_eq!(refused(&["phantoms", "nothing"], dir), (2, no_capture.to_owned()));
