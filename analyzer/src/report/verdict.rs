@@ -22,14 +22,13 @@ pub(crate) fn of(
     let state = state(thresholds);
     let servers: Vec<&ServerReport> =
         captures.iter().flat_map(|capture| &capture.servers).collect();
-    let mut sentences: Vec<String> = servers
-        .iter()
-        .map(|server| {
-            let prefix =
-                if servers.len() > 1 { format!("{}: ", server.url) } else { String::new() };
-            format!("{prefix}{}", server_sentences(server))
-        })
-        .collect();
+    let crashes = captures.iter().filter_map(|capture| capture.leaks.as_ref());
+    let crashes: Vec<&Crash> = crashes.flat_map(|leaks| &leaks.stability.crashes).collect();
+    let mut sentences = Vec::from_iter(crash_sentence(&crashes, clients));
+    sentences.extend(servers.iter().map(|server| {
+        let prefix = if servers.len() > 1 { format!("{}: ", server.url) } else { String::new() };
+        format!("{prefix}{}", server_sentences(server))
+    }));
     if servers.is_empty() {
         sentences.push(
             "The capture holds no health samples, so there is nothing to hold the kernel's counts \
@@ -37,9 +36,6 @@ pub(crate) fn of(
                 .to_owned(),
         );
     }
-    let crashes = captures.iter().filter_map(|capture| capture.leaks.as_ref());
-    let crashes: Vec<&Crash> = crashes.flat_map(|leaks| &leaks.stability.crashes).collect();
-    sentences.extend(crash_sentence(&crashes, clients));
     let handshakes = || captures.iter().filter_map(|capture| capture.handshakes.as_ref());
     sentences.extend(handshakes().filter(|found| found.failed > 0).map(handshake_sentence));
     sentences.extend(clients.and_then(client_sentence));
@@ -59,7 +55,8 @@ pub(crate) fn of(
     }
     let failed = handshakes().map(|found| found.failed).sum();
     let attempts = handshakes().map(|found| found.attempts).sum();
-    let died = crashes.first().map(|first| format!("{} stopped listening", first.service));
+    let died =
+        crashes.first().map(|first| format!("the server stopped listening: {}", first.service));
     let headline = died.or_else(|| finding_headline(&servers, failed, attempts)).or(leak);
     let headline = headline.unwrap_or_else(|| threshold_headline(state, thresholds));
     Verdict { state, headline, sentences }
