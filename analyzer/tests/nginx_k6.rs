@@ -71,6 +71,17 @@ fn k6_nginx_and_the_kernel_in_one_report() {
     assert!([35.0, 36.0].contains(&active["peak"].as_f64().unwrap()), "{active}");
 }
 
+/// A round trip of more than 50 ms is a finding, and stands on the first screen.
+#[test]
+fn a_slow_round_trip_is_told_first() {
+    let temp = tempfile::tempdir().unwrap();
+    let locust = ["--client", "../clients/locust_stats.csv", "--max-phantoms", "2", "--json"];
+    let output = report(temp.path(), &locust);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sentences = report["verdict"]["sentences"].as_array().unwrap();
+    assert_eq!(sentences.last().unwrap(), "The slowest round trip took 75.9 ms.");
+}
+
 #[test]
 fn a_fifth_that_fails_is_beyond_a_threshold() {
     let temp = tempfile::tempdir().unwrap();
