@@ -198,6 +198,43 @@ fn growth_goes_with_phantoms_in_a_capture() {
     }
 }
 
+/// Ten clients a second come, and stay; each takes two tasks, and none is leaked. Every tenth is counted, and
+/// is not there: that is no load.
+#[test]
+fn what_comes_with_the_load_is_not_accused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(60 * S);
+    for n in 0..200 {
+        let conn = Conn::open(10 * S + n * S / 10);
+        let phantom = n % 10 == 3;
+        scene.conns.push(if phantom {
+            let at = conn.from + S / 20;
+            conn.ended(at, "remote", "rst").leaked()
+        } else {
+            conn
+        });
+    }
+    scene.fields = Some(|at| {
+        let clients = ((at - 10 * S).max(0) / (S / 10)).min(200);
+        format!("{{\".goroutines\":{}}}", 1 + 2 * clients)
+    });
+    scene.length = 35 * S;
+    scene.write(&dir.path().join("run"));
+    let rule = ["run", "--threshold", "leaks.goroutines_per_minute < 10"];
+    let (code, report) = leaks(&rule, dir.path());
+    let goroutines = followed(&report, "goroutines");
+    assert_eq!((&goroutines["growth"], &goroutines["with_load"]), (&400.0.into(), &true.into()));
+    assert_eq!((&goroutines["level"], code), (&"unknown".into(), 4));
+    let phantoms = followed(&report, "phantoms");
+    assert_eq!((&phantoms["final"], &phantoms["with_load"]), (&20.0.into(), &false.into()));
+    let conclusion = report["conclusion"].as_str().unwrap();
+    assert!(conclusion.starts_with("There is a leak: phantoms grow by "), "{conclusion}");
+    let load = "Grows with the open connections, which may be load: goroutines.";
+    assert!(conclusion.contains(load), "{conclusion}");
+    let shown = text(&rule, dir.path());
+    assert!(shown.contains("\n    chance or the connections that opened explain this"), "{shown}");
+}
+
 /// A server that dies explains what else there is to see, and stands first.
 #[test]
 fn a_server_that_dies_is_the_headline() {

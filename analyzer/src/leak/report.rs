@@ -49,7 +49,7 @@ pub(crate) enum Level {
     AboveTarget,
     Warning,
     Critical,
-    /// Too few samples, or a rate that chance would explain as well.
+    /// Too few samples, or a rate that chance or the number of open connections would explain as well.
     Unknown,
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Followed {
     pub(crate) held_per_minute: Option<f64>,
     pub(crate) held_low_per_minute: Option<f64>,
     pub(crate) level: Level,
+    /// It grows at the times when more connections are open: that may be load.
+    pub(crate) with_load: bool,
     /// Thinned for plots: Unix nanoseconds and value.
     pub(crate) points: Vec<(i64, f64)>,
 }
@@ -202,7 +204,8 @@ pub(crate) fn of(
         || recording.is_some_and(|(recording, _)| recording.meta.ended_mono_ns.is_none());
     let established = all.iter().find(|series| series.name == ESTABLISHED);
     let full = established.and_then(|series| full_time(&series.points));
-    let followed: Vec<Followed> = all.iter().filter_map(|one| followed(one, full)).collect();
+    let load = load(servers, established);
+    let followed: Vec<Followed> = all.iter().filter_map(|one| followed(one, full, &load)).collect();
     let checkpoints = checkpoints(&all, interval_ns, planned);
     let gaps = gaps(&all, late_ns);
     let related = related(recording, &all, &followed)?;
@@ -240,15 +243,21 @@ fn usual_pace(polled: &[&Series]) -> i64 {
     paces.get(paces.len() / 2).map_or(i64::MAX / 4, |pace| (*pace).max(2_000_000_000))
 }
 
-fn followed(series: &Series, full: Option<(i64, i64)>) -> Option<Followed> {
+fn followed(series: &Series, full: Option<(i64, i64)>, load: &[(i64, f64)]) -> Option<Followed> {
     let trend = trend(&series.points)?;
-    let held = full.and_then(|full| trend_within(&series.points, full));
     let limits = limits(&series.name);
+    let little = is_little(&trend, minutes(&series.points));
+    let level = level(&series.name, &trend, little, limits);
+    let load = at_times_of(&series.points, load);
+    let with_load = comes_with_load(&series.name) && relation(&series.points, &load).is_some();
+    let level = if with_load && level > Level::Ok { Level::Unknown } else { level };
+    let held = full.and_then(|full| trend_within(&series.points, full));
     Some(Followed {
         name: series.name.clone(),
         source: series.source.clone(),
         samples: series.points.len(),
-        level: level(&series.name, &trend, is_little(&trend, minutes(&series.points)), limits),
+        level,
+        with_load,
         target_per_minute: limits.map(|limits| limits[1]),
         held_per_minute: held.and_then(|held| held.per_minute),
         held_low_per_minute: held.and_then(|held| held.low_per_minute),
@@ -294,6 +303,35 @@ fn is_load(name: &str) -> bool {
         name,
         ESTABLISHED | "cpu_percent" | "pool_idle" | "pool_reuse_percent" | "proxy_connections"
     )
+}
+
+/// The open connections over time: as they were at each poll of the health, else at each reading of the
+/// counters.
+fn load(servers: &[ServerReport], established: Option<&Series>) -> Vec<(i64, f64)> {
+    match servers.first() {
+        Some(server) if !server.series.is_empty() => {
+            let points = server.series.iter();
+            points.map(|point| (point.at_unix_ns, point.kernel_high as f64)).collect()
+        }
+        _ => established.map_or(Vec::new(), |series| series.points.clone()),
+    }
+}
+
+/// One series at the times of another, on the lines between its own.
+fn at_times_of(points: &[(i64, f64)], known: &[(i64, f64)]) -> Vec<(i64, f64)> {
+    let at = |at: i64| {
+        let next = known.partition_point(|one| one.0 <= at);
+        let before = known[next.checked_sub(1)?];
+        let Some(after) = known.get(next) else { return Some(before.1) };
+        let share = (at - before.0) as f64 / (after.0 - before.0) as f64;
+        Some(before.1 + (after.1 - before.1) * share)
+    };
+    points.iter().filter_map(|point| Some((point.0, at(point.0)?))).collect()
+}
+
+/// What each open connection takes some of. Phantoms and sockets that are over are none of that.
+fn comes_with_load(name: &str) -> bool {
+    !is_load(name) && name != "phantoms" && !name.starts_with("sockets_")
 }
 
 fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
@@ -462,6 +500,17 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         None => "Nothing that was followed grows beyond its target.".to_owned(),
         Some(growing) => format!("There is a leak: {growing}."),
     };
+    let load: Vec<&str> = followed
+        .iter()
+        .filter(|found| found.with_load && found.level == Level::Unknown)
+        .map(|found| found.name.as_str())
+        .collect();
+    if !load.is_empty() {
+        text.push_str(&format!(
+            " Grows with the open connections, which may be load: {}.",
+            load.join(", ")
+        ));
+    }
     let plateaus: Vec<&str> = followed
         .iter()
         .filter(|found| found.trend.shape == Shape::Plateau && !is_load(&found.name))

@@ -80,7 +80,10 @@ pub(crate) fn undecided(threshold: &Threshold) -> Option<&'static str> {
     let name = threshold.name.as_str();
     let family = name.split_once('.').map_or(name, |(family, _)| family);
     Some(match (threshold.measured, family) {
-        (Some(_), "leaks") => "chance explains this rate as well: measure for longer",
+        (Some(_), "leaks") => {
+            "chance or the connections that opened explain this rate as well: measure for longer, \
+             and while their number stays"
+        }
         (Some(_), _) => "too much was lost or could not be polled, as the report says of its data",
         (None, _) if name == "end.drained_s" => {
             "it takes client results that say when they closed, and a health URL that comes back to 0"
