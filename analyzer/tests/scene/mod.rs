@@ -6,7 +6,7 @@ use std::path::Path;
 use capture::CaptureWriter;
 use capture::meta::{Meta, Selection};
 use capture::schema::{
-    ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, LossRow, MetricRow,
+    ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, ListedRow, LossRow, MetricRow,
 };
 
 use crate::common::{CGROUP, MS, PORT, S, START, START_UNIX, URL, blank_row, meta};
@@ -27,6 +27,8 @@ pub struct Conn {
     pub seeded: bool,
     pub class: &'static str,
     pub unanswered_probes: u32,
+    /// The client's, where it is another's as well.
+    pub remote_port: Option<u32>,
 }
 
 impl Conn {
@@ -42,6 +44,7 @@ impl Conn {
             seeded: false,
             class: "unknown",
             unanswered_probes: 0,
+            remote_port: None,
         }
     }
 
@@ -82,6 +85,8 @@ pub struct Scene {
     /// The numbers of the health body at a time, as a JSON object.
     pub fields: Option<fn(i64) -> String>,
     pub metrics: Vec<MetricRow>,
+    /// The server's own list of its connections.
+    pub listed: Vec<ListedRow>,
     /// It is a balancer: each connection has another to this port, which was recorded as well.
     pub shard_port: Option<u16>,
 }
@@ -99,6 +104,7 @@ impl Scene {
             finished: true,
             fields: None,
             metrics: Vec::new(),
+            listed: Vec::new(),
             shard_port: None,
         }
     }
@@ -154,6 +160,7 @@ impl Scene {
             .collect();
         writer.loss(&loss).unwrap();
         writer.metrics(&self.metrics).unwrap();
+        writer.listed(&self.listed).unwrap();
         for second in 0..=self.length / S {
             writer.counts(&[self.counts(second * S)]).unwrap();
         }
@@ -288,6 +295,7 @@ impl Scene {
             closed_how: if open { None } else { Some(c.how) },
             unanswered_probes: open.then_some(c.unanswered_probes),
             last_heard_ms: open.then_some(3_500),
+            remote_port: c.remote_port.unwrap_or(blank_row(n).remote_port),
             ..blank_row(n)
         }
     }
