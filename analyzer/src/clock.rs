@@ -71,6 +71,16 @@ pub(crate) struct ClockSighting {
     pub(crate) client_after_ns: i64,
 }
 
+/// What an offset was told from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ToldBy {
+    /// Connections that both sides know by their addresses.
+    Connections,
+    /// When attempts began, all together.
+    Starts,
+}
+
 /// By how much the client's clock is ahead of the host's.
 #[derive(Clone, Copy, Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct ClockOffset {
@@ -82,7 +92,8 @@ pub(crate) struct ClockOffset {
     pub(crate) drift_ppm: f64,
     /// The true offset is within this of the line through `offset_ns`.
     pub(crate) uncertainty_ns: i64,
-    /// Connections it was told from.
+    pub(crate) told_by: ToldBy,
+    /// Connections or starts it was told from.
     pub(crate) matched: usize,
     /// Whether all of them agree on one offset and drift; if not, the clock was set meanwhile, and the
     /// uncertainty covers all of them.
@@ -106,7 +117,8 @@ pub(crate) fn client_offset(sightings: &[ClockSighting]) -> Option<ClockOffset> 
     let told = |drift_ppm: f64, low: i64, high: i64, steady| {
         let offset_ns = low + (high - low) / 2;
         let uncertainty_ns = high - offset_ns;
-        ClockOffset { offset_ns, at_unix_ns, drift_ppm, uncertainty_ns, matched, steady }
+        let told_by = ToldBy::Connections;
+        ClockOffset { offset_ns, at_unix_ns, drift_ppm, uncertainty_ns, told_by, matched, steady }
     };
     let (low, high) = common_bounds(sightings, at_unix_ns, 0.0)?;
     if low <= high {

@@ -11,10 +11,12 @@ use capture::ReadError;
 pub(crate) enum InputError {
     #[error(transparent)]
     Capture(#[from] ReadError),
-    #[error("cannot read {}: {error}", .path.display())]
+    #[error("cannot read {}: {error}{}", .path.display(), next_step(.error))]
     Read { path: PathBuf, error: io::Error },
-    #[error("cannot write {}: {error}", .path.display())]
+    #[error("cannot write {}: {error}: make room there, or choose another place", .path.display())]
     Write { path: PathBuf, error: io::Error },
+    #[error("{}: no column `{column}` for --map: it has {has}", .path.display())]
+    NoMappedColumn { path: PathBuf, column: String, has: String },
     #[error(
         "{}: no line is a client result; line {line}: {why}; expected {expected}",
         .path.display()
@@ -24,7 +26,7 @@ pub(crate) enum InputError {
     EmptyClientFile(PathBuf),
     #[error(
         "{}: no line has a number with a time; line {line}: {why}; expected JSON lines with a time, or \
-         Prometheus text with a time before each page",
+         a status page (Prometheus, nginx, haproxy, Envoy) with a time before each, as `date -Is` prints it",
         .path.display()
     )]
     NoLogLines { path: PathBuf, line: u64, why: String },
@@ -74,6 +76,19 @@ pub(crate) enum InputError {
     NoContainer { wanted: String, known: String, dir: PathBuf },
     #[error("{table} has no column {wanted}: `analyzer schema` lists them")]
     NoColumn { wanted: String, table: &'static str },
+}
+
+/// What to do about a file that could not be read, where the error itself does not say so.
+fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => ": look at the path, which starts at the current directory",
+        io::ErrorKind::PermissionDenied => ": run it as the file's owner, or copy the file",
+        io::ErrorKind::IsADirectory => ": name a file in it",
+        io::ErrorKind::UnexpectedEof => {
+            ": the file was cut off; `zcat` or `zstdcat` gives what is left of it, in a new file"
+        }
+        _ => "",
+    }
 }
 
 /// How a run ended, beside errors.

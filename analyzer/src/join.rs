@@ -101,7 +101,8 @@ impl<'a> Joined<'a> {
         let lives = Lives::new(connections, &population.members(connections), &pollers);
         let ticks = count_timeline(&counts, &["established"])?;
         let agreement = agreement(&lives.established_all(), &ticks);
-        let polled = poll_extremes(recording, url)?;
+        let as_polled = population.is_as_polled(recording, url);
+        let polled = if as_polled { poll_extremes(recording, url)? } else { Vec::new() };
         // One second in a hundred may have been read late; more than that, and rows are missing: the
         // recorder was cut off, or the ring was full.
         let basis = if agreement.compared > 0 && agreement.equal * 100 >= agreement.compared * 99 {

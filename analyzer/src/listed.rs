@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use crate::input::connections::{Address, Number};
 use crate::input::recording::Recording;
 use crate::join::Joined;
+use crate::lives::Life;
 
 /// Rows of the population whose connection was over before the last list, and which stood on that
 /// list. `None` where no list was recorded, or it names connections that the capture does not know.
@@ -23,9 +24,11 @@ pub(crate) fn left_behind(
         let row = life.row as usize;
         let address = connections.address_key(Address::Remote, row);
         let key = (address, connections.small(Number::RemotePort, row));
-        // An address pair is used again after a while: the latest is the one.
+        // An address pair is used again after a while: the latest is the one, but the probe's own requests
+        // and others for pages only where nothing else had it.
         let latest = lives.entry(key).or_insert(life);
-        if life.established_from_ns >= latest.established_from_ns {
+        let rank = |life: &Life| (life.counted, life.established_from_ns);
+        if rank(life) >= rank(latest) {
             *latest = life;
         }
     }

@@ -23,23 +23,31 @@ pub(crate) struct Population {
 
 impl Population {
     /// The filters of the command line, else those of the recording, else the passive connections to
-    /// the health URL's own port.
+    /// the health URL's own port. Not its own are ports `behind` it, of a balancer's shards.
     pub(crate) fn of_server(
         recording: &Recording,
         filter: &Filter,
         url: &str,
+        behind: &BTreeSet<u32>,
     ) -> Result<Self, InputError> {
         let selection = &recording.meta.selection;
         let mut ports =
-            if filter.port.is_empty() { selection.ports.clone() } else { filter.ports() };
-        if ports.is_empty() {
-            ports.extend(url_port(url));
+            if filter.port.is_empty() { polled_ports(recording, url) } else { filter.ports() };
+        if filter.port.is_empty() {
+            ports.retain(|port| !behind.contains(&u32::from(*port)));
         }
-        let roles = if filter.role.is_empty() { &selection.roles } else { &filter.role };
-        let roles = if roles.is_empty() { vec!["passive".to_owned()] } else { roles.clone() };
+        let roles =
+            if filter.role.is_empty() { polled_roles(recording) } else { filter.role.clone() };
         let containers =
             if filter.container.is_empty() { &selection.containers } else { &filter.container };
         Self::new(recording, ports, roles, containers)
+    }
+
+    /// Whether the counts that the probe took at each poll of this URL are of the same connections.
+    pub(crate) fn is_as_polled(&self, recording: &Recording, url: &str) -> bool {
+        self.ports == polled_ports(recording, url)
+            && self.roles == polled_roles(recording)
+            && self.containers == recording.meta.selection.containers
     }
 
     /// Exactly the filters of the command line.
@@ -171,6 +179,17 @@ fn no_container(recording: &Recording, wanted: &str) -> InputError {
         known.push_str(&format!(" and {more} more"));
     }
     InputError::NoContainer { wanted: wanted.to_owned(), known, dir: recording.name.clone().into() }
+}
+
+/// The ports of the connections that the probe counted at each poll.
+fn polled_ports(recording: &Recording, url: &str) -> Vec<u16> {
+    let ports = &recording.meta.selection.ports;
+    if ports.is_empty() { url_port(url).into_iter().collect() } else { ports.clone() }
+}
+
+fn polled_roles(recording: &Recording) -> Vec<String> {
+    let roles = &recording.meta.selection.roles;
+    if roles.is_empty() { vec!["passive".to_owned()] } else { roles.clone() }
 }
 
 /// The port of `http://host:port/path`, or the scheme's own.

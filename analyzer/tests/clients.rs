@@ -114,7 +114,16 @@ fn columns_of_any_other_tool_are_named() {
     assert_eq!(report["errors"][0]["kind"], "503");
     assert_eq!(report["unreadable_lines"][0]["why"], "`none` is no port: expected 1 to 65535");
 
+    // A client that got no answer has no status, and was not served.
     let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("unanswered.csv");
+    fs::write(&path, "ts,status\n1700000000,101\n1700000001,\n").unwrap();
+    let path = path.display().to_string();
+    let report = clients(&["--client", &path, "--map", "time=ts,outcome=status"]);
+    assert_eq!((&report["successful"], &report["failed"]), (&1.into(), &1.into()));
+    assert_eq!(report["errors"][0]["kind"], "no outcome");
+    assert!(limits(&report).contains("no connect_ms is named"));
+
     let path = dir.path().join("lines");
     fs::write(&path, "{\"at\":\"2023-11-14T22:13:20Z\",\"net\":{\"port\":40001},\"ok\":true}\n{\n")
         .unwrap();
@@ -145,8 +154,19 @@ fn compressed_files_say_the_same() {
                 report.remove("unreadable_lines");
             }
             assert_eq!(packed, plain, "{}", path.display());
+            let whole = fs::read(&path).unwrap();
+            let cut = dir.path().join("cut");
+            fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+            let message = refused(&cut, &[]);
+            assert!(
+                message.contains(": the file was cut off; `zcat` or `zstdcat` gives"),
+                "{message}"
+            );
         }
     }
+    let message = refused(&dir.path().join("none"), &[]);
+    assert!(message.contains(": look at the path, which starts at the current directory"));
+    assert!(refused(dir.path(), &[]).contains(": name a file in it"));
 }
 
 /// Three of each kind, and the message of each.
@@ -166,7 +186,7 @@ fn files_of_nothing_but_bad_lines_are_refused() {
         ("\n\nplain words\n".into(), unknown.replace("line 1", "line 3")),
         (
             "{\"started_unix_ns\":\"x\",\"outcome\":\"upgraded\"}\n".into(),
-            "line 1: invalid type: string \"x\", expected i64; expected the JSON lines of lab load"
+            "line 1: invalid type: string \"x\", expected i64; expected JSON lines of lab load"
                 .into(),
         ),
         (
@@ -179,7 +199,7 @@ fn files_of_nothing_but_bad_lines_are_refused() {
         ),
         (
             "{\"type\":\"Point\",\"metric\":\"ws_sessions\",\"data\":{}}\n".into(),
-            "line 1: a point without a time; expected the k6 --out json".into(),
+            "line 1: a point without a time; expected k6 --out json: look whether".into(),
         ),
         (
             "{\"type\":\"Dot\",\"metric\":\"ws_sessions\",\"data\":{}}\n".into(),
@@ -211,12 +231,12 @@ fn files_of_nothing_but_bad_lines_are_refused() {
         ("{\"aggregate\":{}}".into(), "line 1: missing field `counters`".into()),
         (
             format!("{locust_heading}\nGET,/,x{}\n", ",".repeat(columns - 3)),
-            "line 2: column Request Count: `x` is no number; expected the Locust stats".into(),
+            "line 2: column Request Count: `x` is no number; expected Locust stats".into(),
         ),
         (format!("{locust_heading}\nGET,/\n"), "line 2: 2 columns, and the heading has".into()),
         (
             "Method,Name,Error,Occurrences\nGET,/,boom,many\n".into(),
-            "line 2: column Occurrences: `many` is no number; expected the Locust failures".into(),
+            "line 2: column Occurrences: `many` is no number; expected Locust failures".into(),
         ),
         (
             "Timestamp,User Count,Total Request Count\nnoon,1,1\n".into(),
@@ -247,11 +267,14 @@ fn mapped_files_of_nothing_but_bad_lines_are_refused() {
         ("ts,port\n1700000000,0\n", "line 2: `0` is no port: expected 1 to 65535"),
         (
             "ts,port\n1700000000\n",
-            "line 2: 1 columns, and the heading has 2; expected the CSV by --map",
+            "line 2: 1 columns, and the heading has 2; expected CSV by --map",
         ),
-        ("{\"ts\":\"noon\"}\n", "line 1: `noon` is no time: expected RFC 3339"),
+        ("{\"ts\":\"noon\",\"port\":1}\n", "line 1: `noon` is no time: expected RFC 3339"),
         ("{\"ts\":1700000000,\"port\":70000}\n", "line 1: `70000` is no port: expected 1 to 65535"),
-        ("{\"at\":1}\n", "line 1: nothing in ts; expected the JSON lines by --map"),
+        ("at,port\n1700000000,1\n", ": no column `ts` for --map: it has at, port\n"),
+        ("{\"ts\":1700000000}\n", ": no column `port` for --map: it has ts\n"),
+        ("{\"at\":1,\"port\":1}\n{\n", ": no column `ts` for --map: it has at, port\n"),
+        ("plain words\n", ": no column `ts` for --map: it has plain words\n"),
     ]
     .into_iter()
     .enumerate()
@@ -271,18 +294,25 @@ fn thresholds_decide_the_exit() {
         let output = analyzer(&args, Path::new("."));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
-        (output.status.code().unwrap(), text.lines().last().unwrap().to_owned())
+        let line = text.lines().find(|line| line.contains("   limit ")).unwrap().to_owned();
+        let why = text.lines().skip_while(|other| *other != line).nth(1).unwrap_or_default();
+        (output.status.code().unwrap(), line, why.to_owned())
     };
-    let (held, line) = code("clients.success_rate >= 0.5");
+    let (held, line, why) = code("clients.success_rate >= 0.5");
     assert_eq!(
         (held, line.as_str()),
         (0, "✓ clients.success_rate                    0.667   limit >= 0.5")
     );
-    let (crossed, line) = code("clients.connect_p99_ms < 2");
+    assert_eq!(why, "");
+    let (crossed, line, _) = code("clients.connect_p99_ms < 2");
     assert!(crossed == 99 && line.starts_with("✗ clients.connect_p99_ms"), "{line}");
     // No capture, no handshakes.
-    let (open, line) = code("handshake.p99_ms < 50");
+    let (open, line, why) = code("handshake.p99_ms < 50");
     assert!(open == 4 && line.contains("not judged"), "{line}");
+    assert_eq!(
+        why.trim(),
+        "no attempt was recorded: record the service's port while clients connect"
+    );
     let output =
         analyzer(&["clients", "--client", &k6, "--threshold", "client.x < 1"], Path::new("."));
     assert_eq!(output.status.code(), Some(2));

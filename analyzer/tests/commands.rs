@@ -256,6 +256,34 @@ fn client_clocks_are_aligned() {
     }
 }
 
+/// The same of clients without addresses: only when they began is known. Fifty a second for four seconds, and
+/// after a pause once more.
+#[test]
+fn client_clocks_are_aligned_without_addresses() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(60 * S);
+    scene.conns = (0..400).map(|n| Conn::open(n * 20 * MS + n / 200 * 20 * S)).collect();
+    scene.write(&temp.path().join("run"));
+    for ahead in [-3 * S, 250 * MS] {
+        let mut rows = "began\n".to_owned();
+        for (n, conn) in (0..).zip(&scene.conns) {
+            let began = START_UNIX + conn.from + ahead - (n * 7 % 5) * MS;
+            let _ = writeln!(rows, "{began}");
+        }
+        fs::write(temp.path().join("clients.csv"), rows).unwrap();
+        let args = ["clients", "run", "--client", "clients.csv", "--map", "time=began,unit=ns"];
+        let text = stdout(&[&args[..], &["--json"]].concat(), temp.path());
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let clock = &report["clock"];
+        assert_eq!((&clock["told_by"], &clock["matched"]), (&"starts".into(), &400.into()));
+        let (offset, uncertainty) =
+            (clock["offset_ns"].as_i64().unwrap(), clock["uncertainty_ns"].as_i64().unwrap());
+        assert!((offset - ahead).abs() <= uncertainty && uncertainty <= 250 * MS, "{clock}");
+        let said = stdout(&args, temp.path());
+        assert!(said.contains("told only from when attempts began"), "{said}");
+    }
+}
+
 #[test]
 fn bad_input_is_refused_with_what_to_do() {
     let temp = tempfile::tempdir().unwrap();
@@ -268,6 +296,12 @@ fn bad_input_is_refused_with_what_to_do() {
     let nowhere =
         "analyzer: nowhere is not there: expected the directory that `probe record -o` wrote";
     assert_eq!(refused(&["report", "nowhere"], dir), (2, nowhere.to_owned()));
+    fs::create_dir(dir.join("of-the-lab")).unwrap();
+    fs::rename(dir.join("run"), dir.join("of-the-lab/capture")).unwrap();
+    let (code, message) = refused(&["report", "of-the-lab"], dir);
+    assert_eq!(code, 2);
+    assert!(message.ends_with("; name the one in it, of-the-lab/capture"), "{message}");
+    fs::rename(dir.join("of-the-lab/capture"), dir.join("run")).unwrap();
     let no_capture = "analyzer: nothing is no capture: expected the directory that `probe record -o` \
                       wrote, with a meta.json in it";
     assert_eq!(refused(&["phantoms", "nothing"], dir), (2, no_capture.to_owned()));
@@ -306,7 +340,10 @@ fn bad_input_is_refused_with_what_to_do() {
     let (code, message) = refused(&["report", "run", "-o", "file"], dir);
     assert_eq!(
         (code, message.as_str()),
-        (2, "analyzer: cannot write file: File exists (os error 17)")
+        (
+            2,
+            "analyzer: cannot write file: File exists (os error 17): make room there, or choose another place"
+        )
     );
 
     // Damage within a whole message: the frame is right, the columns are not.

@@ -5,8 +5,8 @@ mod common;
 
 use attempts::{Run, answered, linked, mixed, unanswered, upgraded, upstream};
 use capture::CaptureWriter;
-use capture::schema::ConnectionRow;
-use common::{MS, S, analyzer, blank_row, meta};
+use capture::schema::{ConnectionRow, HealthRow};
+use common::{MS, S, START, URL, analyzer, blank_row, meta};
 use serde_json::Value;
 
 #[test]
@@ -246,6 +246,50 @@ fn a_port_that_is_bound_late() {
         },
     );
     assert_eq!(Run::new(&rows, &[]).causes(), [("port_bound_late", 97)]);
+}
+
+/// A server dies, and the probe goes on asking it: both ends of each request are no attempts of clients. Two
+/// clients come as well, one of them while a request is under way.
+#[test]
+fn the_probes_own_requests_to_a_dead_server_are_no_attempts() {
+    let refused = |n: usize, at: i64| ConnectionRow {
+        established_ns: None,
+        accepted_ns: None,
+        request_ns: None,
+        ..unanswered(n, at, MS, "no_listener")
+    };
+    let mut rows = mixed(50, |_| false, upgraded);
+    let mut polls = Vec::new();
+    for n in 0..7 {
+        let at = S + n as i64 * S;
+        let active = ConnectionRow { role: "active", ..refused(100 + n, at + 1000) };
+        rows.push(active);
+        // The last one's other end was lost.
+        rows.extend((n < 6).then(|| refused(200 + n, at + 2000)));
+        polls.push(HealthRow {
+            url: URL.into(),
+            start_mono_ns: START + at,
+            end_mono_ns: START + at + MS,
+            local_address: None,
+            local_port: None,
+            http_status: None,
+            error: Some("cannot connect: Connection refused".into()),
+            reported: None,
+            fields: None,
+            kernel_min: None,
+            kernel_max: None,
+        });
+    }
+    rows.extend([refused(300, S + 3000), refused(301, 7 * S + 500 * MS)]);
+    let temp = tempfile::tempdir().unwrap();
+    let mut writer = CaptureWriter::create(&temp.path().join("run"), &meta()).unwrap();
+    writer.connections(&rows).unwrap();
+    writer.health(&polls).unwrap();
+    writer.finish(&meta()).unwrap();
+    let output = analyzer(&["handshakes", "run", "--json"], temp.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = ["attempts", "upgraded", "failed"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(counts, [52, 50, 2], "{report}");
 }
 
 #[test]

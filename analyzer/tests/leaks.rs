@@ -8,7 +8,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use common::{S, analyzer};
+use capture::schema::{KERNEL_PAGE, MetricRow};
+use common::{S, START, START_UNIX, analyzer};
 use scene::{Conn, Scene};
 use serde_json::Value;
 
@@ -90,6 +91,13 @@ fn a_leak_of_goroutines_has_its_rate_and_a_plateau_none() {
         markdown.contains("| Metric | Baseline | Final | Growth | Rate/min | Target | Status |")
     );
     assert!(markdown.contains("| < 10 | ! warning, growing |"), "{markdown}");
+    assert!(markdown.contains("**Connection reuse**: not known; name a pool's"), "{markdown}");
+    // Started at 1.6e9, last seen at 1.7e9 + 1800: 100,001,800 s.
+    let stability = markdown.lines().find(|line| line.starts_with("**Stability**")).unwrap();
+    assert!(
+        stability.ends_with("observed for 30.0 min, up for 3years 2months 19h 9m 28s."),
+        "{stability}"
+    );
     assert!(markdown.contains("**Conclusion** (! warning): There is a leak: goroutines grow by"));
 }
 
@@ -132,6 +140,16 @@ fn a_healthy_run_holds_and_a_stopped_one_does_not() {
     fs::write(&path, prometheus_log((0..=240).step_by(120), values)).unwrap();
     let rule = ["--log", "log", "--threshold", "leaks.goroutines_per_minute < 10"];
     assert_eq!(leaks(&rule, dir.path()).0, 4);
+    let open = self::text(&rule, dir.path());
+    assert!(
+        open.contains("\n    nothing of this name was followed long enough: record with"),
+        "{open}"
+    );
+    let markdown = self::text(&[&rule[..], &["--markdown"]].concat(), dir.path());
+    assert!(
+        markdown.contains("\n- leaks.goroutines\\_per\\_minute: nothing of this"),
+        "{markdown}"
+    );
     let other = ["--log", "log", "--threshold", "leaks.heap_per_minute < 10"];
     assert_eq!(leaks(&other, dir.path()).0, 4);
 }
@@ -178,6 +196,82 @@ fn growth_goes_with_phantoms_in_a_capture() {
         assert!(text.contains("leaks.goroutines_per_minute"), "{text}");
         assert!(text.contains("There is a leak: goroutines grow by"));
     }
+}
+
+/// Ten clients a second come, and stay; each takes two tasks, and none is leaked. Every tenth is counted, and
+/// is not there: that is no load.
+#[test]
+fn what_comes_with_the_load_is_not_accused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(60 * S);
+    for n in 0..200 {
+        let conn = Conn::open(10 * S + n * S / 10);
+        let phantom = n % 10 == 3;
+        scene.conns.push(if phantom {
+            let at = conn.from + S / 20;
+            conn.ended(at, "remote", "rst").leaked()
+        } else {
+            conn
+        });
+    }
+    scene.fields = Some(|at| {
+        let clients = ((at - 10 * S).max(0) / (S / 10)).min(200);
+        format!("{{\".goroutines\":{}}}", 1 + 2 * clients)
+    });
+    scene.length = 35 * S;
+    scene.write(&dir.path().join("run"));
+    let rule = ["run", "--threshold", "leaks.goroutines_per_minute < 10"];
+    let (code, report) = leaks(&rule, dir.path());
+    let goroutines = followed(&report, "goroutines");
+    assert_eq!((&goroutines["growth"], &goroutines["with_load"]), (&400.0.into(), &true.into()));
+    assert_eq!((&goroutines["level"], code), (&"unknown".into(), 4));
+    let phantoms = followed(&report, "phantoms");
+    assert_eq!((&phantoms["final"], &phantoms["with_load"]), (&20.0.into(), &false.into()));
+    let conclusion = report["conclusion"].as_str().unwrap();
+    assert!(conclusion.starts_with("There is a leak: phantoms grow by "), "{conclusion}");
+    let load = "Grows with the open connections, which may be load: goroutines.";
+    assert!(conclusion.contains(load), "{conclusion}");
+    let shown = text(&rule, dir.path());
+    assert!(shown.contains("\n    chance or the connections that opened explain this"), "{shown}");
+}
+
+/// A server that dies explains what else there is to see, and stands first.
+#[test]
+fn a_server_that_dies_is_the_headline() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let mut scene = Scene::new(30 * S);
+    scene.conns = (0..23).map(|n| Conn::open(n * S / 10).ended(20 * S, "local", "rst")).collect();
+    let processes = |second: i64| MetricRow {
+        url: format!("{KERNEL_PAGE}web, port 3005").into(),
+        start_mono_ns: START + second * S,
+        end_mono_ns: START + second * S,
+        name: Some("processes".into()),
+        labels: None,
+        value: Some(if second < 20 { 1.0 } else { 0.0 }),
+        error: None,
+    };
+    scene.metrics = (0..30).map(processes).collect();
+    scene.write(&run);
+    let clients: String = (0..23)
+        .map(|n| {
+            let (from, to) = (START_UNIX + n * S / 10, START_UNIX + 20 * S);
+            format!(
+                "{{\"started_unix_ns\":{from},\"upgraded_unix_ns\":{from},\"closed_unix_ns\":{to},\
+                 \"outcome\":\"upgraded\",\"ended_by\":\"server\",\"end\":\"rst\"}}\n"
+            )
+        })
+        .collect();
+    fs::write(dir.path().join("clients"), clients).unwrap();
+    let args = ["report", "run", "--client", "clients", "--json", "--preset", "smoke-30m"];
+    let output = analyzer(&args, dir.path());
+    assert_eq!(output.status.code(), Some(99));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["verdict"]["headline"], "the server stopped listening: web, port 3005");
+    let said = "web, port 3005 was gone from 22:13:40 UTC, and did not come back. 23 connections \
+                ended by the server or the network.";
+    let sentences = report["verdict"]["sentences"].as_array().unwrap();
+    assert_eq!(sentences[0], said);
 }
 
 /// Two clients a second come and go, and each leaves a task behind; the requests for the health body, which

@@ -40,6 +40,13 @@ fn k6_nginx_and_the_kernel_in_one_report() {
     let p50 = |side: &Value| side["connect"]["p50_ms"].as_f64().unwrap();
     assert!(0.0 < p50(&clients["kernel"]) && p50(&clients["kernel"]) < p50(clients), "{clients}");
 
+    // Without addresses, and on one host: by when the sessions began, its clock is none but the host's.
+    let clock = &clients["clock"];
+    assert_eq!((&clock["told_by"], &clock["matched"]), (&"starts".into(), &43.into()));
+    let ns = |name: &str| clock[name].as_i64().unwrap();
+    assert!(ns("offset_ns").abs() <= ns("uncertainty_ns"), "{clock}");
+    assert!(ns("uncertainty_ns") <= 200_000_000, "{clock}");
+
     let capture = &report["captures"][0];
     // nginx hands the clients' keys on: each leg to it has one to the server behind it.
     let links = serde_json::json!({ "linked": 43, "certain": 43, "never_tried": 0 });
@@ -62,6 +69,17 @@ fn k6_nginx_and_the_kernel_in_one_report() {
     let active = followed.iter().find(|one| one["name"] == "proxy_connections").unwrap();
     assert!(active["source"].as_str().unwrap().ends_with("/stub_status nginx_connections_active"));
     assert!([35.0, 36.0].contains(&active["peak"].as_f64().unwrap()), "{active}");
+}
+
+/// A round trip of more than 50 ms is a finding, and stands on the first screen.
+#[test]
+fn a_slow_round_trip_is_told_first() {
+    let temp = tempfile::tempdir().unwrap();
+    let locust = ["--client", "../clients/locust_stats.csv", "--max-phantoms", "2", "--json"];
+    let output = report(temp.path(), &locust);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let sentences = report["verdict"]["sentences"].as_array().unwrap();
+    assert_eq!(sentences.last().unwrap(), "The slowest round trip took 75.9 ms.");
 }
 
 #[test]

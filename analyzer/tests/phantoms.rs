@@ -3,7 +3,8 @@
 mod common;
 mod scene;
 
-use common::{MS, S, START_UNIX, analyzer};
+use capture::schema::ListedRow;
+use common::{MS, PORT, S, START, START_UNIX, URL, analyzer, blank_row};
 use scene::{Conn, Scene};
 use serde_json::Value;
 
@@ -124,6 +125,69 @@ fn a_healthy_server_under_churn_is_not_accused() {
     assert_eq!(server["reverse_phantoms"]["peak"], 0);
     assert_eq!(server["judged"], 150);
     assert_eq!(report["verdict"]["headline"], "no phantoms");
+}
+
+/// The server's list names who was left behind, also where a request for a page had the port of one of them
+/// later on, and is still under way.
+#[test]
+fn a_list_names_those_that_were_left_behind() {
+    let mut scene = leak_on_rst(100, 23);
+    for conn in &mut scene.conns {
+        conn.class = "upgraded";
+    }
+    let listed = |n: usize| {
+        let row = blank_row(n);
+        ListedRow {
+            url: URL.into(),
+            remote_address: row.remote_address,
+            remote_port: row.remote_port,
+            first_start_mono_ns: START,
+            first_end_mono_ns: START + MS,
+            last_start_mono_ns: START + 59 * S,
+            last_end_mono_ns: START + 59 * S + MS,
+            gone_mono_ns: None,
+            copies: 1,
+        }
+    };
+    let leaked = |n: &usize| scene.conns[*n].reported_until.is_none();
+    scene.listed = (0..scene.conns.len()).filter(leaked).map(listed).collect();
+    assert_eq!((scene.listed.len(), scene.listed[0].remote_port), (23, blank_row(0).remote_port));
+    let mut page = Conn::open(59 * S);
+    (page.class, page.remote_port) = ("http", Some(blank_row(0).remote_port));
+    (page.reported_from, page.reported_until) = (None, None);
+    scene.conns.push(page);
+    let (_, report) = report(&scene, &[]);
+    let finding = only_finding(&report);
+    assert_eq!((&finding["count"], &finding["examples_are_named"]), (&23.into(), &true.into()));
+    let said = finding["evidence_for"].to_string();
+    assert!(
+        said.contains("the server's own list still has 23 connections that are over"),
+        "{said}"
+    );
+}
+
+/// A balancer's own number is held against its own port, though the shards' were recorded as well; and so
+/// where the rows are missing, and the counters decide.
+#[test]
+fn a_balancers_shards_are_no_connections_of_its_own() {
+    for lost_rows in [0, 1_000] {
+        let balancer = Scene { shard_port: Some(PORT + 1), lost_rows, ..healthy_churn() };
+        let (code, report) = report(&balancer, &[]);
+        let server = &report["captures"][0]["servers"][0];
+        assert_eq!(server["population"]["ports"], serde_json::json!([PORT]));
+        assert_eq!(server["reverse_phantoms"]["peak"], 0, "{}", report["verdict"]);
+        assert_eq!(code, 0, "{}", report["verdict"]);
+        // Who wants both gets both.
+        let both = format!("{PORT},{}", PORT + 1);
+        let temp = tempfile::tempdir().unwrap();
+        balancer.write(&temp.path().join("run"));
+        let output = analyzer(&["report", "run", "--port", &both], temp.path());
+        assert_eq!(output.status.code(), Some(99));
+
+        let leaking = Scene { shard_port: Some(PORT + 1), lost_rows, ..leak_on_rst(1_000, 45) };
+        let server = &self::report(&leaking, &[]).1["captures"][0]["servers"][0];
+        assert_eq!(server["phantoms"]["at_end"], 45);
+    }
 }
 
 /// Connections that were there before the recording, and end in it.

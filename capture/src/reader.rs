@@ -22,8 +22,8 @@ pub enum ReadError {
     #[error("{} is not there: expected the directory that `probe record -o` wrote", .0.display())]
     Nowhere(PathBuf),
     #[error(
-        "{} is no capture: expected the directory that `probe record -o` wrote, with a {META_FILE} in it",
-        .0.display()
+        "{} is no capture: expected the directory that `probe record -o` wrote, with a {META_FILE} in it{}",
+        .0.display(), of_a_run(.0)
     )]
     NoMeta(PathBuf),
     #[error("{} is damaged: {error}", .path.display())]
@@ -44,6 +44,16 @@ pub enum ReadError {
     ColumnType { path: PathBuf, column: String, found: String, expected: String },
     #[error("{}: {error}", .path.display())]
     Batch { path: PathBuf, error: ArrowError },
+}
+
+/// Where a run of the lab, which keeps its reports above the capture, has it.
+fn of_a_run(dir: &Path) -> String {
+    let capture = dir.join("capture");
+    if capture.join(META_FILE).exists() {
+        format!("; name the one in it, {}", capture.display())
+    } else {
+        String::new()
+    }
 }
 
 /// An opened capture.

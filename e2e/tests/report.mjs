@@ -57,9 +57,17 @@ const beyond = await evaluate(`[...document.querySelectorAll("main *")]
   .filter((one) => !one.closest(".scroll") && one.getBoundingClientRect().right > 390)
   .map((one) => one.outerHTML.slice(0, 200))`);
 
+// On paper, A4 less its margins, nothing scrolls and nothing lies beyond the edge.
+await send("Emulation.setEmulatedMedia", { media: "print" });
+await screen(718, 1000, false);
+const cut = await evaluate(`[...document.querySelectorAll("main *")]
+  .filter((one) => one.getBoundingClientRect().right > 718.5 || one.matches(".scroll") && one.scrollWidth > one.clientWidth)
+  .map((one) => one.outerHTML.slice(0, 200))`);
+await send("Emulation.setEmulatedMedia", { media: "" });
+
 await screen(1280, 1600, false);
 await send("Emulation.setScriptExecutionDisabled", { value: true });
 await open(url);
 const plain = await evaluate("document.body.innerText");
 const buttons = await evaluate('document.querySelectorAll("button").length');
-finish({ text, tip, whole, zoomed, back, sorted, again, beyond, plain, buttons });
+finish({ text, tip, whole, zoomed, back, sorted, again, beyond, cut, plain, buttons });

@@ -64,6 +64,7 @@ fn a_report_is_read() {
     assert_eq!(sorted[2], Value::from(reversed));
 
     assert_eq!(seen["beyond"], json!([]), "{finished}");
+    assert_eq!(seen["cut"], json!([]), "{finished}");
     let again = seen["again"].as_array().unwrap();
     let commands: Vec<&str> = again.iter().map(|one| one["command"].as_str().unwrap()).collect();
     for part in ["phantoms", "handshakes", "leaks", "connections", "clients"] {

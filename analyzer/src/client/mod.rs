@@ -2,6 +2,7 @@
 
 pub(crate) mod join;
 pub(crate) mod kernel;
+pub(crate) mod rates;
 pub(crate) mod report;
 pub(crate) mod spread;
 pub(crate) mod stage;

@@ -5,10 +5,12 @@ use serde::Serialize;
 
 use crate::client::join::{self, Matches};
 use crate::client::kernel::{self, KernelView, per_second};
+use crate::client::rates;
 use crate::client::spread::Latency;
 use crate::input::client::{ClientConnection, ClientFile, ClientResults};
 use crate::input::recording::Recording;
-use crate::report::handshake::HandshakeReport;
+use crate::population::Population;
+use crate::report::handshake::{self, HandshakeReport};
 use crate::report::model::{UnreadableLine, shown_lines};
 
 /// A round trip longer than this is worth a line, on any network that a load test should have.
@@ -55,16 +57,22 @@ pub(crate) struct ErrorCount {
     pub(crate) count: u64,
 }
 
-/// `handshakes` are those of the recordings, in the same order, and `population` what they are of.
+/// `populations` and `handshakes` are those of the recordings, in the same order.
 pub(crate) fn of(
     results: ClientResults,
     recordings: &[Recording],
+    populations: &[&Population],
     handshakes: &[HandshakeReport],
-    population: &str,
 ) -> ClientReport {
-    let matches = join::join(&results.connections, recordings);
+    let mut matches = join::join(&results.connections, recordings);
+    if matches.clock.is_none() {
+        let of_host = recordings.iter().zip(populations);
+        let of_host = of_host.flat_map(|(one, of)| handshake::starts_unix_ns(one, of));
+        matches.clock = rates::offset(results.starts_unix_ns(), of_host.collect());
+    }
+    let population = populations.last().map(|population| population.label()).unwrap_or_default();
     let kernel =
-        if recordings.is_empty() { None } else { Some(kernel::view(handshakes, population)) };
+        if recordings.is_empty() { None } else { Some(kernel::view(handshakes, &population)) };
     let seconds = results.span_unix_ns.map(|(first, last)| (last - first) as f64 / 1e9);
     let rate = |count: Option<u64>| {
         seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Some(count? as f64 / seconds))
@@ -84,7 +92,7 @@ pub(crate) fn of(
     if let Some(max) = round_trip.and_then(|latency| latency.max_ms)
         && max > SLOW_ROUND_TRIP_MS
     {
-        remarks.push(format!("the slowest round trip took {max:.1} ms"));
+        remarks.push(slow(max, &results.connections));
     }
     remarks.extend(stalled(&results.connections));
     if let (Some(kernel), Some(attempted)) = (&kernel, results.attempted)
@@ -133,6 +141,18 @@ fn is_broken(connection: &ClientConnection) -> bool {
         && connection.ended_by.as_deref().is_some_and(|by| by != "client")
 }
 
+/// What is slow, and for how many of those clients whose own slowest is known.
+fn slow(slowest_ms: f64, connections: &[ClientConnection]) -> String {
+    let known = || connections.iter().filter_map(|connection| connection.slowest_ms);
+    let waited = known().filter(|ms| *ms > SLOW_ROUND_TRIP_MS).count();
+    let whose = if waited == 0 {
+        String::new()
+    } else {
+        format!("; {waited} of {} clients waited longer than 50 ms for an answer", known().count())
+    };
+    format!("the slowest round trip took {slowest_ms:.1} ms{whose}")
+}
+
 /// Clients that wait for an answer before they send again measure a stall once, where clients that
 /// keep their pace would have measured it many times (coordinated omission).
 fn stalled(connections: &[ClientConnection]) -> Option<String> {
@@ -160,6 +180,19 @@ fn stalled(connections: &[ClientConnection]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn slow_round_trips_are_counted_by_client() {
+        let clients: Vec<_> = [Some(49.9), Some(50.1), Some(75.94), None]
+            .map(|slowest_ms| ClientConnection { slowest_ms, ..ClientConnection::default() })
+            .into();
+        assert_eq!(
+            slow(75.94, &clients),
+            "the slowest round trip took 75.9 ms; 2 of 3 clients waited longer than 50 ms for an answer"
+        );
+        // Totals of a tool that writes no connections.
+        assert_eq!(slow(75.94, &[]), "the slowest round trip took 75.9 ms");
+    }
 
     #[test]
     fn a_client_that_stalls_is_pointed_out() {

@@ -20,14 +20,14 @@ use crate::threshold::measure::Subject;
 pub(crate) fn run(args: &cli::Clients) -> anyhow::Result<Outcome> {
     let results = read(&args.files)?.ok_or(InputError::NoClientFile)?;
     let recordings = Recording::open_each(&args.captures)?;
-    let mut handshakes = Vec::new();
-    let mut label = String::new();
+    let (mut populations, mut handshakes) = (Vec::new(), Vec::new());
     for recording in &recordings {
         let population = Population::of_filter(recording, &args.filter)?;
         handshakes.push(handshake::of(recording, &population));
-        label = population.label();
+        populations.push(population);
     }
-    let report = client::report::of(results, &recordings, &handshakes, &label);
+    let populations: Vec<&Population> = populations.iter().collect();
+    let report = client::report::of(results, &recordings, &populations, &handshakes);
     let subject = Subject { clients: Some(&report), ..Subject::default() };
     let thresholds = judge(&args.chosen.rules()?, &subject);
 

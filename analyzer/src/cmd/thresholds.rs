@@ -19,7 +19,10 @@ pub(crate) fn run(args: &cli::Thresholds) -> anyhow::Result<Outcome> {
         if args.preset.is_some_and(|wanted| wanted.name != preset.name) {
             continue;
         }
-        writeln!(out, "{}", preset.name)?;
+        match preset.scenarios {
+            [] => writeln!(out, "{}", preset.name)?,
+            scenarios => writeln!(out, "{} (also as {})", preset.name, scenarios.join(", "))?,
+        }
         for rule in preset.rules()? {
             writeln!(out, "  {} {}", rule.figure, rule.limit_text())?;
         }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::handshake::outcome::{self, Facts, PLAIN_HTTP, UPGRADED};
+use crate::handshake::outcome::{self, Facts, NO_LISTENER, PLAIN_HTTP, UPGRADED};
+use crate::handshake::refused_poll::RefusedPolls;
 use crate::input::connections::{Connections, Flag, Number, Time, Word};
 use crate::input::recording::Recording;
 use crate::population::Members;
@@ -214,6 +215,7 @@ impl<'a> Attempts<'a> {
             untold: 0,
         };
         let mut words = OutcomeWords::default();
+        let mut refused_polls = RefusedPolls::new(recording);
         for row in 0..connections.len() {
             let counted = counted.has(row);
             let outcome = match connections.word_place(Word::Outcome, row) {
@@ -234,6 +236,12 @@ impl<'a> Attempts<'a> {
             let Some(outcome) = outcome else {
                 attempts.untold += usize::from(counted);
                 continue;
+            };
+            let of_nobody = attempts.outcomes[usize::from(outcome)] == NO_LISTENER;
+            let outcome = if of_nobody && refused_polls.take(connections, row) {
+                words.index(&mut attempts, PLAIN_HTTP)
+            } else {
+                outcome
             };
             let asks = attempts.outcomes[usize::from(outcome)] != PLAIN_HTTP;
             attempts.plain_http += usize::from(counted && !asks);

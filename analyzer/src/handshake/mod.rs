@@ -3,5 +3,6 @@
 pub(crate) mod attempt;
 pub(crate) mod legs;
 pub(crate) mod outcome;
+mod refused_poll;
 pub(crate) mod shape;
 pub(crate) mod stage;

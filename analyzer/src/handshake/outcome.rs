@@ -6,6 +6,9 @@ pub(crate) const UPGRADED: &str = "upgraded";
 pub(crate) const OPEN: &str = "open";
 pub(crate) const PLAIN_HTTP: &str = "plain_http";
 
+/// A failure that the probe's own polls of a dead server meet as well.
+pub(crate) const NO_LISTENER: &str = "no_listener";
+
 pub(crate) fn is_failure(outcome: &str) -> bool {
     !matches!(outcome, UPGRADED | OPEN | PLAIN_HTTP)
 }
@@ -54,7 +57,7 @@ pub(crate) fn of(facts: &Facts<'_>) -> std::borrow::Cow<'static, str> {
     let Some(_) = facts.closed else { return OPEN.into() };
     if facts.established.is_none() {
         let word = match (facts.closed_how, facts.error) {
-            (_, "ECONNREFUSED") => "no_listener",
+            (_, "ECONNREFUSED") => NO_LISTENER,
             ("timeout", _) | (_, "ETIMEDOUT") => "syn_ack_timeout",
             ("rst", _) => "reset_before_established",
             _ => "unknown",

@@ -124,6 +124,13 @@ pub(crate) fn each_line(
     }
 }
 
+/// The names of a file's columns.
+pub(crate) fn heading(path: &Path) -> Result<Vec<String>, InputError> {
+    let mut reader = csv::Reader::from_reader(open(path)?);
+    let names = reader.headers().map_err(|error| csv_failed(path, error))?;
+    Ok(names.iter().map(|name| name.trim().to_owned()).collect())
+}
+
 /// The same for rows of comma-separated values; `row` finds a cell by its column's name.
 pub(crate) fn each_row(
     path: &Path,

@@ -26,8 +26,8 @@ const CHECKPOINTS: i64 = 15;
 /// A run shorter than this share of what was planned was stopped early.
 const WHOLE: f64 = 0.95;
 
-/// What has no limit of its own and grew by less than this share of its baseline is told, but is no
-/// leak: memory of a server that has just started always does.
+/// What has no limit of its own and at its rate grows by less than this share of its baseline in the whole
+/// run is told, but is no leak: memory of a server that has just started always does.
 const LITTLE: f64 = 0.1;
 
 /// The series of the kernel's count of connections.
@@ -49,7 +49,7 @@ pub(crate) enum Level {
     AboveTarget,
     Warning,
     Critical,
-    /// Too few samples, or a rate that chance would explain as well.
+    /// Too few samples, or a rate that chance or the number of open connections would explain as well.
     Unknown,
 }
 
@@ -96,6 +96,8 @@ pub(crate) struct Followed {
     pub(crate) held_per_minute: Option<f64>,
     pub(crate) held_low_per_minute: Option<f64>,
     pub(crate) level: Level,
+    /// It grows at the times when more connections are open: that may be load.
+    pub(crate) with_load: bool,
     /// Thinned for plots: Unix nanoseconds and value.
     pub(crate) points: Vec<(i64, f64)>,
 }
@@ -103,6 +105,9 @@ pub(crate) struct Followed {
 #[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct Stability {
     pub(crate) observed_s: f64,
+    /// How long the process that was started last had been up at its last sample; `null` where nothing
+    /// tells.
+    pub(crate) up_s: Option<f64>,
     pub(crate) requests: usize,
     /// Health and metrics requests without a good answer.
     pub(crate) http_errors: usize,
@@ -118,6 +123,22 @@ pub(crate) struct Stability {
     pub(crate) stopped_early: bool,
 }
 
+impl Stability {
+    /// What each process said over time of its own start, in Unix seconds.
+    fn take_starts(&mut self, starts: &[&[(i64, f64)]]) {
+        self.restarts = starts.iter().map(|of_one| changes(of_one)).sum();
+        let up = starts.iter().filter_map(|of_one| of_one.last());
+        let up = up.map(|(at, start)| (*at as f64 / 1e9 - start).max(0.0));
+        self.up_s = up.min_by(f64::total_cmp);
+    }
+
+    /// `, up for 3 h 12 min`, or nothing.
+    pub(crate) fn up_text(&self) -> String {
+        let Some(up_s) = self.up_s else { return String::new() };
+        format!(", up for {}", humantime::format_duration(Duration::from_secs(up_s as u64)))
+    }
+}
+
 /// A service whose processes were gone.
 #[derive(Debug, PartialEq, JsonSchema, Serialize)]
 pub(crate) struct Crash {
@@ -126,6 +147,15 @@ pub(crate) struct Crash {
     pub(crate) at_unix_ns: i64,
     /// `null` if it did not come back.
     pub(crate) back_unix_ns: Option<i64>,
+}
+
+impl Crash {
+    pub(crate) fn text(&self) -> String {
+        let at = utc_time(self.at_unix_ns);
+        let back = self.back_unix_ns.map(|back| format!(" until {}", utc_time(back)));
+        let back = back.unwrap_or_else(|| ", and did not come back".to_owned());
+        format!("{} was gone from {at} UTC{back}.", self.service)
+    }
 }
 
 #[derive(Debug, JsonSchema, Serialize)]
@@ -174,7 +204,8 @@ pub(crate) fn of(
         || recording.is_some_and(|(recording, _)| recording.meta.ended_mono_ns.is_none());
     let established = all.iter().find(|series| series.name == ESTABLISHED);
     let full = established.and_then(|series| full_time(&series.points));
-    let followed: Vec<Followed> = all.iter().filter_map(|one| followed(one, full)).collect();
+    let load = load(servers, established);
+    let followed: Vec<Followed> = all.iter().filter_map(|one| followed(one, full, &load)).collect();
     let checkpoints = checkpoints(&all, interval_ns, planned);
     let gaps = gaps(&all, late_ns);
     let related = related(recording, &all, &followed)?;
@@ -212,15 +243,21 @@ fn usual_pace(polled: &[&Series]) -> i64 {
     paces.get(paces.len() / 2).map_or(i64::MAX / 4, |pace| (*pace).max(2_000_000_000))
 }
 
-fn followed(series: &Series, full: Option<(i64, i64)>) -> Option<Followed> {
+fn followed(series: &Series, full: Option<(i64, i64)>, load: &[(i64, f64)]) -> Option<Followed> {
     let trend = trend(&series.points)?;
-    let held = full.and_then(|full| trend_within(&series.points, full));
     let limits = limits(&series.name);
+    let little = is_little(&trend, minutes(&series.points));
+    let level = level(&series.name, &trend, little, limits);
+    let load = at_times_of(&series.points, load);
+    let with_load = comes_with_load(&series.name) && relation(&series.points, &load).is_some();
+    let level = if with_load && level > Level::Ok { Level::Unknown } else { level };
+    let held = full.and_then(|full| trend_within(&series.points, full));
     Some(Followed {
         name: series.name.clone(),
         source: series.source.clone(),
         samples: series.points.len(),
-        level: level(&series.name, &trend, limits),
+        level,
+        with_load,
         target_per_minute: limits.map(|limits| limits[1]),
         held_per_minute: held.and_then(|held| held.per_minute),
         held_low_per_minute: held.and_then(|held| held.low_per_minute),
@@ -229,14 +266,14 @@ fn followed(series: &Series, full: Option<(i64, i64)>) -> Option<Followed> {
     })
 }
 
-fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
+fn level(name: &str, trend: &Trend, is_little: bool, limits: Option<&[f64; 4]>) -> Level {
     let (Some(rate), Some(low)) = (trend.per_minute, trend.low_per_minute) else {
         return Level::Unknown;
     };
     let Some([good, target, warning, critical]) = limits else {
         // No limit of their own: growth that chance does not explain is worth a look, but not of what
         // is load or comes and goes by itself.
-        let grows = trend.shape == Shape::Growth && !is_load(name) && !is_little(trend);
+        let grows = trend.shape == Shape::Growth && !is_load(name) && !is_little;
         return if grows { Level::Warning } else { Level::Ok };
     };
     if rate >= *target && low <= 0.0 {
@@ -251,8 +288,13 @@ fn level(name: &str, trend: &Trend, limits: Option<&[f64; 4]>) -> Level {
     }
 }
 
-fn is_little(trend: &Trend) -> bool {
-    trend.growth < trend.baseline.abs() * LITTLE
+fn is_little(trend: &Trend, minutes: f64) -> bool {
+    trend.per_minute.is_none_or(|rate| rate * minutes < trend.baseline.abs() * LITTLE)
+}
+
+fn minutes(points: &[(i64, f64)]) -> f64 {
+    let (first, last) = (points.first(), points.last());
+    first.zip(last).map_or(0.0, |(first, last)| (last.0 - first.0) as f64 / 60e9)
 }
 
 /// What comes and goes with the clients.
@@ -261,6 +303,35 @@ fn is_load(name: &str) -> bool {
         name,
         ESTABLISHED | "cpu_percent" | "pool_idle" | "pool_reuse_percent" | "proxy_connections"
     )
+}
+
+/// The open connections over time: as they were at each poll of the health, else at each reading of the
+/// counters.
+fn load(servers: &[ServerReport], established: Option<&Series>) -> Vec<(i64, f64)> {
+    match servers.first() {
+        Some(server) if !server.series.is_empty() => {
+            let points = server.series.iter();
+            points.map(|point| (point.at_unix_ns, point.kernel_high as f64)).collect()
+        }
+        _ => established.map_or(Vec::new(), |series| series.points.clone()),
+    }
+}
+
+/// One series at the times of another, on the lines between its own.
+fn at_times_of(points: &[(i64, f64)], known: &[(i64, f64)]) -> Vec<(i64, f64)> {
+    let at = |at: i64| {
+        let next = known.partition_point(|one| one.0 <= at);
+        let before = known[next.checked_sub(1)?];
+        let Some(after) = known.get(next) else { return Some(before.1) };
+        let share = (at - before.0) as f64 / (after.0 - before.0) as f64;
+        Some(before.1 + (after.1 - before.1) * share)
+    };
+    points.iter().filter_map(|point| Some((point.0, at(point.0)?))).collect()
+}
+
+/// What each open connection takes some of. Phantoms and sockets that are over are none of that.
+fn comes_with_load(name: &str) -> bool {
+    !is_load(name) && name != "phantoms" && !name.starts_with("sockets_")
 }
 
 fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
@@ -277,10 +348,10 @@ fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
 
 fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<Stability> {
     let mut found = Stability::default();
-    let mut starts: Vec<Vec<f64>> = logs
+    let mut starts: Vec<&[(i64, f64)]> = logs
         .iter()
         .filter_map(|log| log.numbers.get("process_start_time_seconds"))
-        .map(|points| points.iter().map(|point| point.1).collect())
+        .map(Vec::as_slice)
         .collect();
     found.requests = logs.iter().map(|log| log.pages_unix_ns.len()).sum();
     for log in logs {
@@ -289,7 +360,7 @@ fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<
         found.unhealthy += answers.filter(|(_, value)| *value == 0.0).count();
     }
     let Some(recording) = recording else {
-        found.restarts = starts.iter().map(|values| changes(values)).sum();
+        found.take_starts(&starts);
         return Ok(found);
     };
     let health = &recording.health;
@@ -313,11 +384,12 @@ fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<
     let answers = |page: &Page| page.numbers.values().map(Vec::len).max().unwrap_or(0);
     found.requests += of_pages.iter().map(answers).sum::<usize>();
     let pages = if of_kernel.is_empty() { &of_pages } else { &of_kernel };
-    starts.extend(pages.iter().map(|page| {
-        let points = page.numbers.get("process_start_time_seconds");
-        points.into_iter().flatten().map(|point| point.1).collect()
-    }));
-    found.restarts = starts.iter().map(|values| changes(values)).sum();
+    starts.extend(
+        pages
+            .iter()
+            .filter_map(|page| page.numbers.get("process_start_time_seconds").map(Vec::as_slice)),
+    );
+    found.take_starts(&starts);
     for page in &of_kernel {
         let service = page.source.trim_start_matches(KERNEL_PAGE);
         found.crashes.extend(crashes(service, page.numbers.get("processes")));
@@ -350,8 +422,8 @@ fn crashes(service: &str, processes: Option<&Vec<(i64, f64)>>) -> Vec<Crash> {
 }
 
 /// How often a start time moved by more than its own rounding.
-fn changes(values: &[f64]) -> usize {
-    values.windows(2).filter(|pair| (pair[1] - pair[0]).abs() > 1.0).count()
+fn changes(starts: &[(i64, f64)]) -> usize {
+    starts.windows(2).filter(|pair| (pair[1].1 - pair[0].1).abs() > 1.0).count()
 }
 
 /// What each growing number grows with.
@@ -428,6 +500,17 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         None => "Nothing that was followed grows beyond its target.".to_owned(),
         Some(growing) => format!("There is a leak: {growing}."),
     };
+    let load: Vec<&str> = followed
+        .iter()
+        .filter(|found| found.with_load && found.level == Level::Unknown)
+        .map(|found| found.name.as_str())
+        .collect();
+    if !load.is_empty() {
+        text.push_str(&format!(
+            " Grows with the open connections, which may be load: {}.",
+            load.join(", ")
+        ));
+    }
     let plateaus: Vec<&str> = followed
         .iter()
         .filter(|found| found.trend.shape == Shape::Plateau && !is_load(&found.name))
@@ -439,17 +522,14 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
     let little: Vec<&str> = followed
         .iter()
         .filter(|found| found.trend.shape == Shape::Growth && found.target_per_minute.is_none())
-        .filter(|found| !is_load(&found.name) && is_little(&found.trend))
+        .filter(|found| !is_load(&found.name) && is_little(&found.trend, minutes(&found.points)))
         .map(|found| found.name.as_str())
         .collect();
     if !little.is_empty() {
         text.push_str(&format!(" Grows, by less than a tenth: {}.", little.join(", ")));
     }
     for crash in &stability.crashes {
-        let at = utc_time(crash.at_unix_ns);
-        let back = crash.back_unix_ns.map(|back| format!(" until {}", utc_time(back)));
-        let back = back.unwrap_or_else(|| ", and did not come back".to_owned());
-        text.push_str(&format!(" {} was gone from {at} UTC{back}.", crash.service));
+        text.push_str(&format!(" {}", crash.text()));
     }
     if stability.oom_kills > 0 {
         let kills = stability.oom_kills;

@@ -8,7 +8,7 @@ use capture::schema::KERNEL_PAGE;
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::join::count_timeline;
-use crate::population::Population;
+use crate::population::{Population, url_port};
 use crate::report::model::ServerReport;
 
 /// Samples of a count that is known at every instant.
@@ -113,18 +113,8 @@ impl Page {
     fn port(&self) -> Option<u16> {
         match self.source.strip_prefix(KERNEL_PAGE) {
             Some(service) => service.rsplit(' ').next()?.parse().ok(),
-            None => port_of_url(&self.source),
+            None => url_port(&self.source),
         }
-    }
-}
-
-/// A URL without a port has the scheme's.
-fn port_of_url(url: &str) -> Option<u16> {
-    let (scheme, rest) = url.split_once("://")?;
-    let host = rest.split(['/', '?']).next()?;
-    match host.rsplit_once(':') {
-        Some((_, port)) if !port.ends_with(']') => port.parse().ok(),
-        _ => Some(if scheme == "https" { 443 } else { 80 }),
     }
 }
 
@@ -147,7 +137,7 @@ pub(crate) fn series(
     }
     // A server's own pages come before what the probe read of it; other services come by their ports.
     pages.sort_by_key(Page::is_of_kernel);
-    let health = servers.first().and_then(|server| port_of_url(&server.url));
+    let health = servers.first().and_then(|server| url_port(&server.url));
     let first = health.or_else(|| pages.iter().find_map(Page::port));
     let (pages, others): (Vec<Page>, Vec<Page>) =
         pages.into_iter().partition(|page| !page.is_of_kernel() || page.port() == first);

@@ -8,7 +8,8 @@ use crate::slope::theil_sen;
 /// Fewer samples tell no slope.
 const FEWEST: usize = 4;
 
-/// A later slope below this share of the earlier one is a plateau, if it may also be zero.
+/// A later slope below this share of the earlier one is what counts: the earlier was a start, or load that
+/// came. Where it may also be zero it is a plateau.
 const PLATEAU_SHARE: f64 = 0.25;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
@@ -18,6 +19,8 @@ pub(crate) enum Shape {
     Flat,
     /// It grew, and has stopped.
     Plateau,
+    /// It grew, and is back where it was.
+    Returned,
     Growth,
     Falling,
     /// Too few samples.
@@ -29,6 +32,7 @@ impl Shape {
         match self {
             Shape::Flat => "flat",
             Shape::Plateau => "plateau",
+            Shape::Returned => "went back",
             Shape::Growth => "growing",
             Shape::Falling => "falling",
             Shape::Unknown => "too few samples",
@@ -45,8 +49,8 @@ pub(crate) struct Trend {
     pub(crate) peak: f64,
     /// Over time: each value counts for as long as it took since the one before.
     pub(crate) mean: f64,
-    /// Median slope per minute with its 95 % interval: of the whole, or of a plateau's second half.
-    /// `None` for too few samples.
+    /// Median slope per minute with its 95 % interval: of the whole, or of the second half where that
+    /// grew less than a quarter as fast as the first. `None` for too few samples.
     pub(crate) per_minute: Option<f64>,
     pub(crate) low_per_minute: Option<f64>,
     pub(crate) high_per_minute: Option<f64>,
@@ -79,20 +83,16 @@ pub(crate) fn trend(points: &[(i64, f64)]) -> Option<Trend> {
     let slope_of = |half: &[(i64, f64)]| theil_sen(half).map(|slope| slope.per_minute());
     let later = slope_of(halves.1);
     let earlier = slope_of(halves.0);
-    let may_be_zero = |[_, low, high]: [f64; 3]| low <= 0.0 && 0.0 <= high;
-    trend.shape = match (earlier, later) {
-        (Some(earlier), Some(later))
-            if earlier[1] > 0.0 && may_be_zero(later) && later[0] < earlier[0] * PLATEAU_SHARE =>
-        {
-            Shape::Plateau
-        }
-        _ if whole[1] > 0.0 => Shape::Growth,
-        _ if whole[2] < 0.0 => Shape::Falling,
+    let slowed = earlier.zip(later).filter(|(earlier, later)| {
+        earlier[1] > 0.0 && later[2] >= 0.0 && later[0] < earlier[0] * PLATEAU_SHARE
+    });
+    let [slope, low, high] = slowed.map_or(whole, |(_, later)| later);
+    trend.shape = match slowed {
+        Some(_) if low <= 0.0 && last.1 <= first.1 => Shape::Returned,
+        Some(_) if low <= 0.0 => Shape::Plateau,
+        _ if low > 0.0 => Shape::Growth,
+        _ if high < 0.0 => Shape::Falling,
         _ => Shape::Flat,
-    };
-    let [slope, low, high] = match (trend.shape, later) {
-        (Shape::Plateau, Some(later)) => later,
-        _ => whole,
     };
     trend.per_minute = Some(slope);
     (trend.low_per_minute, trend.high_per_minute) = (Some(low), Some(high));
@@ -137,6 +137,13 @@ mod tests {
         let plateau = of(|n| (n.min(30) * 20) as f64 + noise(n));
         assert_eq!(plateau.shape, Shape::Plateau);
         assert!(plateau.per_minute.unwrap().abs() < 0.5, "{plateau:?}");
+        // It came with the clients, and went with them.
+        let back = of(|n| 5.0 + (n.min(60) * 10 - (n - 150).max(0) * 30).max(0) as f64);
+        assert_eq!((back.shape, back.growth), (Shape::Returned, 0.0));
+        // Load comes for five minutes at 120 a minute, and then a leak of 3 a minute goes on.
+        let slowed = of(|n| (n.min(30) * 20) as f64 + n as f64 / 2.0);
+        assert_eq!(slowed.shape, Shape::Growth);
+        assert!((slowed.per_minute.unwrap() - 3.0).abs() < 0.1, "{slowed:?}");
         assert_eq!(of(|n| -(n as f64)).shape, Shape::Falling);
         // A step that stays is neither.
         assert_eq!(of(|n| if n < 20 { 5.0 } else { 25.0 }).shape, Shape::Flat);

@@ -45,19 +45,18 @@ pub(crate) fn report(
 ) -> anyhow::Result<Report> {
     let mut handshakes = Vec::new();
     let mut judged = Vec::new();
-    let mut population = String::new();
     for recording in recordings {
         let chosen = Population::of_filter(recording, &judging.filter)?;
         let (found, servers) =
             both(|| handshake::of(recording, &chosen), || servers(recording, judging));
         handshakes.push(found);
-        population = chosen.label();
         judged.push((chosen, servers?));
     }
+    let populations: Vec<&Population> = judged.iter().map(|(population, _)| population).collect();
     let clients = request
         .clients
         .take()
-        .map(|results| client::report::of(results, recordings, &handshakes, &population));
+        .map(|results| client::report::of(results, recordings, &populations, &handshakes));
     let captures: Vec<CaptureReport> = recordings
         .iter()
         .zip(handshakes)
@@ -198,11 +197,8 @@ fn server(
     url: &str,
     ended_ns: i64,
 ) -> anyhow::Result<ServerReport> {
-    let mut population = Population::of_server(recording, &judging.filter, url)?;
-    if judging.filter.port.is_empty() {
-        let behind = shard::behind(recording, url)?;
-        population.ports.retain(|port| !behind.contains(&u32::from(*port)));
-    }
+    let behind = shard::behind(recording, url)?;
+    let population = Population::of_server(recording, &judging.filter, url, &behind)?;
     let settle_ns = i64::try_from(judging.settle.as_nanos()).unwrap_or(i64::MAX / 4);
     let joined = Joined::new(recording, population, url, settle_ns)?;
     let case = Case { recording, joined: &joined, ended_ns };

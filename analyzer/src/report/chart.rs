@@ -23,6 +23,8 @@ pub(crate) struct Plot<'a> {
     pub(crate) title: &'a str,
     pub(crate) at_unix_ns: Vec<i64>,
     pub(crate) series: Vec<Series<'a>>,
+    /// How many of the values' digits stand behind the point.
+    pub(crate) decimals: u32,
     /// Times to be shaded.
     pub(crate) births: &'a [Birth],
     pub(crate) tall: bool,
@@ -76,7 +78,7 @@ impl Plot<'_> {
                 div.frame {
                     div.y {
                         @for tick in &y_ticks {
-                            span style=(format!("top:{:.3}%", scale.y(*tick))) { (thousands(*tick)) }
+                            span style=(format!("top:{:.3}%", scale.y(*tick))) { (self.label(*tick)) }
                         }
                     }
                     div.canvas {
@@ -121,7 +123,19 @@ impl Plot<'_> {
         }
     }
 
-    /// What hovering shows: times, then each series' values.
+    /// A value as a reader expects it: `1,000`, or with decimals `1.5`.
+    fn label(&self, value: i64) -> String {
+        let one = 10_i64.pow(self.decimals);
+        if value % one == 0 {
+            thousands(value / one)
+        } else {
+            let text = format!("{:.*}", self.decimals as usize, value as f64 / one as f64);
+            text.trim_end_matches('0').to_owned()
+        }
+    }
+
+    /// What hovering shows: times, then each series' values, of which `decimals` digits stand behind the
+    /// point.
     fn data(&self) -> String {
         let series: Vec<_> = self
             .series
@@ -134,7 +148,10 @@ impl Plot<'_> {
             })
             .collect();
         let at_ms: Vec<i64> = self.at_unix_ns.iter().map(|at| at / 1_000_000).collect();
-        let text = serde_json::json!({ "at_ms": at_ms, "series": series }).to_string();
+        let text = serde_json::json!({
+            "at_ms": at_ms, "one": 10_i64.pow(self.decimals), "series": series,
+        });
+        let text = text.to_string();
         // Inside a script element only `</` could end it.
         text.replace('<', "\\u003c")
     }
@@ -217,6 +234,23 @@ mod tests {
         assert_eq!(ticks(0, 1), [0, 1]);
         assert_eq!(ticks(-23, 100), [-50, 0, 50, 100]);
         assert_eq!(ticks(0, 997), [0, 200, 400, 600, 800, 1_000]);
+    }
+
+    #[test]
+    fn values_with_decimals_keep_them() {
+        let plot = |decimals, values: Vec<i64>| {
+            let series = vec![Series { name: "cpu", class: "kernel", values, high: None }];
+            let at_unix_ns = vec![0, 1_000_000_000];
+            let plot =
+                Plot { title: "cpu", at_unix_ns, series, decimals, births: &[], tall: false };
+            plot.render().unwrap().into_string()
+        };
+        let page = plot(2, vec![24, 120]);
+        for label in [">0<", ">0.5<", ">1<", ">1.5<"] {
+            assert!(page.contains(label), "{label} {page}");
+        }
+        assert!(page.contains("\"one\":100") && page.contains("[24,120]"), "{page}");
+        assert!(plot(0, vec![240, 1200]).contains(">1,500<"));
     }
 
     #[test]

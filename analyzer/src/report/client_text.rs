@@ -24,12 +24,17 @@ pub(crate) fn render(report: &ClientReport) -> String {
     for (name, client, kernel) in rows(report) {
         let _ = writeln!(text, "{name:24} {client:>14} {kernel:>14}");
     }
-    let _ = writeln!(
-        text,
-        "\n{:30} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
-        "ms", "count", "min", "mean", "p50", "p95", "p99", "max"
-    );
-    for (name, latency) in latencies(report) {
+    let latencies = latencies(report);
+    if latencies.is_empty() {
+        text.push_str("\nNo file tells how long anything took.\n");
+    } else {
+        let _ = writeln!(
+            text,
+            "\n{:30} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}",
+            "ms", "count", "min", "mean", "p50", "p95", "p99", "max"
+        );
+    }
+    for (name, latency) in latencies {
         latency_line(&mut text, name, &latency);
     }
     if !report.errors.is_empty() {
@@ -49,6 +54,8 @@ pub(crate) fn render(report: &ClientReport) -> String {
             let line = format!("{} — kernel: {}", view.client, view.kernel);
             wrap(&mut text, &format!("{count:>8} × "), &line);
         }
+    }
+    if report.matches.clock.is_some() {
         text.push('\n');
         wrap(&mut text, "", &client_sentence(report));
     }

@@ -11,8 +11,10 @@ use crate::handshake::attempt::{Attempt, Attempts, RESPONSE, SYN, UPGRADE};
 use crate::handshake::legs::{Legs, Upstream};
 use crate::handshake::outcome::{OPEN, UPGRADED};
 use crate::handshake::stage::{Reached, Step, reached, steps};
-use crate::input::connections::{Address, Number};
+use crate::input::connections::{Address, Number, Word};
 use crate::input::recording::Recording;
+use crate::join::pollers;
+use crate::lives::{Life, Lives};
 use crate::population::Population;
 use crate::report::model::Magnitude;
 use crate::rule::handshake::{Case, Cause, causes};
@@ -159,6 +161,25 @@ fn with_known<T>(
 
 pub(crate) fn of(recording: &Recording, population: &Population) -> HandshakeReport {
     with_known(recording, population, |known| report(recording, known))
+}
+
+/// When each attempt began, in Unix nanoseconds. Of a service without any, each connection is one.
+pub(crate) fn starts_unix_ns(recording: &Recording, population: &Population) -> Vec<i64> {
+    let connections = &recording.connections;
+    let mut starts: Vec<i64> = with_known(recording, population, |known| {
+        let front = known.legs.front.iter();
+        front.map(|index| known.attempts.get(*index).start_ns()).collect()
+    });
+    if starts.is_empty() {
+        let pollers = pollers(&recording.health).unwrap_or_default();
+        let lives = Lives::new(connections, &population.members(connections), &pollers);
+        let passive =
+            |life: &&Life| connections.word(Word::Role, life.row as usize) == Some("passive");
+        let counted = lives.iter().filter(|life| life.counted).filter(passive);
+        let began = counted.map(|life| life.established_from_ns);
+        starts.extend(began.filter(|at| *at > i64::MIN));
+    }
+    starts.into_iter().map(|at| recording.clock.unix_ns(at)).collect()
 }
 
 /// Every attempt by name.

@@ -35,6 +35,7 @@ pub(crate) fn section(report: &HandshakeReport, command: &str) -> Markup {
                 high: Some(column(|bucket| bucket.failed as i64)),
             },
         ],
+        decimals: 0,
         births: &[],
         tall: false,
     };

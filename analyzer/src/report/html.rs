@@ -13,6 +13,7 @@ use crate::report::model::{
 use crate::report::text::{episode_line, mark, measured};
 use crate::report::verdict::{capitalised, thousands};
 use crate::report::{client_html, handshake_html, leak_html};
+use crate::threshold::undecided;
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -93,13 +94,26 @@ fn limit(threshold: &Threshold) -> Markup {
             span.mark { (mark(threshold.state)) } span.name { (threshold.name) }
             b { (measured(threshold)) }
             span.soft.small { "limit " (threshold.limit) }
+            @if let Some(why) = undecided(threshold) { span.why.small { (capitalised(why)) "." } }
         }
     }
 }
 
 /// The command that prints a section's figures.
 pub(crate) fn run_again(command: &str) -> Markup {
-    html! { p.run { "Prints the same: " code { (command) } } }
+    html! { p.run { "Prints the same: " (one_command(command)) } }
+}
+
+/// A command that is broken between its words only: `--` at the end of a line is none.
+fn one_command(command: &str) -> Markup {
+    html! {
+        code {
+            @for (index, word) in command.split(' ').enumerate() {
+                @if index > 0 { " " }
+                span.word { (word) }
+            }
+        }
+    }
 }
 
 fn capture_section(capture: &CaptureReport, again: &Again<'_>) -> Markup {
@@ -166,6 +180,7 @@ fn server_section(server: &ServerReport, command: &str) -> Markup {
                 high: None,
             },
         ],
+        decimals: 0,
         births: &births,
         tall: true,
     };
@@ -186,6 +201,7 @@ fn server_section(server: &ServerReport, command: &str) -> Markup {
                 high: Some(column(|point| point.reverse_phantoms)),
             },
         ],
+        decimals: 0,
         births: &births,
         tall: false,
     };
@@ -350,9 +366,9 @@ fn method_section(report: &Report, again: &Again<'_>) -> Markup {
                 "Counts alone cannot show a leak and a double decrement that cancel each other out; a "
                 "list of the server's own connections would."
             }
-            p.soft.small { "This report: " code { (again.whole()) } }
+            p.soft.small { "This report: " (one_command(&again.whole())) }
             @for capture in &report.captures {
-                p.soft.small { "The recording: " code { (shell_words(&capture.command_line)) } }
+                p.soft.small { "The recording: " (one_command(&shell_words(&capture.command_line))) }
             }
         }
     }

@@ -40,7 +40,7 @@ fn row(followed: &Followed) -> Markup {
     let rate = |rate: Option<f64>| rate.map_or("–".to_owned(), |rate| format!("{rate:+.1}"));
     html! {
         tr {
-            td { (followed.name) br; span.soft.small { (followed.source) } }
+            td.metric { (followed.name) br; span.soft.small { (followed.source) } }
             td.n { (number(trend.baseline)) } td.n { (number(trend.last)) }
             td.n { (signed(trend.growth)) } td.n { (rate(trend.per_minute)) }
             td.n { (rate(trend.low_per_minute)) " to " (rate(trend.high_per_minute)) }
@@ -53,15 +53,19 @@ fn row(followed: &Followed) -> Markup {
 fn plot(followed: &Followed) -> Markup {
     let class = if followed.level > Level::Ok { "phantom" } else { "kernel" };
     let title = format!("{} over time", followed.name);
+    // What is counted is whole; of shares and sizes two decimals are worth a line.
+    let decimals = if followed.points.iter().all(|point| point.1.fract() == 0.0) { 0 } else { 2 };
+    let one = f64::from(10_u32.pow(decimals));
     let plot = Plot {
         title: &title,
         at_unix_ns: followed.points.iter().map(|point| point.0).collect(),
         series: vec![Series {
             name: &followed.name,
             class,
-            values: followed.points.iter().map(|point| point.1.round() as i64).collect(),
+            values: followed.points.iter().map(|point| (point.1 * one).round() as i64).collect(),
             high: None,
         }],
+        decimals,
         births: &[],
         tall: false,
     };
@@ -76,7 +80,7 @@ fn stability(leaks: &LeakReport) -> Markup {
             (found.restarts) " restarts, " (found.crashes.len()) " crashes, " (found.oom_kills)
             " killed for lack of memory, " (found.http_errors) " of " (found.requests)
             " requests failed, " (found.unhealthy) " answers unhealthy, observed for "
-            (format!("{:.1}", found.observed_s / 60.0)) " min"
+            (format!("{:.1}", found.observed_s / 60.0)) " min" (found.up_text())
             @if found.stopped_early { ", stopped early" } "."
         }
         @for gap in &leaks.gaps {

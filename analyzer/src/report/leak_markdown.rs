@@ -5,25 +5,15 @@ use std::fmt::Write;
 use crate::clock::utc;
 use crate::leak::report::{LeakReport, Level};
 use crate::report::leak_text::{number, signed};
-use crate::report::markdown::escape;
+use crate::report::markdown::{escape, threshold_table};
 use crate::report::model::Threshold;
-use crate::report::text::{mark, measured};
 
 pub(crate) fn render(report: &LeakReport, thresholds: &[Threshold]) -> String {
     let mut text = format!("## Leaks: {}\n\n", escape(&report.name));
     table(&mut text, report);
     if !thresholds.is_empty() {
-        text.push_str("\n| | threshold | measured | limit |\n| --- | --- | ---: | ---: |\n");
-    }
-    for threshold in thresholds {
-        let _ = writeln!(
-            text,
-            "| {} | {} | {} | {} |",
-            mark(threshold.state),
-            escape(&threshold.name),
-            measured(threshold),
-            escape(&threshold.limit)
-        );
+        text.push('\n');
+        threshold_table(&mut text, thresholds);
     }
     text
 }
@@ -58,12 +48,17 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
             let Some(found) = last(name) else { continue };
             let _ = writeln!(text, "- {words}: {} (target {target})", number(found.trend.last));
         }
+    } else {
+        text.push_str(
+            "\n**Connection reuse**: not known; name a pool's figures with \
+             `--series pool_idle=PATH --series pool_reuse_percent=PATH`.\n",
+        );
     }
     let stability = &report.stability;
     let _ = writeln!(
         text,
         "\n**Stability**: {} restarts, {} crashes, {} killed for lack of memory, {} of {} requests \
-         failed, {} answers unhealthy, observed for {:.1} min{}.",
+         failed, {} answers unhealthy, observed for {:.1} min{}{}.",
         stability.restarts,
         stability.crashes.len(),
         stability.oom_kills,
@@ -71,6 +66,7 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
         stability.requests,
         stability.unhealthy,
         stability.observed_s / 60.0,
+        stability.up_text(),
         if stability.stopped_early { ", stopped early" } else { "" }
     );
     for gap in &report.gaps {

@@ -8,9 +8,10 @@ use crate::report::client_text::{latencies, milliseconds, rows};
 use crate::report::handshake::HandshakeReport;
 use crate::report::handshake_text;
 use crate::report::leak_markdown;
-use crate::report::model::{CaptureReport, Finding, Report, ServerReport};
+use crate::report::model::{CaptureReport, Finding, Report, ServerReport, Threshold};
 use crate::report::text::{client_sentence, episode_line, mark, measured, printable};
 use crate::report::verdict::{capitalised, thousands};
+use crate::threshold::undecided;
 
 pub(crate) fn render(report: &Report) -> String {
     let mut text =
@@ -18,8 +19,21 @@ pub(crate) fn render(report: &Report) -> String {
     for sentence in &report.verdict.sentences {
         let _ = writeln!(text, "{}\n", escape(sentence));
     }
+    threshold_table(&mut text, &report.thresholds);
+    for capture in &report.captures {
+        capture_section(&mut text, capture);
+    }
+    if let Some(clients) = &report.clients {
+        client_section(&mut text, clients);
+    }
+    let _ = writeln!(text, "\n---\n`{}`", report.command_line.join(" ").replace('`', "'"));
+    text
+}
+
+/// Each with what was measured; below, why some decide nothing.
+pub(super) fn threshold_table(text: &mut String, thresholds: &[Threshold]) {
     text.push_str("| | threshold | measured | limit |\n| --- | --- | ---: | ---: |\n");
-    for threshold in &report.thresholds {
+    for threshold in thresholds {
         let _ = writeln!(
             text,
             "| {} | {} | {} | {} |",
@@ -29,14 +43,11 @@ pub(crate) fn render(report: &Report) -> String {
             escape(&threshold.limit)
         );
     }
-    for capture in &report.captures {
-        capture_section(&mut text, capture);
+    let open = thresholds.iter().filter_map(|one| Some((one, undecided(one)?)));
+    for (index, (threshold, why)) in open.enumerate() {
+        let gap = if index == 0 { "\n" } else { "" };
+        let _ = writeln!(text, "{gap}- {}: {}", escape(&threshold.name), escape(why));
     }
-    if let Some(clients) = &report.clients {
-        client_section(&mut text, clients);
-    }
-    let _ = writeln!(text, "\n---\n`{}`", report.command_line.join(" ").replace('`', "'"));
-    text
 }
 
 fn capture_section(text: &mut String, capture: &CaptureReport) {

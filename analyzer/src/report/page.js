@@ -43,9 +43,10 @@ for (const plot of document.querySelectorAll("[data-plot]")) {
     };
     line(new Date(times[low]).toISOString().replace("T", " ").replace("Z", " UTC"));
     for (const series of data.series) {
-      const value = series.values[low].toLocaleString("en-US");
+      const shown = (values) => (values[low] / data.one).toLocaleString("en-US");
+      const value = shown(series.values);
       const top = series.high && series.high[low] !== series.values[low]
-        ? " to " + series.high[low].toLocaleString("en-US") : "";
+        ? " to " + shown(series.high) : "";
       line(series.name + " " + value + top, series.class);
     }
     const beside = x + 12 + tip.offsetWidth > width ? x - 12 - tip.offsetWidth : x + 12;

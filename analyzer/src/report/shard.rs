@@ -83,7 +83,7 @@ pub(crate) fn of(recording: &Recording, population: &Population) -> anyhow::Resu
 }
 
 /// Of the ports that were recorded those to which the one that was asked passes its clients on: what is
-/// open there is not its own.
+/// open there is not its own. Where no WebSocket to it was recorded, nothing tells, and all others are left out.
 pub(crate) fn behind(recording: &Recording, url: &str) -> anyhow::Result<BTreeSet<u32>> {
     let recorded = &recording.meta.selection.ports;
     let asked = url_port(url).filter(|port| recorded.len() > 1 && recorded.contains(port));
@@ -91,7 +91,13 @@ pub(crate) fn behind(recording: &Recording, url: &str) -> anyhow::Result<BTreeSe
     let everything = Population::of_filter(recording, &crate::cli::Filter::default())?;
     let attempts = Attempts::new(recording, &everything.members(&recording.connections));
     let legs = Legs::new(&attempts, &recording.connections);
-    let mut ports = upstream_ports(&attempts, &legs, |port| port == asked);
+    let mut clients = legs.front.iter().map(|index| attempts.get(*index));
+    let is_told = clients.any(|client| client.port() == asked && client.at(UPGRADE).is_some());
+    let mut ports = if is_told {
+        upstream_ports(&attempts, &legs, |port| port == asked)
+    } else {
+        recorded.iter().map(|port| u32::from(*port)).collect()
+    };
     ports.remove(&asked);
     Ok(ports)
 }

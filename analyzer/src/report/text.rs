@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::client::report::ClientReport;
-use crate::clock::utc;
+use crate::clock::{ToldBy, utc};
 use crate::error::Outcome;
 use crate::report::build::state;
 use crate::report::client_text::milliseconds;
@@ -11,6 +11,7 @@ use crate::report::model::{
     Episode, Finding, Magnitude, Report, ServerReport, Threshold, VerdictState,
 };
 use crate::report::verdict::thousands;
+use crate::threshold::undecided;
 
 const WIDTH: usize = 96;
 
@@ -139,7 +140,14 @@ pub(crate) fn episode_line(episode: &Episode) -> String {
 
 /// A line for each threshold; nothing without any.
 pub(crate) fn threshold_lines(thresholds: &[Threshold]) -> String {
-    thresholds.iter().map(|threshold| format!("{}\n", threshold_line(threshold))).collect()
+    let mut text = String::new();
+    for threshold in thresholds {
+        let _ = writeln!(text, "{}", threshold_line(threshold));
+        if let Some(why) = undecided(threshold) {
+            wrap(&mut text, "    ", why);
+        }
+    }
+    text
 }
 
 /// The exit by thresholds alone: crossed before inconclusive.
@@ -185,7 +193,7 @@ pub(crate) fn client_sentence(clients: &ClientReport) -> String {
     let matches = &clients.matches;
     let clock = match &matches.clock {
         Some(clock) => format!(
-            "; their clock is {:+.3} ms off this host's, ± {:.3} ms{}{}",
+            "; their clock is {:+.3} ms off this host's, ± {:.3} ms{}{}{}",
             clock.offset_ns as f64 / 1e6,
             clock.uncertainty_ns as f64 / 1e6,
             if clock.drift_ppm == 0.0 {
@@ -193,7 +201,11 @@ pub(crate) fn client_sentence(clients: &ClientReport) -> String {
             } else {
                 format!(", gaining {:.0} millionths", clock.drift_ppm)
             },
-            if clock.steady { "" } else { ", and not steady" }
+            if clock.steady { "" } else { ", and not steady" },
+            match clock.told_by {
+                ToldBy::Connections => "",
+                ToldBy::Starts => ", told only from when attempts began",
+            }
         ),
         None => String::new(),
     };
@@ -206,12 +218,13 @@ pub(crate) fn client_sentence(clients: &ClientReport) -> String {
     );
     if matches.matched + matches.unmatched > 0 {
         text.push_str(&format!(
-            "; {} found in the capture by their address, {} not found, {} without an address{clock}",
+            "; {} found in the capture by their address, {} not found, {} without an address",
             thousands(matches.matched as i64),
             thousands(matches.unmatched as i64),
             thousands(matches.without_address as i64)
         ));
     }
+    text.push_str(&clock);
     text.push('.');
     text
 }

@@ -2,7 +2,7 @@
 
 use crate::client::report::ClientReport;
 use crate::clock::utc_time;
-use crate::leak::report::growing;
+use crate::leak::report::{Crash, growing};
 use crate::report::build::state;
 use crate::report::client_text::milliseconds;
 use crate::report::handshake::HandshakeReport;
@@ -22,14 +22,13 @@ pub(crate) fn of(
     let state = state(thresholds);
     let servers: Vec<&ServerReport> =
         captures.iter().flat_map(|capture| &capture.servers).collect();
-    let mut sentences: Vec<String> = servers
-        .iter()
-        .map(|server| {
-            let prefix =
-                if servers.len() > 1 { format!("{}: ", server.url) } else { String::new() };
-            format!("{prefix}{}", server_sentences(server))
-        })
-        .collect();
+    let crashes = captures.iter().filter_map(|capture| capture.leaks.as_ref());
+    let crashes: Vec<&Crash> = crashes.flat_map(|leaks| &leaks.stability.crashes).collect();
+    let mut sentences = Vec::from_iter(crash_sentence(&crashes, clients));
+    sentences.extend(servers.iter().map(|server| {
+        let prefix = if servers.len() > 1 { format!("{}: ", server.url) } else { String::new() };
+        format!("{prefix}{}", server_sentences(server))
+    }));
     if servers.is_empty() {
         sentences.push(
             "The capture holds no health samples, so there is nothing to hold the kernel's counts \
@@ -40,11 +39,13 @@ pub(crate) fn of(
     let handshakes = || captures.iter().filter_map(|capture| capture.handshakes.as_ref());
     sentences.extend(handshakes().filter(|found| found.failed > 0).map(handshake_sentence));
     sentences.extend(clients.and_then(client_sentence));
+    let remarks = clients.into_iter().flat_map(|clients| &clients.remarks);
+    sentences.extend(remarks.map(|remark| format!("{}.", capitalised(remark))));
     let leak = crossed(thresholds).any(|one| one.name.starts_with("leaks.")).then(|| {
         captures.iter().filter_map(|capture| growing(&capture.leaks.as_ref()?.followed)).next()
     });
     let leak = leak.flatten();
-    sentences.extend(leak.as_ref().map(|leak| format!("{}.", capitalised(leak))));
+    sentences.extend(leak.as_ref().map(|leak| format!("There is a leak: {leak}.")));
     if captures.iter().any(|capture| capture.quality.backend != "ebpf") {
         sentences.push(
             "The kernel's side was polled, not followed: what came and went between two polls is not \
@@ -54,13 +55,32 @@ pub(crate) fn of(
     }
     let failed = handshakes().map(|found| found.failed).sum();
     let attempts = handshakes().map(|found| found.attempts).sum();
-    let headline = finding_headline(&servers, failed, attempts).or(leak);
+    let died =
+        crashes.first().map(|first| format!("the server stopped listening: {}", first.service));
+    let headline = died.or_else(|| finding_headline(&servers, failed, attempts)).or(leak);
     let headline = headline.unwrap_or_else(|| threshold_headline(state, thresholds));
     Verdict { state, headline, sentences }
 }
 
 fn crossed(thresholds: &[Threshold]) -> impl Iterator<Item = &Threshold> {
     thresholds.iter().filter(|threshold| threshold.state == VerdictState::Crossed)
+}
+
+/// A server that dies explains most of what else was found.
+fn crash_sentence(crashes: &[&Crash], clients: Option<&ClientReport>) -> Option<String> {
+    let mut text = crashes.iter().take(3).map(|crash| crash.text()).collect::<Vec<_>>().join(" ");
+    let more = crashes.len().checked_sub(1)?.saturating_sub(2);
+    if more > 0 {
+        text.push_str(&format!(" And {more} times more."));
+    }
+    let broken = clients.map_or(0, |clients| clients.broken);
+    if broken > 0 {
+        text.push_str(&format!(
+            " {} ended by the server or the network.",
+            plural(broken as i64, "connection")
+        ));
+    }
+    Some(text)
 }
 
 /// Where nothing was found that has a name of its own.

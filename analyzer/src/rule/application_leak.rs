@@ -93,7 +93,7 @@ pub(crate) fn judge(case: &Case<'_>) -> anyhow::Result<Option<Finding>> {
         cause_certainty,
         examples_are_named: named || (culprit.is_some() && rows.len() as i64 == born),
         examples: case.examples(rows.into_iter()),
-        next_steps: next_steps(culprit.copied()),
+        next_steps: next_steps(culprit.copied(), named),
         evidence_for,
         evidence_against,
         episodes: course.episodes,
@@ -139,7 +139,7 @@ fn births(course: &Course) -> Vec<String> {
     lines
 }
 
-fn next_steps(culprit: Option<&EndingShare>) -> Vec<String> {
+fn next_steps(culprit: Option<&EndingShare>, on_the_list: bool) -> Vec<String> {
     let read = match culprit.map(|share| (share.ending.by.as_str(), share.ending.how.as_str())) {
         Some((_, "rst")) => {
             "look at what the server does when a read fails with ECONNRESET: the entry must go there too"
@@ -153,13 +153,19 @@ fn next_steps(culprit: Option<&EndingShare>) -> Vec<String> {
         Some(("local", _)) => {
             "look at the paths on which the server itself closes: does each take the entry out?"
         }
+        _ if on_the_list => {
+            "follow one of these in the server's own log: which path takes the entry out?"
+        }
         _ => {
             "record again with a shorter health interval, so that fewer connections end per sample"
         }
     };
-    vec![
-        read.to_owned(),
-        "if the server can list its connections, compare that list with the connections below"
-            .to_owned(),
-    ]
+    let mut steps = vec![read.to_owned()];
+    if !on_the_list {
+        steps.push(
+            "let the server list its connections, and record with --table URL: then each is named"
+                .to_owned(),
+        );
+    }
+    steps
 }

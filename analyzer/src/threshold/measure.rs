@@ -284,7 +284,9 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
                     "_per_minute" => (trend.per_minute, trend.low_per_minute),
                     _ => (one.held_per_minute, one.held_low_per_minute),
                 };
-                let certain = low.is_some_and(|low| low > 0.0);
+                // While the connections are held, it is not they.
+                let by_load = end == "_per_minute" && one.with_load;
+                let certain = low.is_some_and(|low| low > 0.0) && !by_load;
                 (slope, if memory { "MiB/min" } else { "/min" }, certain)
             }
             "_peak_growth" => (Some(trend.peak - trend.baseline), "", true),

@@ -72,6 +72,37 @@ pub(crate) fn judge(rules: &[Rule], subject: &Subject<'_>) -> Vec<Threshold> {
         .collect()
 }
 
+/// Why a threshold decides nothing, and what would; `None` where it decides.
+pub(crate) fn undecided(threshold: &Threshold) -> Option<&'static str> {
+    if threshold.state != VerdictState::Inconclusive {
+        return None;
+    }
+    let name = threshold.name.as_str();
+    let family = name.split_once('.').map_or(name, |(family, _)| family);
+    Some(match (threshold.measured, family) {
+        (Some(_), "leaks") => {
+            "chance or the connections that opened explain this rate as well: measure for longer, \
+             and while their number stays"
+        }
+        (Some(_), _) => "too much was lost or could not be polled, as the report says of its data",
+        (None, _) if name == "end.drained_s" => {
+            "it takes client results that say when they closed, and a health URL that comes back to 0"
+        }
+        (None, "clients") => "no client results tell it: give some with --client FILE",
+        (None, "handshake" | "failed handshakes") => {
+            "no attempt was recorded: record the service's port while clients connect"
+        }
+        (None, "shards") => {
+            "nothing was followed to a shard: record the balancer's port and the shards'"
+        }
+        (None, "leaks") => {
+            "nothing of this name was followed long enough: record with --metrics URL or --health \
+             URL, give a log with --log, or name the number with --series NAME=PATH"
+        }
+        (None, _) => "no health sample could be judged: record with --health URL",
+    })
+}
+
 /// What was crossed stays crossed, whatever else is not known.
 fn state(measure: &Measure, holds: impl Fn(f64) -> bool) -> VerdictState {
     match measure.value {

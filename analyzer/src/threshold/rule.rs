@@ -156,26 +156,32 @@ impl fmt::Display for Bound {
 #[derive(Debug)]
 pub(crate) struct Preset {
     pub(crate) name: &'static str,
+    /// Scenarios that are judged by it and have other names.
+    pub(crate) scenarios: &'static [&'static str],
     text: &'static str,
 }
 
 macro_rules! presets {
-    ($($name:literal),* $(,)?) => {
-        &[ $( Preset { name: $name, text: include_str!(concat!("preset/", $name, ".toml")) }, )* ]
+    ($($name:literal $(for $($scenario:literal),*)?);* $(;)?) => {
+        &[ $( Preset {
+            name: $name,
+            scenarios: &[ $($($scenario),*)? ],
+            text: include_str!(concat!("preset/", $name, ".toml")),
+        }, )* ]
     };
 }
 
 pub(crate) static PRESETS: &[Preset] = presets![
-    "validate-100",
-    "validate-1k",
-    "quick",
-    "medium",
-    "stress",
-    "balancer-12k",
-    "smoke-30m",
-    "managers-50",
-    "managers",
-    "managers-100",
+    "validate-100";
+    "validate-1k";
+    "quick";
+    "medium";
+    "stress";
+    "balancer-12k";
+    "smoke-30m";
+    "managers-50" for "tabs", "cold-start", "reconnects", "key-mismatch", "slow-cleanup";
+    "managers";
+    "managers-100" for "all";
 ];
 
 impl Preset {
@@ -185,9 +191,10 @@ impl Preset {
 }
 
 pub(crate) fn preset_name(name: &str) -> Result<&'static Preset, String> {
-    PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+    let called = |preset: &&Preset| preset.name == name || preset.scenarios.contains(&name);
+    PRESETS.iter().find(called).ok_or_else(|| {
         let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-        format!("expected one of {}", names.join(", "))
+        format!("expected one of {}, or a leak scenario of the lab", names.join(", "))
     })
 }
 
@@ -325,6 +332,10 @@ mod tests {
         for preset in PRESETS {
             assert!(!preset.rules().unwrap().is_empty(), "{}", preset.name);
         }
+        for (scenario, preset) in [("tabs", "managers-50"), ("all", "managers-100")] {
+            assert_eq!(preset_name(scenario).unwrap().name, preset);
+        }
+        assert!(preset_name("nope").unwrap_err().contains("managers-100, or a leak scenario"));
     }
 
     proptest! {

@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use capture::CaptureWriter;
-use capture::meta::Meta;
-use capture::schema::{ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, LossRow};
+use capture::meta::{Meta, Selection};
+use capture::schema::{
+    ClockRow, ConnectionRow, ContainerRow, CountRow, HealthRow, ListedRow, LossRow, MetricRow,
+};
 
 use crate::common::{CGROUP, MS, PORT, S, START, START_UNIX, URL, blank_row, meta};
 
@@ -25,6 +27,8 @@ pub struct Conn {
     pub seeded: bool,
     pub class: &'static str,
     pub unanswered_probes: u32,
+    /// The client's, where it is another's as well.
+    pub remote_port: Option<u32>,
 }
 
 impl Conn {
@@ -40,6 +44,7 @@ impl Conn {
             seeded: false,
             class: "unknown",
             unanswered_probes: 0,
+            remote_port: None,
         }
     }
 
@@ -79,6 +84,11 @@ pub struct Scene {
     pub finished: bool,
     /// The numbers of the health body at a time, as a JSON object.
     pub fields: Option<fn(i64) -> String>,
+    pub metrics: Vec<MetricRow>,
+    /// The server's own list of its connections.
+    pub listed: Vec<ListedRow>,
+    /// It is a balancer: each connection has another to this port, which was recorded as well.
+    pub shard_port: Option<u16>,
 }
 
 impl Scene {
@@ -93,6 +103,9 @@ impl Scene {
             lost_rows: 0,
             finished: true,
             fields: None,
+            metrics: Vec::new(),
+            listed: Vec::new(),
+            shard_port: None,
         }
     }
 
@@ -146,6 +159,8 @@ impl Scene {
             })
             .collect();
         writer.loss(&loss).unwrap();
+        writer.metrics(&self.metrics).unwrap();
+        writer.listed(&self.listed).unwrap();
         for second in 0..=self.length / S {
             writer.counts(&[self.counts(second * S)]).unwrap();
         }
@@ -169,6 +184,18 @@ impl Scene {
             .map(|(n, c)| self.row(n, c))
             .collect();
         writer.connections(&rows).unwrap();
+        if let Some(port) = self.shard_port {
+            let of_shard = |mut row: ConnectionRow| {
+                (row.port, row.local_port) = (port.into(), port.into());
+                row.cookie += 2_000_000;
+                row
+            };
+            writer.connections(&rows.into_iter().map(of_shard).collect::<Vec<_>>()).unwrap();
+            for second in 0..=self.length / S {
+                let count = CountRow { port: port.into(), ..self.counts(second * S) };
+                writer.counts(&[count]).unwrap();
+            }
+        }
         if self.finished {
             writer.finish(&self.meta(true)).unwrap();
         } else {
@@ -185,6 +212,10 @@ impl Scene {
         Meta {
             host: self.host.into(),
             ended_mono_ns: ended.then_some(START + self.length),
+            selection: Selection {
+                ports: self.shard_port.map_or(Vec::new(), |port| vec![PORT, port]),
+                ..meta().selection
+            },
             ..meta()
         }
     }
@@ -219,6 +250,7 @@ impl Scene {
 
     fn health(&self, at: i64, n: u32) -> HealthRow {
         let (start, end) = (START + at, START + at + 2 * MS);
+        let of_all_ports = self.shard_port.map(|_| 2 * self.established_at(at));
         HealthRow {
             url: URL.into(),
             start_mono_ns: start,
@@ -229,8 +261,8 @@ impl Scene {
             error: None,
             reported: Some(self.reported_at(at + MS)),
             fields: self.fields.map(|of| of(at).into()),
-            kernel_min: None,
-            kernel_max: None,
+            kernel_min: of_all_ports,
+            kernel_max: of_all_ports,
         }
     }
 
@@ -263,6 +295,7 @@ impl Scene {
             closed_how: if open { None } else { Some(c.how) },
             unanswered_probes: open.then_some(c.unanswered_probes),
             last_heard_ms: open.then_some(3_500),
+            remote_port: c.remote_port.unwrap_or(blank_row(n).remote_port),
             ..blank_row(n)
         }
     }

@@ -135,7 +135,12 @@ pub(super) fn read_json(path: &Path, results: &mut ClientResults) -> Result<u64,
             "Point" => {
                 let time = line.data.time.ok_or("a point without a time")?;
                 let value = line.data.value.ok_or("a point without a value")?;
-                results.seen_at(unix_ns(&time, None)?);
+                let at = unix_ns(&time, None)?;
+                results.seen_at(at);
+                // A session's time is its start; of requests it is the end.
+                if line.metric == "ws_sessions" {
+                    results.other_starts_unix_ns.push(at);
+                }
                 sums.take(results, &line.metric, value, &line.data.tags)
             }
             other => Err(format!("type `{other}`: expected Metric or Point")),

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{ClientConnection, ClientResults, grow};
 use crate::error::InputError;
-use crate::input::text::{each_line, each_row, json_why};
+use crate::input::text::{each_line, each_row, heading, json_why};
 use crate::input::time::{Unit, unix_ns};
 
 /// `time=ts,unit=ms,local_port=port`: which column holds what.
@@ -28,6 +28,10 @@ pub(crate) struct ColumnMap {
 
 const KEYS: &str = "time, unit, local_address, local_port, outcome, connect_ms, round_trip_ms, \
                     sent, received, closed";
+
+/// What is said of a connection whose outcome was asked for and is not there: a load tool that got no
+/// answer has none to write.
+const NO_OUTCOME: &str = "no outcome";
 
 /// Words that say that it went well, beside any HTTP status below 400.
 const SUCCESS: [&str; 6] = ["upgraded", "ok", "true", "success", "passed", "connected"];
@@ -64,8 +68,19 @@ impl FromStr for ColumnMap {
 }
 
 impl ColumnMap {
-    pub(super) fn time(&self) -> &str {
-        &self.time
+    /// The columns that are read.
+    fn columns(&self) -> impl Iterator<Item = &str> {
+        let others = [
+            &self.local_address,
+            &self.local_port,
+            &self.outcome,
+            &self.connect_ms,
+            &self.round_trip_ms,
+            &self.sent,
+            &self.received,
+            &self.closed,
+        ];
+        std::iter::once(self.time.as_str()).chain(others.into_iter().flatten().map(String::as_str))
     }
 
     /// One connection, from whatever finds a cell's text by its column.
@@ -92,7 +107,8 @@ impl ColumnMap {
         let round_trip_ms = cell(&self.round_trip_ms).map(number).transpose()?;
         let sent = cell(&self.sent).map(number).transpose()?.map(|n| n as u64);
         let received = cell(&self.received).map(number).transpose()?.map(|n| n as u64);
-        let outcome = cell(&self.outcome).unwrap_or_else(|| "upgraded".to_owned());
+        let unsaid = if self.outcome.is_some() { NO_OUTCOME } else { "upgraded" };
+        let outcome = cell(&self.outcome).unwrap_or_else(|| unsaid.to_owned());
         let outcome = if went_well(&outcome) { "upgraded".to_owned() } else { outcome };
 
         if let Some(ms) = round_trip_ms {
@@ -106,7 +122,7 @@ impl ColumnMap {
             }
         }
         let connected = started_unix_ns + connect_ms.map_or(0, |ms| (ms * 1e6) as i64);
-        if outcome == "upgraded" && connect_ms.is_none() {
+        if self.connect_ms.is_none() {
             results.limit("--map: no connect_ms is named, so connect times are not known");
         }
         let upgraded = outcome == "upgraded";
@@ -134,25 +150,44 @@ fn went_well(outcome: &str) -> bool {
     }
 }
 
+/// A name that is misspelt would count as nothing, and nothing as success.
+fn no_column(path: &Path, column: &str, has: &str) -> InputError {
+    InputError::NoMappedColumn {
+        path: path.to_path_buf(),
+        column: column.to_owned(),
+        has: has.chars().take(200).collect(),
+    }
+}
+
+/// By its name, else by the path of names that it is.
+fn field<'a>(line: &'a Value, column: &str) -> Option<&'a Value> {
+    let nested = || column.split('.').try_fold(line, |value, key| value.get(key));
+    line.get(column).or_else(nested)
+}
+
 pub(super) fn read_json(
     path: &Path,
     map: &ColumnMap,
     results: &mut ClientResults,
 ) -> Result<u64, InputError> {
-    let mut unreadable = Vec::new();
+    let (mut unreadable, mut has) = (Vec::new(), None);
+    let mut missing: Vec<&str> = map.columns().collect();
     let lines = each_line(path, &mut unreadable, |text| {
         let line: Value = serde_json::from_slice(text).map_err(|error| json_why(&error))?;
-        map.take(results, |column| {
-            let found = line
-                .get(column)
-                .or_else(|| column.split('.').try_fold(&line, |value, key| value.get(key)))?;
-            match found {
-                Value::Null => None,
-                Value::String(text) => Some(text.clone()),
-                other => Some(other.to_string()),
-            }
+        missing.retain(|column| field(&line, column).is_none());
+        if has.is_none() {
+            let names = line.as_object().into_iter().flat_map(|fields| fields.keys());
+            has = Some(names.map(String::as_str).collect::<Vec<_>>().join(", "));
+        }
+        map.take(results, |column| match field(&line, column)? {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
         })
     })?;
+    if let (Some(missing), Some(has)) = (missing.first(), has) {
+        return Err(no_column(path, missing, &has));
+    }
     results.unreadable.append(&mut unreadable);
     Ok(lines)
 }
@@ -162,6 +197,10 @@ pub(super) fn read_csv(
     map: &ColumnMap,
     results: &mut ClientResults,
 ) -> Result<u64, InputError> {
+    let heading = heading(path)?;
+    if let Some(missing) = map.columns().find(|column| !heading.iter().any(|has| has == column)) {
+        return Err(no_column(path, missing, &heading.join(", ")));
+    }
     let mut unreadable = Vec::new();
     let rows = each_row(path, &mut unreadable, |row| {
         map.take(results, |column| row.get(column).map(str::to_owned))
@@ -177,7 +216,7 @@ mod tests {
     #[test]
     fn a_map_names_columns() {
         let map: ColumnMap = "time=ts,unit=ms,local_port=port".parse().unwrap();
-        assert_eq!((map.time(), map.unit), ("ts", Some(Unit::Ms)));
+        assert_eq!((map.time.as_str(), map.unit), ("ts", Some(Unit::Ms)));
         assert_eq!(map.local_port.as_deref(), Some("port"));
         let bad = |text: &str| text.parse::<ColumnMap>().unwrap_err();
         assert!(bad("ts").contains("expected KEY=COLUMN"));

@@ -85,6 +85,8 @@ pub(crate) struct ClientResults {
     pub(crate) files: Vec<ClientFile>,
     /// Of formats that have a line for each connection.
     pub(crate) connections: Vec<ClientConnection>,
+    /// Starts of attempts of formats that have times, and no connections.
+    pub(crate) other_starts_unix_ns: Vec<i64>,
     pub(crate) attempted: Option<u64>,
     pub(crate) successful: Option<u64>,
     pub(crate) failed: Option<u64>,
@@ -117,6 +119,12 @@ impl ClientResults {
         if count > 0 {
             grow(self.errors.entry(kind.to_owned()).or_default(), count);
         }
+    }
+
+    /// When attempts began, of formats that tell it.
+    pub(crate) fn starts_unix_ns(&self) -> Vec<i64> {
+        let connections = self.connections.iter().map(|connection| connection.started_unix_ns);
+        connections.chain(self.other_starts_unix_ns.iter().copied()).collect()
     }
 
     fn word(&mut self, text: &str) -> Arc<str> {
@@ -201,7 +209,7 @@ pub(crate) fn read(
             path: path.to_path_buf(),
             line: first.line,
             why: first.why.clone(),
-            expected: format!("the {}", format.words()),
+            expected: format!("{}: look whether the file was cut or edited", format.words()),
         }),
         _ => Ok(()),
     }
@@ -248,10 +256,8 @@ fn recognise(head: &[u8], map: Option<&ColumnMap>) -> Option<Format> {
         Some(Format::LocustFailures)
     } else if has(&["Count", "Message", "Traceback"]) {
         Some(Format::LocustExceptions)
-    } else if map.is_some_and(|map| columns.contains(&map.time())) {
-        Some(Format::MappedCsv)
     } else {
-        None
+        map.map(|_| Format::MappedCsv)
     }
 }
 

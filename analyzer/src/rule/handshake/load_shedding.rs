@@ -42,7 +42,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         for path in ["cpu.percentage", "memory.percentage", "goroutines.current"] {
             if let Some((within, outside)) = means(case, path, from_ns, to_ns) {
                 let evidence =
-                    format!("{path} was {within:.0} on average meanwhile, {outside:.0} otherwise");
+                    format!("{path} was {within:.1} on average meanwhile, {outside:.1} otherwise");
                 cause =
                     if within > outside * 1.2 { cause.says(evidence) } else { cause.but(evidence) };
             }

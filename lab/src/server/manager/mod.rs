@@ -4,10 +4,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::truth::{Hit, Leg, TruthLog};
 
@@ -425,6 +426,24 @@ mod tests {
         assert_eq!(
             (&health["refused"], &health["emergency_effective_percent"]),
             (&5.into(), &0.0.into())
+        );
+    }
+
+    /// Sixteen are left over from before the cleanup ran, and it runs when the seventeenth comes.
+    #[tokio::test(start_paused = true)]
+    async fn an_emergency_cleanup_takes_what_the_background_one_has_forgotten() {
+        let managers = managers(&["cold-start"]);
+        for n in 0..16 {
+            let ticket = managers.admit(visit("cold-start", &n.to_string()), &leg(n)).await;
+            managers.leave(ticket).unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(current(&managers), 16);
+        assert!(managers.has_room(&visit("cold-start", "another")));
+        let health = managers.health();
+        assert_eq!(
+            (&health["current"], &health["emergency_effective_percent"]),
+            (&0.into(), &100.0.into())
         );
     }
 
