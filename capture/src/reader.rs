@@ -11,7 +11,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_ipc::{MessageHeader, convert, root_as_message};
 use arrow_schema::{ArrowError, Schema};
 
-pub use crate::compat::conform;
+pub use crate::compat::{MOST, conform};
 use crate::meta::{META_FILE, Meta};
 use crate::schema::{Column, MAJOR, Table};
 
