@@ -5,6 +5,7 @@
 //! the interval reaches back by the settle time. Only what lies outside the lowest and the highest
 //! kernel count in it is a phantom or a reverse phantom.
 
+use capture::reader::MOST;
 use polars::prelude::{BooleanChunked, DataFrame, SortMultipleOptions};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -285,6 +286,9 @@ fn samples(
                 Some(status) => format!("status {status}, no connection count in the answer"),
                 None => "no answer".to_owned(),
             }),
+            (Some(reported), None) if reported.unsigned_abs() > MOST => Judged::Unavailable(
+                format!("the answer says {reported} connections: more than any host holds"),
+            ),
             (Some(reported), None) => match loss_in(&recording.loss, start_ns, end_ns) {
                 Some(loss) => {
                     Judged::Inconclusive(format!("{} lost ({})", loss.count, loss.reason))

@@ -42,6 +42,17 @@ fn leak_on_rst(clients: i64, leaked: i64) -> Scene {
     scene
 }
 
+/// It is no count to hold anything against, nor may it make sums overflow.
+#[test]
+fn what_is_reported_beyond_any_count_is_no_answer() {
+    for beyond in [i64::MAX - 1_000, i64::MIN] {
+        let mut scene = leak_on_rst(100, 5);
+        scene.adjust.push((0, beyond));
+        let (code, report) = report(&scene, &[]);
+        assert_eq!((code, &report["verdict"]["state"]), (4, &"inconclusive".into()));
+    }
+}
+
 #[test]
 fn forty_five_of_a_thousand_leak_on_rst() {
     let (code, report) = report(&leak_on_rst(1_000, 45), &[]);

@@ -1,6 +1,9 @@
 //! `meta.json`: what a capture is, who made it and how it ended.
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::compat::{LATEST_NS, LATEST_UNIX_NS};
 
 /// The file's name in the capture directory.
 pub const META_FILE: &str = "meta.json";
@@ -22,8 +25,11 @@ pub struct Meta {
     pub hooks: Vec<String>,
     /// What is missing or was lost, in words; empty if nothing.
     pub degraded: Vec<String>,
+    #[serde(deserialize_with = "mono_ns")]
     pub started_mono_ns: i64,
+    #[serde(deserialize_with = "unix_ns")]
     pub started_unix_ns: i64,
+    #[serde(default, deserialize_with = "maybe_mono_ns")]
     pub ended_mono_ns: Option<i64>,
     /// What was recorded: the filters of the command line.
     pub selection: Selection,
@@ -43,4 +49,24 @@ pub struct Selection {
     pub metrics_urls: Vec<String>,
     #[serde(default)]
     pub table_urls: Vec<String>,
+}
+
+fn mono_ns<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    i64::deserialize(from).and_then(|ns| no_later(LATEST_NS, ns))
+}
+
+fn unix_ns<'de, D: Deserializer<'de>>(from: D) -> Result<i64, D::Error> {
+    i64::deserialize(from).and_then(|ns| no_later(LATEST_UNIX_NS, ns))
+}
+
+fn maybe_mono_ns<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    Option::deserialize(from)?.map(|ns| no_later(LATEST_NS, ns)).transpose()
+}
+
+/// With later times, sums and differences would overflow.
+fn no_later<E: Error>(latest_ns: u64, ns: i64) -> Result<i64, E> {
+    if ns.unsigned_abs() <= latest_ns {
+        return Ok(ns);
+    }
+    Err(E::custom(format!("{ns} ns is no time: expected no more than {latest_ns}")))
 }

@@ -1,7 +1,7 @@
 //! Reads a capture, also one whose recorder was killed: each table up to its last whole message.
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Cursor, Read, Take};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use arrow_ipc::writer::StreamWriter;
 use arrow_ipc::{MessageHeader, convert, root_as_message};
 use arrow_schema::{ArrowError, Schema};
 
-pub use crate::compat::conform;
+pub use crate::compat::{MOST, conform};
 use crate::meta::{META_FILE, Meta};
 use crate::schema::{Column, MAJOR, Table};
 
@@ -219,7 +219,7 @@ impl TableFile {
     }
 
     /// An Arrow IPC stream of the whole messages; without rows where not even the schema was whole.
-    pub fn stream(&self) -> Result<TableStream, ReadError> {
+    fn stream(&self) -> Result<TableStream, ReadError> {
         let io_failed = |error| ReadError::Io { path: self.path.clone(), error };
         if self.schema.is_none() {
             let empty = StreamWriter::try_new(Vec::new(), &self.table.schema())
@@ -228,7 +228,7 @@ impl TableFile {
             return Ok(TableStream::Empty(Cursor::new(empty)));
         }
         let file = File::open(&self.path).map_err(io_failed)?;
-        Ok(TableStream::File { file, position: 0, length: self.length })
+        Ok(TableStream::File(file.take(self.length)))
     }
 
     /// Steps from message to message: continuation marker, length of the metadata, metadata (a
@@ -296,7 +296,8 @@ impl TableFile {
                             && offset.checked_add(length).is_some_and(|end| end <= body_length)
                     };
                     let mut buffers = batch.buffers().into_iter().flatten();
-                    if batch.length() < 0
+                    // No table has a row of less than a bit.
+                    if !(0..=body_length.saturating_mul(8)).contains(&batch.length())
                         || !buffers.all(|buffer| lies_within(buffer.offset(), buffer.length()))
                     {
                         return self.damaged("found rows that lie outside their message");
@@ -350,44 +351,18 @@ impl TableFile {
     }
 }
 
-/// The bytes of a table, ending at its last whole message. Any Arrow IPC stream reader takes them.
+/// The bytes of a table, ending at its last whole message.
 #[derive(Debug)]
-pub enum TableStream {
-    File { file: File, position: u64, length: u64 },
+enum TableStream {
+    File(Take<File>),
     Empty(Cursor<Vec<u8>>),
 }
 
 impl Read for TableStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            TableStream::File { file, position, length } => {
-                let left = usize::try_from(*length - *position).unwrap_or(usize::MAX);
-                let want = buffer.len().min(left);
-                let got = file.read(&mut buffer[..want])?;
-                *position += got as u64;
-                Ok(got)
-            }
+            TableStream::File(file) => file.read(buffer),
             TableStream::Empty(bytes) => bytes.read(buffer),
-        }
-    }
-}
-
-impl Seek for TableStream {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        match self {
-            TableStream::File { file, position, length } => {
-                let target = match to {
-                    SeekFrom::Start(offset) => Some(offset),
-                    SeekFrom::Current(delta) => position.checked_add_signed(delta),
-                    SeekFrom::End(delta) => length.checked_add_signed(delta),
-                };
-                let target = target
-                    .filter(|target| *target <= *length)
-                    .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-                *position = file.seek(SeekFrom::Start(target))?;
-                Ok(*position)
-            }
-            TableStream::Empty(bytes) => bytes.seek(to),
         }
     }
 }

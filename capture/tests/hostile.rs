@@ -5,7 +5,8 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use capture::schema::Table;
+use capture::meta::Meta;
+use capture::schema::{ConnectionRow, Table};
 use capture::{Capture, CaptureWriter};
 use common::{connection, meta};
 use proptest::prelude::*;
@@ -66,6 +67,38 @@ fn original(file: &str, corpus: &str) -> Vec<Vec<u8>> {
 fn what_was_found_is_read_again() {
     for (file, corpus) in [(META, "capture_meta"), (TABLE, "capture_table")] {
         original(file, corpus).iter().for_each(|bytes| check(file, bytes));
+    }
+}
+
+/// With them, sums and differences of what is read would overflow.
+#[test]
+fn numbers_that_no_host_reaches_are_refused() {
+    let refused = |change: &dyn Fn(&mut Meta, &mut ConnectionRow), expected: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("capture");
+        let (mut meta, mut row) = (meta(), connection(0));
+        change(&mut meta, &mut row);
+        let mut writer = CaptureWriter::create(&path, &meta).unwrap();
+        writer.connections(&[row]).unwrap();
+        writer.finish(&meta).unwrap();
+        let message = read(&path).unwrap_err();
+        assert!(message.contains(expected), "{message}");
+    };
+    refused(&|_, row| row.closed_ns = Some(i64::MAX), "column closed_ns has 9223372036854775807: ");
+    refused(
+        &|_, row| row.first_seen_ns = i64::MIN,
+        "column first_seen_ns has 9223372036854775808: ",
+    );
+    refused(
+        &|_, row| row.bytes_sent = Some(u64::MAX),
+        "column bytes_sent has 18446744073709551615: ",
+    );
+    for change in [
+        |meta: &mut Meta| meta.started_mono_ns = i64::MAX,
+        |meta: &mut Meta| meta.started_unix_ns = i64::MIN,
+        |meta: &mut Meta| meta.ended_mono_ns = Some(i64::MAX),
+    ] {
+        refused(&|meta, _| change(meta), " ns is no time: expected no more than ");
     }
 }
 

@@ -225,17 +225,18 @@ impl Agent {
     }
 }
 
-/// The ids of the kernel programs that a process holds.
+/// The ids of the kernel's programs (`prog`), maps (`map`) or links (`link`) that a process holds.
 ///
 /// # Panics
 /// If the process is gone.
 #[must_use]
-pub fn program_ids(pid: u32) -> BTreeSet<u64> {
+pub fn kernel_ids(pid: u32, kind: &str) -> BTreeSet<u64> {
+    let field = format!("{kind}_id:");
     std::fs::read_dir(format!("/proc/{pid}/fdinfo"))
         .unwrap_or_else(|e| panic!("the files of process {pid}: {e}"))
         .filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok())
         .flat_map(|text| {
-            let ids = text.lines().filter_map(|line| line.strip_prefix("prog_id:"));
+            let ids = text.lines().filter_map(|line| line.strip_prefix(&field));
             ids.filter_map(|id| id.trim().parse().ok()).collect::<Vec<_>>()
         })
         .collect()

@@ -28,12 +28,13 @@ pub fn time() -> Duration {
     since.elapsed()
 }
 
-/// What is promised of a scrape, whatever others do to the agent: under 100 ms. Held against the quickest
-/// quarter, since the others may have waited for a processor that the tests' own load has.
+/// What is promised of a scrape, whatever others do to the agent: under 100 ms, 19 of 20 at the least. The
+/// twentieth may have waited for a processor that the tests' own load has.
 ///
 /// # Panics
-/// If they were slower.
+/// If more were slower.
 pub fn assert_quick(mut times: Vec<Duration>) {
     times.sort();
-    assert!(times[times.len() / 4] < Duration::from_millis(100), "{times:?}");
+    let beyond = times.len() / 20;
+    assert!(times[times.len() - 1 - beyond] < Duration::from_millis(100), "{times:?}");
 }

@@ -1,5 +1,7 @@
 //! The agent: what it serves, what survives its restart, and what it leaves behind.
 
+use std::path::Path;
+
 use e2e::machine::{Need, require, tool};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
@@ -41,19 +43,26 @@ fn a_restart_loses_no_count() {
 #[test]
 fn stopped_for_good_it_leaves_nothing_loaded() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("bpftool")]) else { return };
+    let mounts = || std::fs::read_to_string("/proc/mounts").unwrap();
+    let before = mounts();
     let agent = Agent::start();
-    let ours = probe::program_ids(agent.pid());
-    assert!(!ours.is_empty());
-    let still_loaded = || {
-        let text = tool("bpftool", &["prog", "list", "--json"]);
-        let programs: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let programs = programs.as_array().unwrap().iter();
-        programs.filter(|program| ours.contains(&program["id"].as_u64().unwrap())).count()
+    let ours = ["prog", "map", "link"].map(|kind| (kind, probe::kernel_ids(agent.pid(), kind)));
+    let still_there = || {
+        ours.each_ref().map(|(kind, ids)| {
+            let text = tool("bpftool", &[kind, "list", "--json"]);
+            let listed: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let listed = listed.as_array().unwrap().iter();
+            listed.filter(|one| ids.contains(&one["id"].as_u64().unwrap())).count()
+        })
     };
-    assert_eq!(still_loaded(), ours.len());
+    let all = ours.each_ref().map(|(_, ids)| ids.len());
+    assert!(all.iter().all(|count| *count > 0), "{all:?}");
+    assert_eq!(still_there(), all);
     drop(agent);
-    // The kernel frees programs a moment after the last reference is gone.
-    wait_equal("programs loaded", &0, still_loaded);
+    // The kernel frees them a moment after the last reference is gone.
+    wait_equal("programs, maps and links", &[0, 0, 0], still_there);
+    assert!(!Path::new("/sys/fs/bpf/groundtruth").exists());
+    assert_eq!(mounts(), before);
 }
 
 /// Records can be read only once: two agents on one set of programs would each lose the other's.
@@ -71,6 +80,11 @@ fn a_second_agent_is_refused_on_another_socket_too() {
             .starts_with(&format!("probe: an agent is already running, pid {}\n", agent.pid())),
         "{second}"
     );
+    // Nor is what it counts with taken from under it.
+    let purge = probe::run(&["stop", "--purge", "--agent-socket", &socket]);
+    assert_eq!(purge.code, Some(2), "{purge}");
+    assert!(purge.stderr.contains(&format!("already running, pid {}", agent.pid())), "{purge}");
+    assert!(Path::new("/sys/fs/bpf/groundtruth").is_dir());
 }
 
 #[test]

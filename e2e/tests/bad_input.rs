@@ -161,6 +161,23 @@ fn without_btf() {
 }
 
 #[test]
+fn with_few_files() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let probe = binary("probe");
+    let limited = |limit: &str, args: &str| {
+        let script = format!("ulimit {limit} && exec {} {args}", probe.display());
+        finish(Command::new("sh").args(["-c", &script]))
+    };
+    // What a shell sets for old programs is not in the way.
+    assert_says(&limited("-Sn 24", "count --require-exact"), 0, &[]);
+    assert_says(
+        &limited("-n 24", "count --require-exact"),
+        96,
+        &["no more than 24 files may be open here", "ulimit -n 4096", "Too many open files"],
+    );
+}
+
+#[test]
 fn captures_that_are_none() {
     let Some(_machine) = require(&[]) else { return };
     let scratch = Scratch::new("captures");

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use e2e::machine::{Need, require, tool};
@@ -189,6 +190,8 @@ fn answer_to(bytes: &[u8]) -> String {
 
 #[test]
 fn a_flood_keeps_nobody_out() {
+    /// So many that a list of them all takes a while.
+    const HELD: usize = 3000;
     let Some(_machine) = require(&[Need::Bpf]) else { return };
     let cable = Cable::new();
     let mut server = Peer::start(&cable.server.place());
@@ -196,8 +199,8 @@ fn a_flood_keeps_nobody_out() {
     let mut flood = Peer::start(&Place::host());
     server.listen("0.0.0.0:8080");
     let agent = Agent::start();
-    client.connect("10.77.0.1:8080", 23);
-    server.wait_held(23);
+    client.connect("10.77.0.1:8080", HELD);
+    server.wait_held(HELD);
 
     // A thousand that never ask, some that ask what nobody can understand, and some who send half.
     flood.connect(Agent::LISTEN, 1000);
@@ -223,9 +226,29 @@ fn a_flood_keeps_nobody_out() {
     let rebound = answer_to(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n");
     assert!(rebound.starts_with("HTTP/1.1 421"), "{rebound}");
 
-    scrape::assert_quick((0..20).map(|_| scrape::time()).collect());
+    let scrapes = || {
+        let pause = || std::thread::sleep(Duration::from_millis(50));
+        (0..40).map(|_| scrape::time()).inspect(|_| pause()).collect()
+    };
+    scrape::assert_quick(scrapes());
+    // And some who want to know everything, again and again.
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let all = b"GET /v1/connections HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        let greedy = || {
+            while !enough.load(Ordering::Relaxed) {
+                let _ = answer_to(all);
+            }
+        };
+        for _ in 0..8 {
+            scope.spawn(greedy);
+        }
+        let times = scrapes();
+        enough.store(true, Ordering::Relaxed);
+        scrape::assert_quick(times);
+    });
     let of = Of::port(8080).netns(cable.server.place().inode());
-    assert_eq!(agent.get("/v1/counts?port=8080").established(&of), 23);
+    assert_eq!(agent.get("/v1/counts?port=8080").established(&of), HELD as i64);
     let own = Of::port(19464);
     wait_equal("more connections than it takes", &false, || agent.counts().established(&own) > 512);
     agent.counts().assert_exact();

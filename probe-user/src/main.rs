@@ -12,6 +12,7 @@ mod handshake;
 mod health;
 mod identity;
 mod kernel;
+mod limits;
 mod memory;
 mod page;
 mod process;
@@ -33,6 +34,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    limits::raise_open_files();
     let bare = if cmd::top::is_on_terminal() { "top" } else { "count" };
     let result = match config::load(bare) {
         Ok(cli) => drop_capabilities(&cli).and_then(|()| run(cli)),

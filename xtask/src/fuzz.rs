@@ -14,7 +14,8 @@ use crate::paths;
 const DIRECTORY: &str = "fuzz/targets";
 
 /// Each target, and where its first inputs lie below the checkout's root.
-const TARGETS: [(&str, &[&str]); 8] = [
+const TARGETS: [(&str, &[&str]); 9] = [
+    ("archive", &["fuzz/corpus/archive"]),
     ("capture_meta", &["fuzz/corpus/capture_meta"]),
     ("capture_table", &["fuzz/corpus/capture_table"]),
     ("cgroup", &["fuzz/corpus/cgroup"]),

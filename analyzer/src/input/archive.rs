@@ -64,3 +64,39 @@ fn own_name(inside: &Path) -> Option<String> {
     let known = name == META_FILE || Table::ALL.iter().any(|table| table.file_name() == name);
     known.then(|| name.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Nothing but what a capture has lies where it was unpacked.
+    fn check(bytes: &[u8]) {
+        let archive = tempfile::NamedTempFile::new().unwrap();
+        fs::write(archive.path(), bytes).unwrap();
+        match open(archive.path()) {
+            Ok(unpacked) => {
+                for file in fs::read_dir(unpacked.capture.dir()).unwrap() {
+                    assert!(own_name(&file.unwrap().path()).is_some());
+                }
+            }
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+
+    #[test]
+    fn what_was_found_is_read_again() {
+        fuzz::corpus("archive").iter().for_each(|bytes| check(bytes));
+    }
+
+    proptest! {
+        #![proptest_config(fuzz::config())]
+
+        /// Whatever somebody packed.
+        #[test]
+        fn hostile_archives(bytes in fuzz::damaged(fuzz::corpus("archive"))) {
+            check(&bytes);
+        }
+    }
+}

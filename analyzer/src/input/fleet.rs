@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
-use arrow_ipc::writer::StreamWriter;
 use capture::ReadError;
 use capture::meta::Meta;
 use capture::reader::conform;
@@ -212,27 +211,5 @@ impl FleetCapture {
                 .and_then(|batch| conform(&batch, &columns))
                 .map_err(|error| ReadError::Batch { path: path.clone(), error })
         }))
-    }
-
-    /// A table as an Arrow IPC stream, in memory.
-    pub(crate) fn stream(&self, table: Table) -> Result<Vec<u8>, InputError> {
-        let path = self.files.path(table, &self.below);
-        let failed = |error| InputError::Capture(ReadError::Batch { path: path.clone(), error });
-        let mut writer = None;
-        for batch in self.batches(table, table.columns().to_vec())? {
-            let batch = batch?;
-            let writer = match &mut writer {
-                Some(writer) => writer,
-                None => writer
-                    .insert(StreamWriter::try_new(Vec::new(), &batch.schema()).map_err(failed)?),
-            };
-            writer.write(&batch).map_err(failed)?;
-        }
-        match writer {
-            Some(writer) => writer.into_inner().map_err(failed),
-            None => StreamWriter::try_new(Vec::new(), &table.schema())
-                .and_then(StreamWriter::into_inner)
-                .map_err(failed),
-        }
     }
 }

@@ -200,11 +200,11 @@ fn report(recording: &Recording, known: &Known<'_>) -> HandshakeReport {
     let with = |outcome: &str| {
         outcomes.iter().find(|(found, _)| found == outcome).map_or(0, |(_, count)| *count)
     };
-    let (mut connect, mut bytes_received, mut bytes_sent) = (Spread::default(), 0, 0);
+    let (mut connect, mut bytes_received, mut bytes_sent) = (Spread::default(), 0_u64, 0_u64);
     for attempt in front().filter(|attempt| attempt.passive() && attempt.at(UPGRADE).is_some()) {
         let bytes = |number| recording.connections.number(number, attempt.row()).unwrap_or(0);
-        bytes_received += bytes(Number::BytesReceived);
-        bytes_sent += bytes(Number::BytesSent);
+        bytes_received = bytes_received.saturating_add(bytes(Number::BytesReceived));
+        bytes_sent = bytes_sent.saturating_add(bytes(Number::BytesSent));
         if let (Some(syn), Some(response)) = (attempt.at(SYN), attempt.at(RESPONSE)) {
             connect.record_ms((response - syn) as f64 / 1e6);
         }

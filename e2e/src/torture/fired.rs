@@ -199,7 +199,7 @@ fn owned(fd: libc::c_long) -> io::Result<OwnedFd> {
 
 /// Names and ids of the programs that a process holds, as far as they follow state changes.
 fn programs_of(pid: u32) -> Vec<(String, u64)> {
-    let held = crate::probe::program_ids(pid);
+    let held = crate::probe::kernel_ids(pid, "prog");
     let text = tool("bpftool", &["prog", "list", "--json"]);
     let programs: Value = serde_json::from_str(&text).expect("bpftool prints JSON");
     let programs = programs.as_array().into_iter().flatten();

@@ -20,7 +20,7 @@ use crate::{
     export::{
         http::{self, Agent},
         listener,
-        lock::Lock,
+        lock::{self, Lock},
         otlp,
         token::Token,
     },
@@ -31,8 +31,6 @@ use crate::{
     truth::{choose::unsupported, source::Source},
 };
 
-/// Beside this the lock of whoever uses the pinned programs: their records can be read only once.
-const PROGRAMS: &str = "/run/groundtruth/programs";
 /// Between walks over all sockets, tens of milliseconds each.
 const SETTLE_EVERY: Duration = Duration::from_secs(5);
 
@@ -59,7 +57,7 @@ pub(crate) async fn run(
     let hangups = signal(SignalKind::hangup())?;
     let mut signals = Signals::catch()?;
     let _socket = Lock::take(socket)?;
-    let _programs = Lock::take(Path::new(PROGRAMS))?;
+    let _programs = Lock::take(Path::new(lock::PROGRAMS))?;
     // Asked before the programs are loaded, so that a port in use costs nothing.
     let tcp = TcpListener::bind(listen).await.map_err(|error| {
         Error::input(

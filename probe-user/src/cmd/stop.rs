@@ -4,7 +4,13 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 
-use crate::{cli::Stop, error::Error, exit::Exit, export::lock, kernel};
+use crate::{
+    cli::Stop,
+    error::Error,
+    exit::Exit,
+    export::lock::{self, Lock},
+    kernel,
+};
 
 /// How long an agent may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -38,6 +44,8 @@ pub(crate) fn run(socket: &Path, arguments: &Stop) -> anyhow::Result<Exit> {
         None => {}
     }
     if arguments.purge {
+        // Also of an agent with another socket.
+        let _programs = Lock::take(Path::new(lock::PROGRAMS))?;
         kernel::purge().context("cannot remove what is pinned")?;
         eprintln!("removed what was pinned in the kernel");
     }

@@ -12,12 +12,12 @@ use std::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{Query, Request, State},
+    extract::{Query, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
         header::{ACCEPT, CONTENT_TYPE},
     },
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
     routing::{delete, get, post},
 };
@@ -26,6 +26,7 @@ use probe_common::{
     key::{CountKey, CountSlot},
     state::role,
 };
+use serde::Serialize;
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc::Receiver, watch},
@@ -38,6 +39,7 @@ use super::{
     prometheus, protobuf,
     recordings::{self, Recordings},
     token::{self, Token},
+    turns::{self, Turns},
     view,
 };
 use crate::{
@@ -58,14 +60,8 @@ use crate::{
     },
 };
 
-/// Answers that are made at the same time; more wait for their turn. Each may walk all sockets: many at
-/// once would keep those waiting who ask by the Unix socket.
-const CONCURRENT: usize = 4;
-/// As many of those that walk nothing: a scrape does not wait for who walks.
-const QUICK_CONCURRENT: usize = 4;
-const QUICK: [&str; 2] = ["/metrics", "/healthz"];
-/// An answer that takes longer is given up, the wait for its turn included.
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a scrape waits for a look at the open connections; what a longer one finds is in the next.
+const LOOK_PATIENCE: Duration = Duration::from_millis(50);
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the handlers share.
@@ -78,8 +74,7 @@ pub(crate) struct Agent {
     pub(super) views: Arc<Semaphore>,
     /// `None` where handshakes are not followed.
     handshakes: Option<Arc<Handshakes>>,
-    turns: Semaphore,
-    quick_turns: Semaphore,
+    turns: Arc<Turns>,
 }
 
 impl Agent {
@@ -95,22 +90,21 @@ impl Agent {
             asked,
             recordings: Recordings::default(),
             views: Arc::new(Semaphore::new(view::MOST)),
-            turns: Semaphore::new(CONCURRENT),
-            quick_turns: Semaphore::new(QUICK_CONCURRENT),
+            turns: Arc::new(Turns::new()),
         })
     }
 
     /// Handshakes so far, by the names that their services have today.
     async fn handshakes(&self) -> anyhow::Result<prometheus::Tallies> {
         let Some(handshakes) = self.handshakes.clone() else { return Ok(BTreeMap::new()) };
-        let source = Arc::clone(&self.source);
+        let (looker, source) = (Arc::clone(&handshakes), Arc::clone(&self.source));
         // A look at every connection takes a while: not on the thread that answers others.
-        let tallies = tokio::task::spawn_blocking(move || {
-            handshakes.look(source.as_ref())?;
-            anyhow::Ok(handshakes.tallies())
-        });
+        let look = tokio::task::spawn_blocking(move || looker.look(source.as_ref()));
+        if let Ok(looked) = tokio::time::timeout(LOOK_PATIENCE, look).await {
+            looked??;
+        }
         let mut by_service = prometheus::Tallies::new();
-        for (key, tally) in tallies.await?? {
+        for (key, tally) in handshakes.tallies() {
             by_service.entry(self.service(&key)).or_default().add(&tally);
         }
         Ok(by_service)
@@ -163,22 +157,7 @@ fn routes(agent: &Arc<Agent>) -> Router<Arc<Agent>> {
         .route("/v1/counts", get(counts))
         .route("/v1/connections", get(connections_json))
         .route("/healthz", get(healthz))
-        .layer(middleware::from_fn_with_state(Arc::clone(agent), bound))
-}
-
-/// Keeps a flood of requests from becoming a flood of dumps.
-async fn bound(State(agent): State<Arc<Agent>>, request: Request, next: Next) -> Response {
-    let is_quick = QUICK.contains(&request.uri().path());
-    let turns = if is_quick { &agent.quick_turns } else { &agent.turns };
-    let answer = async {
-        // The semaphore is never closed.
-        let _permit = turns.acquire().await;
-        next.run(request).await
-    };
-    match tokio::time::timeout(TIMEOUT, answer).await {
-        Ok(response) => response,
-        Err(_) => (StatusCode::GATEWAY_TIMEOUT, "gave up after 10 s\n").into_response(),
-    }
+        .layer(middleware::from_fn_with_state(Arc::clone(&agent.turns), turns::bound))
 }
 
 /// A failure to ask the kernel, or a filter that is none.
@@ -265,16 +244,28 @@ async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<
 async fn counts(
     State(agent): State<Arc<Agent>>,
     Query(parameters): Parameters,
-) -> Result<Json<Counts>, Refused> {
+) -> Result<Response, Refused> {
     let filter = Filter::from_query(&parameters, &[]).map_err(Refused::Query)?;
-    // A look at every socket takes a while: not on the thread that answers others.
-    let counts = tokio::task::spawn_blocking(move || {
+    aside(move || {
         let (source, identity) = (agent.source.as_ref(), &agent.identity);
         let counts = Handle::current().block_on(count::now(source, identity, &filter))?;
         filter.check_containers(identity)?;
-        Ok::<_, Refused>(counts)
+        Ok(counts)
+    })
+    .await
+}
+
+/// Looks at every socket take a while, and so does the text of what they find: not on the threads that
+/// answer others.
+async fn aside<T: Serialize>(
+    make: impl FnOnce() -> Result<T, Refused> + Send + 'static,
+) -> Result<Response, Refused> {
+    let text = tokio::task::spawn_blocking(move || {
+        let answer = make()?;
+        serde_json::to_vec(&answer).map_err(|error| Refused::Failed(error.into()))
     });
-    Ok(Json(counts.await.map_err(|error| Refused::Failed(error.into()))??))
+    let text = text.await.map_err(|error| Refused::Failed(error.into()))??;
+    Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 
 async fn connections_json(
@@ -293,17 +284,15 @@ async fn connections_json(
                 .map_err(|error| Refused::Query(format!("older_than {age:?}: {error}")))
         })
         .transpose()?;
-    // Dumps and the look at every process take a while: not on the thread that answers others.
-    let found = tokio::task::spawn_blocking(move || {
+    aside(move || {
         let (source, identity) = (agent.source.as_ref(), &agent.identity);
         let wanted = Wanted { pid, older_than };
         let found = connections::find(source, identity, &filter, wanted);
-        let found = Handle::current().block_on(found)?;
+        let connections = Handle::current().block_on(found)?;
         filter.check_containers(identity)?;
-        Ok::<_, Refused>(found)
-    });
-    let connections = found.await.map_err(|error| Refused::Failed(error.into()))??;
-    Ok(Json(ConnectionList { schema_version: SCHEMA_VERSION.into(), connections }).into_response())
+        Ok(ConnectionList { schema_version: SCHEMA_VERSION.into(), connections })
+    })
+    .await
 }
 
 async fn healthz(State(agent): State<Arc<Agent>>) -> Result<Response, Refused> {
@@ -341,10 +330,9 @@ async fn raw_slots(State(agent): State<Arc<Agent>>) -> Result<Vec<u8>, Refused> 
 }
 
 async fn raw_connections(State(agent): State<Arc<Agent>>) -> Result<Vec<u8>, Refused> {
-    let connections = tokio::task::spawn_blocking(move || agent.source.connections())
+    tokio::task::spawn_blocking(move || Ok(records(&agent.source.connections()?)))
         .await
-        .map_err(|error| Refused::Failed(error.into()))??;
-    Ok(records(&connections))
+        .map_err(|error| Refused::Failed(error.into()))?
 }
 
 fn records<R: raw::Record>(records: &[R]) -> Vec<u8> {

@@ -1,8 +1,9 @@
 //! One agent per socket, and one per set of pinned programs: whoever holds the lock beside it is it.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read, Seek, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -10,6 +11,13 @@ use std::{
 use anyhow::Context;
 
 use crate::error::Error;
+
+/// Beside this the lock of whoever uses the pinned programs: their records can be read only once.
+pub(crate) const PROGRAMS: &str = "/run/groundtruth/programs";
+
+/// Whoever may read a file may lock it, and so keep the agent from starting; and what it says is who is
+/// stopped.
+const MODE: u32 = 0o600;
 
 /// Held as long as the agent runs; the kernel frees it however the agent ends.
 #[derive(Debug)]
@@ -47,8 +55,10 @@ impl Lock {
             .truncate(false)
             .read(true)
             .write(true)
+            .mode(MODE)
             .open(&path)
             .map_err(unwritable)?;
+        file.set_permissions(Permissions::from_mode(MODE)).map_err(unwritable)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -118,7 +128,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("agent.sock");
         assert_eq!(holder(&socket).unwrap(), None);
+        // What an earlier version has left is taken, and closed to others.
+        fs::write(path(&socket), "1\n").unwrap();
+        fs::set_permissions(path(&socket), Permissions::from_mode(0o644)).unwrap();
         let lock = Lock::take(&socket).unwrap();
+        let mode = fs::metadata(path(&socket)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, MODE);
         let own = std::process::id().cast_signed();
         assert_eq!(holder(&socket).unwrap(), Some(own));
         let refused = Lock::take(&socket).unwrap_err();

@@ -14,4 +14,5 @@ pub(crate) mod recordings;
 pub(crate) mod spread;
 pub(crate) mod stream;
 pub(crate) mod token;
+mod turns;
 pub(crate) mod view;

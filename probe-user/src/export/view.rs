@@ -76,9 +76,10 @@ pub(super) async fn feed(
     Ok(response)
 }
 
-/// `None` for a failure, which is the end.
+/// `None` for a failure, which is the end. A line may have all connections of the host: others are answered
+/// meanwhile.
 fn line(what: &impl Serialize) -> Option<Bytes> {
-    let mut line = serde_json::to_vec(what).ok()?;
+    let mut line = tokio::task::block_in_place(|| serde_json::to_vec(what)).ok()?;
     line.push(b'\n');
     Some(line.into())
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, str::FromStr};
 
+use capture::reader::MOST;
 use serde_json::Value;
 
 /// A path into JSON, as jq writes it.
@@ -68,19 +69,21 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split(['.', '[', ']']).filter(|part| !part.is_empty())
 }
 
+/// Where there are more than there can be, there is no count: sums of such would overflow.
 pub(crate) fn whole(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| {
+    let number = value.as_i64().or_else(|| {
         let number = value.as_f64()?;
-        // Beyond 2^53 a float is no count of anything.
-        (number.fract() == 0.0 && number.abs() < 9e15).then_some(number as i64)
-    })
+        (number.fract() == 0.0).then_some(number as i64)
+    });
+    number.filter(|number| number.unsigned_abs() <= MOST)
 }
 
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number with a fraction",
+        Value::Number(number) if number.is_f64() => "a number with a fraction, or beyond any count",
+        Value::Number(_) => "a number beyond any count",
         Value::String(_) => "a string",
         Value::Array(_) => "an array",
         Value::Object(_) => "an object",
@@ -202,6 +205,10 @@ mod tests {
             ".status is a string, expected a whole number; it has no numbers at all"
         );
         assert!(at(".n", &json!({"n": 1.5})).unwrap_err().to_string().contains("a fraction"));
+        for number in [json!(i64::MAX), json!(i64::MIN), json!(u64::MAX), json!(1e300)] {
+            let refused = at(".n", &json!({"n": number})).unwrap_err().to_string();
+            assert!(refused.contains("beyond any count, expected a whole number"), "{refused}");
+        }
     }
 
     #[test]

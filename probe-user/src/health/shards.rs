@@ -95,7 +95,13 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_shards_is_none() {
-        for body in [json!({}), json!({"shards": 3}), json!({"shards": [{"free": 1}]})] {
+        for body in [
+            json!({}),
+            json!({"shards": 3}),
+            json!({"shards": [{"free": 1}]}),
+            json!({"shards": [{"connections": i64::MAX, "available": 1}]}),
+            json!({"shards": [{"connections": i64::MIN, "capacity": 1}]}),
+        ] {
             assert_eq!(shards(&body), []);
         }
     }

@@ -172,8 +172,9 @@ impl Live {
                     }
                     if Instant::now() >= open_due {
                         let began = Instant::now();
-                        let open = tokio::task::block_in_place(|| self.source.connections())?;
-                        let legs = self.legs(&open);
+                        let legs = tokio::task::block_in_place(|| {
+                            anyhow::Ok(self.legs(&self.source.connections()?))
+                        })?;
                         open_due = Instant::now() + self.open_every.max(began.elapsed() * OPEN_SHARE);
                         let _ = updates.send(Update::Open(legs)).await;
                         self.send_connections(updates, wish).await?;
