@@ -63,7 +63,7 @@ pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
     rows.push(
         Row::new("agent, nothing tracked", Goal::AtMost(30.0), "MiB resident", idle as f64 / MIB)
             .limit(
-                "16 MiB of it are the ring: 8 MiB of kernel memory, mapped twice in a row so that a record at \
+                "8 MiB of it are the ring: 4 MiB of kernel memory, mapped twice in a row so that a record at \
                  its end can be read in one piece. 3.3 MiB are the counters, mapped as well; both are also in \
                  what the kernel maps are charged. The program's own data takes 2.3 MiB; the rest are pages of \
                  its file and of libc.",
