@@ -26,6 +26,7 @@ mod watch;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use tokio::runtime::Builder;
 
 use crate::{
     cli::{Cli, Command},
@@ -66,8 +67,16 @@ fn drop_capabilities(cli: &Cli) -> anyhow::Result<()> {
         .context("cannot drop capabilities")
 }
 
-#[tokio::main]
-async fn run(cli: Cli) -> anyhow::Result<Exit> {
+fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let mut runtime = match &cli.command {
+        // It asks once: more threads would take longer to start and to end than the answer.
+        Some(Command::Count(_)) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    runtime.enable_all().build().context("cannot start its threads")?.block_on(obey(cli))
+}
+
+async fn obey(cli: Cli) -> anyhow::Result<Exit> {
     let socket = cli.agent_socket;
     match cli.command.context("the command line names no command")? {
         Command::Config(arguments) => cmd::config::run(cli.config.as_deref(), &arguments),

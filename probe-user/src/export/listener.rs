@@ -1,23 +1,12 @@
 //! Takes the connections of the agent's HTTP side, over TLS where it has a certificate, and bounds
 //! what each may cost: the size and the time of a head, and the time of an answer.
 
-use std::{
-    convert::Infallible,
-    path::Path,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, path::Path, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::{Body, HttpBody},
-    response::Response,
-};
+use axum::{Router, response::Response};
 use hyper::{
     Request,
-    body::{Bytes, Frame, Incoming, SizeHint},
+    body::Incoming,
     server::conn::http1,
     service::{Service, service_fn},
 };
@@ -39,7 +28,10 @@ use tokio_rustls::{
     },
 };
 
-use super::guests::{Doing, Guest, Guests};
+use super::{
+    guests::{Doing, Guest, Guests},
+    holding::Holding,
+};
 use crate::error::Error;
 
 /// From the connection, or from the answer before, to the end of a request's head, and as long for
@@ -144,7 +136,7 @@ async fn speak(
             if response.extensions().get::<Endless>().is_some() {
                 guest.now(Doing::Streaming);
             }
-            Ok::<_, Infallible>(response.map(|body| Attended { body, guest }))
+            Ok::<_, Infallible>(response.map(|body| Holding::new(body, Answering(guest))))
         }
     });
     let _ = http1::Builder::new()
@@ -155,34 +147,11 @@ async fn speak(
         .await;
 }
 
-/// A body whose end is the end of the answer.
-struct Attended {
-    body: Body,
-    guest: Arc<Guest>,
-}
+/// Held by the body of an answer, whose end is the end of the answer.
+struct Answering(Arc<Guest>);
 
-impl Drop for Attended {
+impl Drop for Answering {
     fn drop(&mut self) {
-        self.guest.now(Doing::Waiting);
-    }
-}
-
-impl HttpBody for Attended {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.0.now(Doing::Waiting);
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod classic;
 pub(crate) mod guests;
 pub(crate) mod handshakes;
+mod holding;
 pub(crate) mod http;
 pub(crate) mod json;
 pub(crate) mod listener;

@@ -1,11 +1,6 @@
 //! How many answers are made at the same time, and how much of them waits for who reads slowly.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, HttpBody},
@@ -14,8 +9,9 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use hyper::body::{Bytes, Frame, SizeHint};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+
+use super::holding::Holding;
 
 /// Answers that are made at the same time; more wait for their turn. Each may walk all sockets: many at
 /// once would keep those waiting who ask by the Unix socket.
@@ -78,7 +74,7 @@ async fn keep(response: Response, room: Arc<Semaphore>) -> Response {
     let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX).min(ROOM_KIB);
     // The semaphore is never closed.
     let room = room.acquire_many_owned(kib).await.ok();
-    response.map(|body| Body::new(Kept { body, _room: room }))
+    response.map(|body| Body::new(Holding::new(body, room)))
 }
 
 /// Keeps a flood of requests from becoming a flood of dumps.
@@ -92,32 +88,6 @@ pub(super) async fn bound(
     match tokio::time::timeout(TIMEOUT, answer).await {
         Ok(response) => response,
         Err(_) => (StatusCode::GATEWAY_TIMEOUT, "gave up after 10 s\n").into_response(),
-    }
-}
-
-/// A body that has its room until it is sent, or its reader is gone.
-struct Kept {
-    body: Body,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-impl HttpBody for Kept {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

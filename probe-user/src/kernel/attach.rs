@@ -107,16 +107,24 @@ impl Running {
     }
 }
 
+/// The kernel's types, which take a tenth of a second to read and some 10 MiB to keep.
+///
 /// # Errors
-/// [`Unavailable`] where the kernel lacks BTF, refuses the programs, or grants no state changes.
-pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable> {
-    let Resolved { mut offsets, missing } = offsets::resolve()?;
-    offsets.counts_only = u32::from(options.counts_only);
-    let btf = Btf::from_sys_fs().map_err(|error| Unavailable {
+/// [`Unavailable`] where the kernel lacks BTF.
+pub fn types() -> Result<Btf, Unavailable> {
+    File::open(offsets::BTF_PATH).map_err(|error| offsets::no_btf(&error))?;
+    Btf::from_sys_fs().map_err(|error| Unavailable {
         what: "read the kernel's type information (BTF)".into(),
         why: error.to_string(),
         cure: "use a kernel built with CONFIG_DEBUG_INFO_BTF=y".into(),
-    })?;
+    })
+}
+
+/// # Errors
+/// [`Unavailable`] where the kernel refuses the programs, or grants no state changes.
+pub fn attach(options: &Options, btf: &Btf) -> Result<(Attached, Option<Pins>), Unavailable> {
+    let Resolved { mut offsets, missing } = offsets::resolve()?;
+    offsets.counts_only = u32::from(options.counts_only);
     let pins = options
         .pin
         .as_deref()
@@ -124,7 +132,7 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
         .transpose()?;
     let taken_over = pins.as_ref().is_some_and(Pins::are_complete);
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(&btf)).override_global("OFFSETS", &offsets, true);
+    loader.btf(Some(btf)).override_global("OFFSETS", &offsets, true);
     loader.map_max_entries("CONNECTIONS", options.connections);
     loader.map_max_entries("RECORDS", options.ring_bytes);
     for name in PINNED_MAPS {
@@ -142,7 +150,7 @@ pub fn attach(options: &Options) -> Result<(Attached, Option<Pins>), Unavailable
             continue;
         }
         let pin = pins.as_ref().map(|pins| pins.link(hook.program));
-        match attached.add(hook, &btf, pin.as_deref()) {
+        match attached.add(hook, btf, pin.as_deref()) {
             Ok(running) => attached.hooks.push(Arc::new(running)),
             Err(error) if hook.without.is_some() => {
                 attached.absent.push(Absent { hook, why: root_cause(error.as_ref()) });

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context;
-use aya::{Btf, programs::Program};
+use aya::programs::Program;
 use serde::Serialize;
 
 use super::{
@@ -125,13 +125,12 @@ impl Measured {
 /// [`super::Unavailable`] where the programs can't be had; else where the kernel keeps no statistics, or
 /// loopback takes no connections.
 pub fn measure(duration: Duration, counts_only: bool) -> anyhow::Result<Measured> {
-    let (mut attached, _) = attach::attach(&Options { counts_only, ..Options::default() })?;
+    let btf = attach::types()?;
+    let (mut attached, _) = attach::attach(&Options { counts_only, ..Options::default() }, &btf)?;
     let Some(Program::BtfTracePoint(empty)) = attached.ebpf.program_mut(EMPTY) else {
         anyhow::bail!("the object file has no program {EMPTY}");
     };
-    empty
-        .load("inet_sock_set_state", &Btf::from_sys_fs()?)
-        .context("cannot load a program that does nothing")?;
+    empty.load("inet_sock_set_state", &btf).context("cannot load a program that does nothing")?;
     empty.attach().context("cannot attach a program that does nothing")?;
     let empty = empty.fd()?.try_clone()?;
 

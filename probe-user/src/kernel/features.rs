@@ -124,13 +124,16 @@ fn cgroups() -> Feature {
             "version 1 only: sockets carry no container, it is told by their network namespace and by the \
              processes that hold them; no packets are seen"
                 .into(),
-            "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2: \
-             mount -t cgroup2 none DIRECTORY",
+            &container::cure(
+                "boot with systemd.unified_cgroup_hierarchy=1, or mount cgroup2: \
+                 mount -t cgroup2 none DIRECTORY"
+                    .into(),
+            ),
         ),
         Ok(Mounted::None) => Feature::degraded(
             "cgroup",
             "no cgroup file system is mounted: connections carry no container".into(),
-            "mount -t cgroup2 none /sys/fs/cgroup",
+            &container::cure("mount -t cgroup2 none /sys/fs/cgroup".into()),
         ),
         Err(error) => Feature::degraded("cgroup", format!("/proc/self/mountinfo: {error}"), ""),
     }
@@ -153,7 +156,8 @@ fn capabilities() -> Feature {
 
 /// Attaches as a recording would, and says of each hook what came of it.
 fn hooks(options: &Options) -> Vec<Feature> {
-    let (mut attached, _) = match attach::attach(options) {
+    let attached = attach::types().and_then(|btf| Ok((attach::attach(options, &btf)?, btf)));
+    let ((mut attached, _), btf) = match attached {
         Ok(attached) => attached,
         Err(unavailable) => return vec![Feature::missing("kernel programs", unavailable)],
     };
@@ -168,10 +172,7 @@ fn hooks(options: &Options) -> Vec<Feature> {
             |absent| absent_hook(hook, &absent.why),
         ));
     }
-    let walk = aya::Btf::from_sys_fs()
-        .map_err(anyhow::Error::from)
-        .and_then(|btf| walk::load(&mut attached.ebpf, &btf));
-    features.push(match walk {
+    features.push(match walk::load(&mut attached.ebpf, &btf) {
         Ok(()) => Feature::ok("iter/tcp", "loaded"),
         Err(error) => Feature::missing(
             "iter/tcp",

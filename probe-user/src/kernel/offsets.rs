@@ -111,7 +111,7 @@ pub fn resolve() -> Result<Resolved, Unavailable> {
     Ok(Resolved { offsets, missing })
 }
 
-fn no_btf(error: &io::Error) -> Unavailable {
+pub(super) fn no_btf(error: &io::Error) -> Unavailable {
     Unavailable {
         what: "read the kernel's type information (BTF)".into(),
         why: format!("{BTF_PATH}: {error}"),

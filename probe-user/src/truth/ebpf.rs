@@ -9,10 +9,7 @@ use std::{
 };
 
 use anyhow::Context;
-use aya::{
-    Btf,
-    maps::{Map, MapData, RingBuf},
-};
+use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use probe_common::{
     connection::Connection,
@@ -138,15 +135,14 @@ pub struct EbpfSource {
 /// # Errors
 /// [`Unavailable`]: what this host lacks.
 pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
-    let (mut attached, pins) = attach::attach(options)?;
+    let btf = attach::types()?;
+    let (mut attached, pins) = attach::attach(options, &btf)?;
     let mut degraded = attached.degraded();
     if options.counts_only {
         degraded.push("counts only, as asked: no stages, classes or records of connections".into());
     }
-    Btf::from_sys_fs()
-        .map_err(anyhow::Error::from)
-        .and_then(|btf| walk::load(&mut attached.ebpf, &btf))
-        .map_err(|error| inside("load iter/tcp", &error))?;
+    walk::load(&mut attached.ebpf, &btf).map_err(|error| inside("load iter/tcp", &error))?;
+    drop(btf);
     let mut seeded = true;
     if !attached.taken_over {
         let unseen = walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?;
