@@ -139,7 +139,7 @@ pub(super) fn read_json(path: &Path, results: &mut ClientResults) -> Result<u64,
                 results.seen_at(at);
                 // A session's time is its start; of requests it is the end.
                 if line.metric == "ws_sessions" {
-                    results.other_starts_unix_ns.push(at);
+                    results.other_start(at);
                 }
                 sums.take(results, &line.metric, value, &line.data.tags)
             }

@@ -79,6 +79,9 @@ pub(crate) struct ClientFile {
     pub(crate) unreadable: u64,
 }
 
+/// Starts of attempts that are kept, 8 bytes each: reading takes bounded memory.
+const MOST_STARTS: usize = 1 << 20;
+
 /// Everything that the files say. `None` is what no file tells.
 #[derive(Debug, Default)]
 pub(crate) struct ClientResults {
@@ -86,7 +89,7 @@ pub(crate) struct ClientResults {
     /// Of formats that have a line for each connection.
     pub(crate) connections: Vec<ClientConnection>,
     /// Starts of attempts of formats that have times, and no connections.
-    pub(crate) other_starts_unix_ns: Vec<i64>,
+    other_starts_unix_ns: Vec<i64>,
     pub(crate) attempted: Option<u64>,
     pub(crate) successful: Option<u64>,
     pub(crate) failed: Option<u64>,
@@ -121,10 +124,20 @@ impl ClientResults {
         }
     }
 
+    /// An attempt began, of a format that has times and no connections. Beyond the most that are kept the
+    /// clock is not told from them: a part of one side has another shape than the whole of the other.
+    fn other_start(&mut self, unix_ns: i64) {
+        if self.other_starts_unix_ns.len() < MOST_STARTS {
+            self.other_starts_unix_ns.push(unix_ns);
+        }
+    }
+
     /// When attempts began, of formats that tell it.
     pub(crate) fn starts_unix_ns(&self) -> Vec<i64> {
         let connections = self.connections.iter().map(|connection| connection.started_unix_ns);
-        connections.chain(self.other_starts_unix_ns.iter().copied()).collect()
+        let is_whole = self.other_starts_unix_ns.len() < MOST_STARTS;
+        let others = self.other_starts_unix_ns.iter().copied().filter(|_| is_whole);
+        connections.chain(others).collect()
     }
 
     fn word(&mut self, text: &str) -> Arc<str> {
