@@ -23,7 +23,7 @@ use crate::{
     handshake::follow::{Follower, Observed},
 };
 
-/// The kernel side does not wake us per record. 20 ms at 25,000 connections a second fill a tenth of the ring.
+/// The kernel side does not wake us per record. 20 ms at 25,000 connections a second fill a fifth of the ring.
 const POLL: Duration = Duration::from_millis(20);
 /// The same where fewer records come: a rush of that kind that begins meanwhile fills half of it.
 const POLL_IDLE: Duration = Duration::from_millis(50);
