@@ -1,5 +1,6 @@
 //! Drives `e2e-peer`: one end of an exactly known number of connections.
 
+use std::ops::RangeInclusive;
 use std::process::Command;
 
 use crate::net::Place;
@@ -52,6 +53,20 @@ impl Peer {
     #[track_caller]
     pub fn connect(&mut self, address: &str, count: usize) {
         self.tell(&format!("connect {address} {count}"));
+    }
+
+    /// Listens on each port, and accepts nothing.
+    #[track_caller]
+    pub fn listen_each(&mut self, address: &str, ports: RangeInclusive<u16>) {
+        self.tell(&format!("listen-each {address} {} {}", ports.start(), ports.end()));
+    }
+
+    /// Opens a connection to each port; how many were not refused.
+    #[track_caller]
+    pub fn try_each(&mut self, address: &str, ports: RangeInclusive<u16>) -> usize {
+        let answer =
+            self.process.ask(&format!("try-each {address} {} {}", ports.start(), ports.end()));
+        answer.parse().unwrap_or_else(|_| panic!("try-each: {answer}"))
     }
 
     #[track_caller]

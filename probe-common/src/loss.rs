@@ -12,7 +12,7 @@ pub enum Stat {
     ConnectionMapFull = 2,
     /// Connections not counted because inserting failed for another reason (`EBUSY`, `ENOMEM`).
     ConnectionInsertFailed = 3,
-    /// Connections not counted because every counter slot was taken.
+    /// Connections not counted because every counter slot was in use.
     CountSlotsFull = 4,
     /// Entries of a reused socket address that were taken out: a CLOSE had been missed.
     StaleHealed = 5,
@@ -20,7 +20,7 @@ pub enum Stat {
     DestroyHealed = 6,
     /// Sockets whose cgroup could not be read.
     CgroupUnknown = 7,
-    /// Slots handed out so far (not a loss: how far readers must look).
+    /// Slots that were ever in use (not a loss: how far readers must look).
     SlotsUsed = 8,
     /// Sockets brought forward by a packet or a walk: an event had been missed.
     CaughtUp = 11,
@@ -38,6 +38,8 @@ pub enum Stat {
     StraySyns = 15,
     /// Claims on addresses that are held now (not a loss).
     ClaimsHeld = 16,
+    /// Slots in use now (not a loss).
+    SlotsInUse = 17,
 }
 
-pub const STATS: usize = 17;
+pub const STATS: usize = 18;

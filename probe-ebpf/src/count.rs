@@ -8,15 +8,12 @@ use core::{
 use aya_ebpf::bindings::BPF_NOEXIST;
 use probe_common::{
     connection::{Connection, class},
-    key::{CountKey, CountSlot},
+    key::{CountKey, CountSlot, SLOTS, SPARE_SLOTS},
     loss::Stat,
-    state,
+    state::{self, role},
 };
 
-use crate::maps::{COUNTS, SLOT_OF, SLOT_OWNER, SLOTS, STATISTICS};
-
-/// How many indexes a CPU tries to claim when others claim at the same moment.
-const CLAIM_TRIES: u32 = 16;
+use crate::maps::{COUNTS, FREE_SLOTS, SLOT_OF, STATISTICS};
 
 #[inline(always)]
 fn add(counter: *mut i64, n: i64) {
@@ -65,48 +62,63 @@ pub fn note_claim(n: i64) {
     change(Stat::ClaimsHeld, n);
 }
 
-/// The counters of `key`, made on first use. `None` (and a note) when there is no room.
+/// The counters of `key`, made on first use; where they have run short, those of other ports. `None` (and a
+/// note) when there is no room at all.
 #[inline(always)]
-pub fn slot_of(key: &CountKey) -> Option<u32> {
-    // SAFETY: entries of SLOT_OF are never removed or changed.
-    if let Some(index) = unsafe { SLOT_OF.get(key) } {
-        return Some(*index);
+pub fn slot_of(key: &mut CountKey) -> Option<u32> {
+    let known = find_slot(key);
+    if known.is_some() {
+        return known;
     }
     cold_path();
-    make_slot(key)
+    let in_use = statistic(Stat::SlotsInUse);
+    if key.role == role::PASSIVE || in_use < u64::from(SLOTS - SPARE_SLOTS) {
+        let made = make_slot(key);
+        if made.is_some() {
+            return made;
+        }
+    }
+    key.port = CountKey::OTHER_PORTS;
+    let others = find_slot(key).or_else(|| make_slot(key));
+    if others.is_none() {
+        note(Stat::CountSlotsFull);
+    }
+    others
+}
+
+#[inline(always)]
+fn find_slot(key: &CountKey) -> Option<u32> {
+    // SAFETY: the index is checked below.
+    let index = *unsafe { SLOT_OF.get(key) }?;
+    // Userspace may take this out and another CPU put something else into its memory, just before the index is read.
+    // SAFETY: a live array element, whose key is written before its index is told.
+    slot(index).filter(|&slot| key.is_of(unsafe { &(*slot).key })).map(|_| index)
 }
 
 #[inline(always)]
 fn make_slot(key: &CountKey) -> Option<u32> {
-    let used = statistic(Stat::SlotsUsed) as u32; // one that is stale only costs a claim that fails
-    for attempt in 0..CLAIM_TRIES {
-        let index = used + attempt;
-        if index >= SLOTS {
-            break;
+    let Ok(Some(index)) = FREE_SLOTS.pop() else { return None };
+    let slot = slot(index)?;
+    // SAFETY: nobody else has `index`, until SLOT_OF tells it; readers look at the key only once `ready` is set.
+    unsafe {
+        if (*slot).used == 0 {
+            (*slot).used = 1;
+            note(Stat::SlotsUsed);
         }
-        if SLOT_OWNER.insert(index, key, u64::from(BPF_NOEXIST)).is_err() {
-            continue;
-        }
-        note(Stat::SlotsUsed);
+        let target = &raw mut (*slot).key;
+        (*target).cgroup_id = key.cgroup_id;
+        (*target).netns = key.netns;
+        (*target).port = key.port;
+        (*target).role = key.role;
         if SLOT_OF.insert(key, index, u64::from(BPF_NOEXIST)).is_err() {
-            // Another CPU made the same key: its index counts, ours stays unused. SAFETY: as above.
-            return unsafe { SLOT_OF.get(key) }.copied();
+            // Another CPU made the same at this moment.
+            let _ = FREE_SLOTS.push(index, 0);
+            return find_slot(key);
         }
-        let slot = COUNTS.get_ptr_mut(index)?;
-        // SAFETY: `index` is ours alone; readers look at the key only once `ready` is set, and the
-        // key's 16 bytes are written before.
-        unsafe {
-            let target = &raw mut (*slot).key;
-            (*target).cgroup_id = key.cgroup_id;
-            (*target).netns = key.netns;
-            (*target).port = key.port;
-            (*target).role = key.role;
-            (&raw mut (*target).ready).write_volatile(1);
-        }
-        return Some(index);
+        (&raw mut (*target).ready).write_volatile(1);
     }
-    note(Stat::CountSlotsFull);
-    None
+    note(Stat::SlotsInUse);
+    Some(index)
 }
 
 #[inline(always)]

@@ -4,17 +4,14 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, RingBuf, Stack},
 };
 use probe_common::{
     connection::Connection,
     handshake::{Handshake, Pair},
-    key::{CountKey, CountSlot, ListenerKey},
+    key::{CountKey, CountSlot, ListenerKey, SLOTS},
     loss::STATS,
 };
-
-/// Populations (cgroup × namespace × port × role) that can be counted; 192 B each, so 3 MiB.
-pub const SLOTS: u32 = 16_384;
 
 /// Socket address → what we know of it. Grows with the host's sockets (no preallocation); the
 /// capacity is set by userspace before load.
@@ -22,15 +19,14 @@ pub const SLOTS: u32 = 16_384;
 pub static CONNECTIONS: HashMap<u64, Connection> =
     HashMap::with_max_entries(262_144, BPF_F_NO_PREALLOC);
 
-/// Population → index of its counters. Entries are never removed, so an index never changes its
-/// meaning while programs or readers hold it.
+/// Population → index of its counters. Userspace takes out populations that are no more.
 #[map]
 pub static SLOT_OF: HashMap<CountKey, u32> = HashMap::with_max_entries(SLOTS, BPF_F_NO_PREALLOC);
 
-/// Index → population: the insert that claims an index for one CPU (kernels before 5.12 have no
-/// fetching atomics to hand out numbers with).
+/// Indexes of counters that are nobody's: all of them, put there by userspace before the programs are attached.
+/// A stack, so that those that were used before are used again first.
 #[map]
-pub static SLOT_OWNER: HashMap<u32, CountKey> = HashMap::with_max_entries(SLOTS, BPF_F_NO_PREALLOC);
+pub static FREE_SLOTS: Stack<u32> = Stack::with_max_entries(SLOTS, 0);
 
 /// The counters. Mapped into the agent, which reads them without a system call.
 #[map]

@@ -366,14 +366,14 @@ fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Fo
         // Not chosen yet, or left over from an earlier connection on this socket.
         connection.local_port = 0;
     }
-    let key = CountKey {
+    let mut key = CountKey {
         cgroup_id: connection.cgroup_id,
         netns: connection.netns,
         port: service_port(connection),
         role: connection.role,
         ready: 0,
     };
-    connection.slot = count::slot_of(&key).unwrap_or(Connection::NO_SLOT);
+    connection.slot = count::slot_of(&mut key).unwrap_or(Connection::NO_SLOT);
     match CONNECTIONS.insert(sk.address(), &*connection, u64::from(BPF_NOEXIST)) {
         Ok(()) => {
             Place::of(connection).enter();

@@ -4,7 +4,9 @@
 //!
 //! ```text
 //! listen ADDRESS:PORT       ok             accepts everything from now on
+//! listen-each ADDRESS A B   ok             listens on ports A to B, and accepts nothing
 //! connect ADDRESS:PORT N    ok             opens N connections
+//! try-each ADDRESS A B      N              opens one to each of the ports A to B; N were not refused
 //! held                      N              connections this end holds
 //! send                      ok             one byte on each
 //! user-timeout MS           ok             TCP_USER_TIMEOUT on each
@@ -48,6 +50,24 @@ fn main() -> Result<(), Failure> {
 fn act(words: &[&str], held: &Held) -> Result<String, Failure> {
     match *words {
         ["listen", address] => listen(address, held)?,
+        ["listen-each", address, first, last] => {
+            for port in first.parse()?..=last.parse::<u16>()? {
+                // Nobody takes them back: they end with this process.
+                std::mem::forget(TcpListener::bind((address, port))?);
+            }
+        }
+        ["try-each", address, first, last] => {
+            let mut opened = 0;
+            for port in first.parse()?..=last.parse::<u16>()? {
+                match TcpStream::connect((address, port)) {
+                    Ok(stream) => held.lock().map_err(|_| "poisoned")?.push_back(stream),
+                    Err(error) if error.kind() == ErrorKind::ConnectionRefused => continue,
+                    Err(error) => return Err(format!("port {port}: {error}").into()),
+                }
+                opened += 1;
+            }
+            return Ok(opened.to_string());
+        }
         ["connect", address, count] => {
             for _ in 0..count.parse()? {
                 let stream = TcpStream::connect(address)?;

@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Between walks over all sockets, tens of milliseconds each.
-const SETTLE_EVERY: Duration = Duration::from_secs(5);
+const TEND_EVERY: Duration = Duration::from_secs(5);
 
 /// Keys that take effect when the settings are read again; the others wait for a restart.
 const RELOADED: [&str; 9] = [
@@ -75,8 +75,8 @@ pub(crate) async fn run(
     .map_err(unsupported)?;
     kernel::cost::sample_now_and_then();
     let unix = bind(socket)?;
-    settle_now_and_then(Arc::clone(&source));
     let identity = Arc::new(Identity::new()?);
+    tend_now_and_then(Arc::clone(&source), Arc::clone(&identity));
     let (wish, asked) = watch::channel(arguments.asked.clone());
     let page = Page::start(Subject {
         source: Arc::clone(&source),
@@ -170,16 +170,23 @@ fn guard(arguments: &Listen) -> anyhow::Result<(Option<Arc<Token>>, Option<TlsAc
     Ok((token, tls))
 }
 
-/// Walks all sockets now and then, as [`Source::settle`] asks of an agent.
-fn settle_now_and_then(source: Arc<dyn Source>) {
+/// Walks all sockets now and then, as [`Source::settle`] asks of an agent, and gives counters back.
+fn tend_now_and_then(source: Arc<dyn Source>, identity: Arc<Identity>) {
     // A thread of its own, not a task: nobody waits for it at the end.
     std::thread::spawn(move || {
+        let mut told = None;
         loop {
-            std::thread::sleep(SETTLE_EVERY);
+            std::thread::sleep(TEND_EVERY);
             if let Err(error) = source.settle() {
                 eprintln!("probe: cannot walk the sockets of this host: {error:#}");
                 return;
             }
+            // Where this never succeeds, counts say so once counters run short.
+            let trouble = source.reclaim(&identity).err().map(|error| format!("{error:#}"));
+            if let Some(why) = trouble.as_ref().filter(|_| trouble != told) {
+                eprintln!("probe: cannot give counters back: {why}");
+            }
+            told = trouble;
         }
     });
 }

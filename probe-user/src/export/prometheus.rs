@@ -39,7 +39,7 @@ const BUILD: &str = "build";
 /// Of [`Source::vitals`], those that may fall; the others are counters.
 ///
 /// [`Source::vitals`]: crate::truth::source::Source::vitals
-const VITAL_GAUGES: [&str; 2] = ["drift", "audited_sockets"];
+const VITAL_GAUGES: [&str; 3] = ["drift", "audited_sockets", "count_slots_in_use"];
 
 /// Characters of a container's name in a label: whoever starts containers chooses their names.
 const LONGEST_NAME: usize = 128;

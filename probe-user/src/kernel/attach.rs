@@ -11,12 +11,14 @@ use std::{
 use anyhow::Context;
 use aya::{
     Btf, Ebpf, EbpfLoader,
+    maps::Stack,
     programs::{
         CgroupAttachMode, CgroupSkbAttachType, Program,
         links::{FdLink, PinnedLink},
     },
 };
 use aya_obj::generated::bpf_prog_info;
+use probe_common::key::SLOTS;
 
 use super::{
     Unavailable, capabilities, container,
@@ -34,7 +36,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/pr
 const PINNED_MAPS: [&str; 9] = [
     "CONNECTIONS",
     "SLOT_OF",
-    "SLOT_OWNER",
+    "FREE_SLOTS",
     "COUNTS",
     "STATISTICS",
     "RECORDS",
@@ -140,8 +142,12 @@ pub fn attach(options: &Options, btf: &Btf) -> Result<(Attached, Option<Pins>), 
             loader.map_pin_path(name, pins.map(name));
         }
     }
-    let ebpf =
+    let mut ebpf =
         loader.load(OBJECT).map_err(|error| refused("load the kernel programs".into(), &error))?;
+    if !taken_over {
+        provide_counters(&mut ebpf)
+            .map_err(|error| refused("provide the counters".into(), error.as_ref()))?;
+    }
     let mut attached =
         Attached { ebpf, hooks: Vec::new(), missing, absent: Vec::new(), taken_over };
     for hook in HOOKS.iter().filter(|hook| !options.counts_only || hook.is_for_counts()) {
@@ -225,6 +231,17 @@ impl Attached {
         };
         Ok(Running { hook, link })
     }
+}
+
+/// Puts all counters where the programs take them from.
+fn provide_counters(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    let map = ebpf.map_mut("FREE_SLOTS").context("the object file has no map FREE_SLOTS")?;
+    let mut free: Stack<_, u32> = Stack::try_from(map)?;
+    // The lowest comes out first.
+    for index in (0..SLOTS).rev() {
+        free.push(index, 0)?;
+    }
+    Ok(())
 }
 
 /// Where cgroup programs are attached.

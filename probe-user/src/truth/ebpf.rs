@@ -13,7 +13,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use probe_common::{
     connection::Connection,
-    key::CountSlot,
+    key::{CountKey, CountSlot},
     loss::Stat,
     state::{self, role},
 };
@@ -24,6 +24,7 @@ use super::{
     counters::Counters,
     losses::{Losses, Told},
     pending::{GIVE_UP, Pending},
+    reclaim::Reclaim,
     records::Records,
     sock_diag::{self, Detail},
     sockstat,
@@ -32,7 +33,10 @@ use super::{
 use crate::{
     clock,
     handshake::follow::Observed,
-    identity::netns::{self, Netns},
+    identity::{
+        Identity,
+        netns::{self, Netns},
+    },
     kernel::{
         Unavailable,
         attach::{self, Attached, Options, Running},
@@ -126,6 +130,7 @@ pub struct EbpfSource {
     losses: Losses,
     kept: Mutex<Kept>,
     settled: Mutex<Option<Settled>>,
+    reclaim: Mutex<Reclaim>,
     /// What the kernel programs have to say.
     log: Mutex<Option<EbpfLogger<ToStderr>>>,
 }
@@ -163,7 +168,7 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
         }
     }
     // From now on a socket that no event has shown is one whose birth was missed.
-    source.counters.next_walk().map_err(|error| inside("end the seed pass", &error))?;
+    source.counters.next_walk();
     keep(&source).map_err(|error| inside("start the keeper", &anyhow::Error::from(error)))?;
     // Of the kernel's types, which were read to attach, nothing is needed any more.
     memory::give_back();
@@ -213,6 +218,7 @@ fn build(
         attached.ebpf.take_map(name).with_context(|| format!("the object file has no map {name}"))
     };
     let counters = Counters::new(take("COUNTS")?, take("STATISTICS")?)?;
+    let reclaim = Reclaim::new(take("SLOT_OF")?, take("FREE_SLOTS")?)?;
     let Map::HashMap(connections) = take("CONNECTIONS")? else {
         anyhow::bail!("CONNECTIONS is not a hash map");
     };
@@ -235,6 +241,7 @@ fn build(
         opened: Instant::now(),
         kept: Mutex::default(),
         settled: Mutex::default(),
+        reclaim: Mutex::new(reclaim),
         log: Mutex::new(log),
     }))
 }
@@ -265,6 +272,12 @@ fn has_sockets(slots: &[CountSlot], netns: u32) -> bool {
     of_it.any(|slot| {
         (1..).zip(slot.states).any(|(state, count)| state != state::CLOSE && count != 0)
     })
+}
+
+/// Sockets whose port had no counter.
+fn portless(slots: &[CountSlot]) -> i64 {
+    let without = slots.iter().filter(|slot| slot.key.port == CountKey::OTHER_PORTS);
+    without.flat_map(|slot| slot.states).sum()
 }
 
 /// Walks every network namespace.
@@ -298,7 +311,7 @@ impl EbpfSource {
 
     fn walk_now(&self, attached: &mut Attached) -> anyhow::Result<()> {
         let started_ns = clock::mono_ns().unsigned_abs();
-        let number = self.counters.next_walk()?;
+        let number = self.counters.next_walk();
         let found = netns::find().context("cannot list network namespaces")?;
         let mut namespaces = HashMap::new();
         let slots = self.counters.slots();
@@ -406,6 +419,18 @@ impl Source for EbpfSource {
         Ok(())
     }
 
+    fn reclaim(&self, identity: &Identity) -> anyhow::Result<()> {
+        let held = || {
+            let mut held = HashSet::new();
+            self.each_held(|connection| {
+                held.insert(connection.slot);
+            })?;
+            Ok(held)
+        };
+        let mut reclaim = self.reclaim.lock().unwrap_or_else(PoisonError::into_inner);
+        reclaim.look(&self.counters, identity, held)
+    }
+
     fn connections(&self) -> anyhow::Result<Vec<Observed>> {
         let mut connections = Vec::new();
         self.each_held(|connection| connections.push(connection))?;
@@ -439,6 +464,14 @@ impl Source for EbpfSource {
                 audit.extra, audit.missing
             ));
         }
+        let portless = portless(&self.counters.slots());
+        if portless > 0 {
+            exact = false;
+            degraded.push(format!(
+                "{portless} sockets are counted in their container, but without their port: more ports are in use at \
+                 once than there are counters"
+            ));
+        }
         if let Some(error) = kept.error {
             degraded.push(format!("the last audit failed: {error}"));
         }
@@ -458,6 +491,8 @@ impl Source for EbpfSource {
         for (name, stat) in VITALS {
             vitals.push((name, self.counters.statistic(stat).cast_signed()));
         }
+        let in_use = self.counters.statistic(Stat::SlotsInUse);
+        vitals.push(("count_slots_in_use", in_use.cast_signed()));
         if let Some(audit) = self.kept().audit {
             vitals.push(("drift", audit.drift()));
             vitals.push(("audited_sockets", audit.listed.cast_signed()));

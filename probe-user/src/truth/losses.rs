@@ -22,8 +22,7 @@ const OF_COUNTS: [(Stat, &str); 3] = [
     ),
     (
         Stat::CountSlotsFull,
-        "connections were not counted: more containers × ports have come by than there are counters \
-         (`probe stop --purge`, then start anew, seeds them afresh)",
+        "connections were not counted: more containers × ports were in use at once than there are counters",
     ),
 ];
 

@@ -9,6 +9,7 @@ pub mod losses;
 pub mod pending;
 pub mod polled;
 pub mod raw;
+pub mod reclaim;
 pub mod records;
 pub mod sock_diag;
 pub mod sockstat;

@@ -5,7 +5,7 @@ use probe_common::key::CountSlot;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::Receiver;
 
-use crate::{handshake::follow::Observed, kernel::cost::HookCost};
+use crate::{handshake::follow::Observed, identity::Identity, kernel::cost::HookCost};
 
 /// How counts are obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +61,15 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// As [`Source::slots`].
     fn settle(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Gives back counters of populations that are no more, where many are in use; `identity` tells which of them
+    /// are of one service. An agent calls it every few seconds.
+    ///
+    /// # Errors
+    /// As [`Source::slots`].
+    fn reclaim(&self, _identity: &Identity) -> anyhow::Result<()> {
         Ok(())
     }
 

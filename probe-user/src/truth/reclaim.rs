@@ -1,0 +1,305 @@
+//! Gives counters back. There are so many, and a host may see more containers and ports than that in its life: a
+//! port scan in a second, restarts of containers in a month.
+//!
+//! A total does not fall by it; it may end. By *service* is meant what metrics tell apart: container by name, port
+//! and role. All counters of a service go at once, when no socket has been counted in them for a while, or its
+//! containers are gone. Of one that lives on, those of gone cgroups become one.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    io,
+};
+
+use anyhow::Context;
+use aya::maps::{HashMap as BpfHashMap, Map, MapData, Stack};
+use probe_common::{
+    key::{CountKey, CountSlot},
+    loss::Stat,
+};
+
+use super::counters::Counters;
+use crate::identity::{
+    Identity,
+    cgroup::{self, Mounted},
+    netns,
+};
+
+/// Up to so many populations are kept, idle or not.
+const KEPT: u64 = 1024;
+const BPF_NOEXIST: u64 = 1;
+
+/// Whose counters are which, and which are nobody's.
+pub struct Reclaim {
+    slot_of: BpfHashMap<MapData, CountKey, u32>,
+    free: Stack<MapData, u32>,
+    /// Populations without a socket at the last look, by the index of their counters, and what was over then.
+    idle: HashMap<u32, (CountKey, u64)>,
+}
+
+/// Container by name, its runtime, port, role.
+type Service = (String, &'static str, u16, u8);
+
+/// What can be given back of a service.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// All that there is of it.
+    All(Vec<u32>),
+    /// The others' totals are added to those of the first.
+    Into(u32, Vec<u32>),
+}
+
+impl Step {
+    fn indexes(&self) -> &[u32] {
+        match self {
+            Self::All(indexes) | Self::Into(_, indexes) => indexes,
+        }
+    }
+}
+
+impl Reclaim {
+    /// # Errors
+    /// Where the maps are not what they should be.
+    pub fn new(slot_of: Map, free: Map) -> anyhow::Result<Self> {
+        Ok(Self {
+            slot_of: BpfHashMap::try_from(slot_of)?,
+            free: Stack::try_from(free)?,
+            idle: HashMap::new(),
+        })
+    }
+
+    /// Looks once. `held` tells the indexes that connections are counted by.
+    ///
+    /// # Errors
+    /// As bpf(2), membarrier(2), and where cgroups or namespaces can't be listed.
+    pub fn look(
+        &mut self,
+        counters: &Counters,
+        identity: &Identity,
+        held: impl FnOnce() -> anyhow::Result<HashSet<u32>>,
+    ) -> anyhow::Result<()> {
+        if counters.statistic(Stat::SlotsInUse) <= KEPT {
+            self.idle.clear();
+            return Ok(());
+        }
+        let populations = counters.numbered();
+        let alive = Alive::find()?;
+        let service = |key: &CountKey| {
+            let container = identity.of(key);
+            (container.name, container.runtime.name(), key.port, key.role)
+        };
+        let steps = plan(&populations, &self.idle, |key| alive.has(key), service);
+        let idle = populations.iter().filter(|(_, slot)| is_idle(slot));
+        self.idle = idle.map(|(index, slot)| (*index, (slot.key, slot.closed_total))).collect();
+        if steps.is_empty() {
+            return Ok(());
+        }
+        self.give_back(counters, &populations, &steps, held)
+    }
+
+    /// First nobody finds these counters any more; then all who had found them have counted. Those that no socket is
+    /// counted in from then on stay so; and once all who took a socket out are through with them, they are free.
+    fn give_back(
+        &mut self,
+        counters: &Counters,
+        populations: &[(u32, CountSlot)],
+        steps: &[Step],
+        held: impl FnOnce() -> anyhow::Result<HashSet<u32>>,
+    ) -> anyhow::Result<()> {
+        let key_of: HashMap<u32, CountKey> = populations
+            .iter()
+            .map(|(index, slot)| (*index, CountKey { ready: 0, ..slot.key }))
+            .collect();
+        let mut unlinked = Vec::new();
+        for index in steps.iter().flat_map(Step::indexes) {
+            // Others may have been made meanwhile for who came while these were unlinked.
+            if self.slot_of.get(&key_of[index], 0).is_ok_and(|linked| linked == *index) {
+                self.slot_of.remove(&key_of[index]).context("cannot take counters back")?;
+                unlinked.push(*index);
+            }
+        }
+        let idle = wait_for_programs()
+            .and_then(|()| {
+                let held = held()?;
+                wait_for_programs()?;
+                Ok(held)
+            })
+            .map(|held| {
+                let is_free =
+                    |(index, slot): &(u32, CountSlot)| is_idle(slot) && !held.contains(index);
+                let populations = counters.numbered();
+                populations.iter().filter(|each| is_free(each)).map(|(index, _)| *index).collect()
+            });
+        let none = HashSet::new();
+        let (moves, closed) = confirm(steps, idle.as_ref().unwrap_or(&none));
+        counters.close(&moves, &closed);
+        for index in &closed {
+            self.free.push(index, 0).context("cannot give counters back")?;
+            self.idle.remove(index);
+        }
+        let closed: HashSet<u32> = closed.into_iter().collect();
+        for index in unlinked.iter().filter(|index| !closed.contains(index)) {
+            // A socket came. Where others were made for it, these are given back once it is gone.
+            let _ = self.slot_of.insert(key_of[index], index, BPF_NOEXIST);
+        }
+        idle.map(|_| ())
+    }
+}
+
+/// No socket is counted, in whatever state.
+fn is_idle(slot: &CountSlot) -> bool {
+    slot.states.iter().all(|count| *count == 0)
+}
+
+/// By service, and so in the same order each time.
+fn plan(
+    populations: &[(u32, CountSlot)],
+    idle_before: &HashMap<u32, (CountKey, u64)>,
+    is_alive: impl Fn(&CountKey) -> bool,
+    service: impl Fn(&CountKey) -> Service,
+) -> Vec<Step> {
+    let mut services: BTreeMap<Service, Vec<&(u32, CountSlot)>> = BTreeMap::new();
+    for population in populations {
+        services.entry(service(&population.1.key)).or_default().push(population);
+    }
+    let was_idle = |(index, slot): &&&(u32, CountSlot)| {
+        idle_before.get(index) == Some(&(slot.key, slot.closed_total))
+    };
+    let steps = services.values().filter_map(|members| {
+        let is_gone = |(_, slot): &&&(u32, CountSlot)| !is_alive(&slot.key);
+        let ends = members.iter().all(|(_, slot)| is_idle(slot))
+            && (members.iter().all(|each| was_idle(&each))
+                || members.iter().all(|each| is_gone(&each)));
+        if ends {
+            return Some(Step::All(members.iter().map(|(index, _)| *index).collect()));
+        }
+        let mut gone = members
+            .iter()
+            .filter(|(_, slot)| is_idle(slot))
+            .filter(is_gone)
+            .map(|(index, _)| *index);
+        let first = gone.next()?;
+        let others: Vec<u32> = gone.collect();
+        (!others.is_empty()).then_some(Step::Into(first, others))
+    });
+    steps.collect()
+}
+
+/// What of these steps can be gone, where those of `idle` alone may be given back: moves of totals, and what is free then.
+fn confirm(steps: &[Step], idle: &HashSet<u32>) -> (Vec<(u32, u32)>, Vec<u32>) {
+    let (mut moves, mut free) = (Vec::new(), Vec::new());
+    for step in steps {
+        match step {
+            Step::All(members) => {
+                if members.iter().all(|index| idle.contains(index)) {
+                    free.extend(members);
+                }
+            }
+            Step::Into(first, others) => {
+                for index in others.iter().filter(|index| idle.contains(index)) {
+                    moves.push((*index, *first));
+                    free.push(*index);
+                }
+            }
+        }
+    }
+    (moves, free)
+}
+
+/// Cgroups and namespaces that are there now.
+struct Alive {
+    /// `None` without cgroup2, where a namespace is all that tells.
+    cgroups: Option<HashSet<u64>>,
+    namespaces: HashSet<u32>,
+}
+
+impl Alive {
+    fn find() -> anyhow::Result<Self> {
+        let mounted = Mounted::find().context("cannot read the mounts")?;
+        let namespaces = netns::find().context("cannot list network namespaces")?.namespaces;
+        Ok(Self {
+            cgroups: mounted.path().map(|path| cgroup::walk(path).into_keys().collect()),
+            namespaces: namespaces.iter().map(|namespace| namespace.inode).collect(),
+        })
+    }
+
+    fn has(&self, key: &CountKey) -> bool {
+        let has_cgroup = self.cgroups.as_ref().is_none_or(|ids| ids.contains(&key.cgroup_id));
+        has_cgroup && self.namespaces.contains(&key.netns)
+    }
+}
+
+/// Returns once every program that is running now has ended.
+fn wait_for_programs() -> anyhow::Result<()> {
+    // SAFETY: a system call without pointers. It waits for all readers of RCU, as which programs run.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 {
+        return Err(io::Error::last_os_error())
+            .context("cannot wait for the kernel programs (membarrier)");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn population(index: u32, cgroup_id: u64, port: u16, sockets: i64) -> (u32, CountSlot) {
+        let key = CountKey { cgroup_id, netns: 1, port, role: 2, ready: 1 };
+        let mut slot = CountSlot { key, closed_total: 7, ..CountSlot::default() };
+        slot.states[6] = sockets;
+        (index, slot)
+    }
+
+    fn service(key: &CountKey) -> Service {
+        // Cgroups 10 and above are one container, started again and again.
+        let name = if key.cgroup_id >= 10 { "web".into() } else { key.cgroup_id.to_string() };
+        (name, "docker", key.port, key.role)
+    }
+
+    fn planned(populations: &[(u32, CountSlot)], before: &[u32], alive: &[u64]) -> Vec<Step> {
+        let before = populations
+            .iter()
+            .filter(|(index, _)| before.contains(index))
+            .map(|(index, slot)| (*index, (slot.key, slot.closed_total)))
+            .collect();
+        plan(populations, &before, |key| alive.contains(&key.cgroup_id), service)
+    }
+
+    #[test]
+    fn what_was_idle_before_and_is_still_ends() {
+        let populations =
+            [population(0, 1, 80, 0), population(1, 1, 81, 0), population(2, 1, 82, 3)];
+        assert_eq!(planned(&populations, &[1, 2], &[1]), [Step::All(vec![1])]);
+        // A connection came and went in between.
+        let busy = HashMap::from([(1, (populations[1].1.key, 6))]);
+        assert_eq!(plan(&populations, &busy, |_| true, service), []);
+    }
+
+    #[test]
+    fn a_service_that_is_gone_ends_at_once() {
+        let populations = [population(0, 1, 80, 0), population(1, 2, 80, 0)];
+        assert_eq!(planned(&populations, &[], &[2]), [Step::All(vec![0])]);
+    }
+
+    #[test]
+    fn totals_of_a_service_that_lives_on_come_together() {
+        let populations = [
+            population(0, 10, 80, 0),
+            population(1, 11, 80, 0),
+            population(2, 12, 80, 1), // a socket outlives its cgroup
+            population(3, 13, 80, 0),
+            population(4, 14, 80, 5),
+        ];
+        let steps = planned(&populations, &[0, 1, 2, 3], &[14]);
+        assert_eq!(steps, [Step::Into(0, vec![1, 3])]);
+        assert_eq!(confirm(&steps, &HashSet::from([0, 3])), (vec![(3, 0)], vec![3]));
+        // One of them alone stays as it is.
+        assert_eq!(planned(&populations[3..], &[3], &[14]), []);
+    }
+
+    #[test]
+    fn a_service_ends_as_a_whole_or_not_at_all() {
+        let steps = [Step::All(vec![3, 4]), Step::All(vec![5])];
+        assert_eq!(confirm(&steps, &HashSet::from([3, 5])), (vec![], vec![5]));
+    }
+}
