@@ -1,7 +1,5 @@
 //! The shape of failures over time and load. The same status with another shape has another cause.
 
-use std::collections::BTreeMap;
-
 use crate::handshake::attempt::{Attempts, ESTABLISHED, RESPONSE, UPGRADE};
 use crate::handshake::stage::percentile;
 use crate::timeline::Timeline;
@@ -24,57 +22,82 @@ const NEARLY: f64 = 0.95;
 /// Too few failures have no shape.
 const ENOUGH: usize = 5;
 
-/// `failures` and `all` are indices into the attempts, all of one kind of service.
-pub(crate) fn of(attempts: &Attempts<'_>, all: &[usize], failures: &[usize]) -> Option<Shape> {
+/// What failures are held against: the attempts that did not fail.
+#[derive(Debug)]
+pub(crate) struct Successes {
+    /// When they began, ascending.
+    starts_ns: Vec<i64>,
+    upgraded: Timeline,
+}
+
+impl Successes {
+    /// Of these attempts, all of one kind of service.
+    pub(crate) fn among(attempts: &Attempts<'_>, indices: &[usize]) -> Self {
+        let each = || {
+            let attempts = indices.iter().map(|index| attempts.get(*index));
+            attempts.filter(|attempt| !attempt.failed())
+        };
+        let mut starts_ns: Vec<i64> = each().map(|attempt| attempt.start_ns()).collect();
+        starts_ns.sort_unstable();
+        let spans = each().filter_map(|attempt| Some((attempt.at(UPGRADE)?, attempt.left_ns())));
+        Self { starts_ns, upgraded: Timeline::from_spans(spans) }
+    }
+
+    /// How many began before.
+    fn before(&self, at_ns: i64) -> usize {
+        self.starts_ns.partition_point(|start| *start < at_ns)
+    }
+
+    /// How many began until then, then included.
+    fn until(&self, at_ns: i64) -> usize {
+        self.starts_ns.partition_point(|start| *start <= at_ns)
+    }
+}
+
+/// `failures` are indices into the attempts.
+pub(crate) fn of(
+    attempts: &Attempts<'_>,
+    successes: &Successes,
+    failures: &[usize],
+) -> Option<Shape> {
     if failures.len() < ENOUGH {
         return None;
     }
-    let start = |index: &usize| attempts.get(*index).start_ns();
-    let upgraded = upgraded(attempts, all);
+    let mut starts_ns: Vec<i64> =
+        failures.iter().map(|index| attempts.get(*index).start_ns()).collect();
+    starts_ns.sort_unstable();
+    let (from_ns, to_ns) = (*starts_ns.first()?, *starts_ns.last()?);
+    let all = successes.starts_ns.len() + failures.len();
     // A limit first: a service at its limit also fails from some time on.
-    let peak = upgraded.peak().unwrap_or(0);
-    let count_at = |index: &usize| {
-        let at_ns = decided_ns(attempts, *index);
-        upgraded.at(at_ns)
-    };
+    let peak = successes.upgraded.peak().unwrap_or(0);
+    let count_at = |index: &usize| successes.upgraded.at(decided_ns(attempts, *index));
     let mut counts: Vec<i64> = failures.iter().map(count_at).collect();
     counts.sort_unstable();
     let near = |count: &i64| *count >= peak - (peak / 50).max(1);
     let at_peak = counts.iter().filter(|count| near(count)).count();
-    let ever_below = all.len() > failures.len();
-    let last_ns = all.iter().map(start).max().unwrap_or(0);
-    let held_at_peak = stays_at(&upgraded, peak, last_ns);
+    let ever_below = !successes.starts_ns.is_empty();
+    let last_ns = successes.starts_ns.last().map_or(to_ns, |last| to_ns.max(*last));
+    let held_at_peak = stays_at(&successes.upgraded, peak, last_ns);
     if peak >= 10 && ever_below && at_peak as f64 >= NEARLY * counts.len() as f64 && held_at_peak {
         return Some(Shape::AtCount {
             limit: percentile(&counts, 1.0).unwrap_or(peak),
             share_percent: 100.0 * at_peak as f64 / counts.len() as f64,
         });
     }
-    if let Some(shape) = sawtooth(attempts, all, failures) {
+    if let Some(shape) = sawtooth(successes, &starts_ns) {
         return Some(shape);
     }
-    let (from_ns, to_ns) = (failures.iter().map(start).min()?, failures.iter().map(start).max()?);
-    let within = all.iter().filter(|index| (from_ns..=to_ns).contains(&start(index))).count();
-    let outside = all.len() - within;
+    let within = failures.len() + successes.until(to_ns) - successes.before(from_ns);
     let share = failures.len() as f64 / within as f64;
-    if share >= NEARLY && outside > 0 {
+    if share >= NEARLY && all > within {
         return Some(Shape::Window {
             from_ns,
             to_ns,
             failed_within_percent: 100.0 * share,
-            recovered: all.iter().any(|index| start(index) > to_ns),
+            recovered: last_ns > to_ns,
         });
     }
-    Some(Shape::Spread { percent: 100.0 * failures.len() as f64 / all.len() as f64 })
-}
-
-/// Upgraded connections over time.
-fn upgraded(attempts: &Attempts<'_>, all: &[usize]) -> Timeline {
-    let spans = all.iter().filter_map(|index| {
-        let attempt = attempts.get(*index);
-        Some((attempt.at(UPGRADE)?, attempt.left_ns()))
-    });
-    Timeline::from_spans(spans)
+    Some(Shape::Spread { percent: 100.0 * failures.len() as f64 / all as f64 })
 }
 
 /// Whether it stayed at its peak rather than passed by it: a load that just ends is no limit.
@@ -100,29 +123,27 @@ fn decided_ns(attempts: &Attempts<'_>, index: usize) -> i64 {
 }
 
 /// In most seconds with failures the same number is let in, and the failures come in runs: a share
-/// that fails by chance also lets about the same number in, but in no order.
-fn sawtooth(attempts: &Attempts<'_>, all: &[usize], failures: &[usize]) -> Option<Shape> {
+/// that fails by chance also lets about the same number in, but in no order. `failed_ns` is when those that
+/// failed began, ascending.
+fn sawtooth(successes: &Successes, failed_ns: &[i64]) -> Option<Shape> {
     const SECOND: i64 = 1_000_000_000;
-    let mut failed = failures.to_vec();
-    failed.sort_unstable();
-    let mut in_order: Vec<(i64, bool)> = all
-        .iter()
-        .map(|index| (attempts.get(*index).start_ns(), failed.binary_search(index).is_ok()))
+    let seconds = failed_ns.chunk_by(|a, b| a.div_euclid(SECOND) == b.div_euclid(SECOND));
+    let mut admitted: Vec<i64> = seconds
+        .map(|failed| {
+            let from_ns = failed[0].div_euclid(SECOND) * SECOND;
+            (successes.before(from_ns + SECOND) - successes.before(from_ns)) as i64
+        })
         .collect();
-    in_order.sort_unstable();
-    let mut seconds: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
-    for (at, failed) in &in_order {
-        let (good, bad) = seconds.entry(at.div_euclid(SECOND)).or_default();
-        *if *failed { bad } else { good } += 1;
-    }
-    let mut admitted: Vec<i64> =
-        seconds.values().filter(|(_, bad)| *bad > 0).map(|(good, _)| *good).collect();
     admitted.sort_unstable();
     // A window that begins and ends within a second lets some in there, and none between.
     let lets_some_in = admitted.first().is_some_and(|fewest| *fewest > 0);
     let per_second = percentile(&admitted, 0.5).filter(|_| lets_some_in)?;
     let like = admitted.iter().filter(|n| (**n - per_second).abs() <= (per_second / 5).max(1));
-    let runs = in_order.windows(2).filter(|pair| pair[0].1 != pair[1].1).count();
-    (admitted.len() >= 3 && like.count() * 3 >= admitted.len() * 2 && runs <= 3 * admitted.len())
+    // Who began in the same nanosecond as a failure began before it.
+    let runs = failed_ns.chunk_by(|a, b| successes.until(*a) == successes.until(*b)).count();
+    let first_is_failed = successes.until(*failed_ns.first()?) == 0;
+    let last_is_failed = successes.until(*failed_ns.last()?) == successes.starts_ns.len();
+    let changes = 2 * runs - usize::from(first_is_failed) - usize::from(last_is_failed);
+    (admitted.len() >= 3 && like.count() * 3 >= admitted.len() * 2 && changes <= 3 * admitted.len())
         .then_some(Shape::Sawtooth { per_second })
 }

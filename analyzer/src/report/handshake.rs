@@ -185,7 +185,7 @@ pub(crate) fn starts_unix_ns(recording: &Recording, population: &Population) -> 
 /// Every attempt by name.
 pub(crate) fn named(recording: &Recording, population: &Population) -> Vec<NamedAttempt> {
     with_known(recording, population, |known| {
-        let case = Case { recording, attempts: known.attempts, legs: known.legs };
+        let case = Case::new(recording, known.attempts, known.legs);
         name(recording, known, &causes(&case))
     })
 }
@@ -209,7 +209,7 @@ fn report(recording: &Recording, known: &Known<'_>) -> HandshakeReport {
             connect.record_ms((response - syn) as f64 / 1e6);
         }
     }
-    let causes = causes(&Case { recording, attempts, legs })
+    let causes = causes(&Case::new(recording, attempts, legs))
         .into_iter()
         .map(|cause| {
             let examples = cause.explains.iter().take(EXAMPLES);

@@ -29,12 +29,14 @@ mod upstream_unreachable;
 mod wrong_accept;
 mod wrong_path;
 
+use std::cell::OnceCell;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::handshake::attempt::{Attempt, Attempts};
 use crate::handshake::legs::{Legs, Upstream};
-use crate::handshake::shape::{self, Shape};
+use crate::handshake::shape::{self, Shape, Successes};
 use crate::input::recording::Recording;
 use crate::report::model::Certainty;
 
@@ -44,6 +46,7 @@ pub(crate) struct Case<'a> {
     pub(crate) recording: &'a Recording,
     pub(crate) attempts: &'a Attempts<'a>,
     pub(crate) legs: &'a Legs,
+    successes: OnceCell<Successes>,
 }
 
 /// One cause, the failures it explains, and what speaks for and against it.
@@ -165,7 +168,15 @@ impl Cause {
     }
 }
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    pub(crate) fn new(
+        recording: &'a Recording,
+        attempts: &'a Attempts<'a>,
+        legs: &'a Legs,
+    ) -> Self {
+        Self { recording, attempts, legs, successes: OnceCell::new() }
+    }
+
     fn attempt(&self, index: usize) -> Attempt<'_> {
         self.attempts.get(index)
     }
@@ -211,18 +222,10 @@ impl Case<'_> {
         self.with_status(open, |status| matches!(status, 500 | 502 | 503 | 504 | 529))
     }
 
-    /// How they lie among those that did not fail for another reason.
+    /// How they lie among those that did not fail.
     fn shape(&self, failures: &[usize]) -> Option<Shape> {
-        let mut chosen = failures.to_vec();
-        chosen.sort_unstable();
-        let among: Vec<usize> = self
-            .legs
-            .front
-            .iter()
-            .copied()
-            .filter(|index| !self.attempt(*index).failed() || chosen.binary_search(index).is_ok())
-            .collect();
-        shape::of(self.attempts, &among, failures)
+        let among = || Successes::among(self.attempts, &self.legs.front);
+        shape::of(self.attempts, self.successes.get_or_init(among), failures)
     }
 
     /// How many front attempts were upgraded.
