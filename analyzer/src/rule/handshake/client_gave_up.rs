@@ -1,6 +1,5 @@
 //! The client left before a server that is not unusually slow had answered, or without asking.
 
-use super::server_hangs::usual_answer_ns;
 use super::{Case, Cause, one};
 use crate::handshake::attempt::Attempt;
 
@@ -11,7 +10,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         Cause::new("client_gave_up", "the client left before the answer", claimed)
             .says(format!(
                 "it waited {waited:.1} ms (median); usual answers take up to {:.1} ms",
-                usual_answer_ns(case) as f64 / 1e6
+                case.usual_answer_ns() as f64 / 1e6
             ))
             .next_step("look at the client's own timeout, and at what stopped it")
     });

@@ -36,7 +36,9 @@ use serde::Serialize;
 
 use crate::handshake::attempt::{Attempt, Attempts};
 use crate::handshake::legs::{Legs, Upstream};
+use crate::handshake::outcome::UPGRADED;
 use crate::handshake::shape::{self, Shape, Successes};
+use crate::handshake::stage::percentile;
 use crate::input::recording::Recording;
 use crate::report::model::Certainty;
 
@@ -47,6 +49,7 @@ pub(crate) struct Case<'a> {
     pub(crate) attempts: &'a Attempts<'a>,
     pub(crate) legs: &'a Legs,
     successes: OnceCell<Successes>,
+    usual_answer_ns: OnceCell<i64>,
 }
 
 /// One cause, the failures it explains, and what speaks for and against it.
@@ -174,7 +177,8 @@ impl<'a> Case<'a> {
         attempts: &'a Attempts<'a>,
         legs: &'a Legs,
     ) -> Self {
-        Self { recording, attempts, legs, successes: OnceCell::new() }
+        let (successes, usual_answer_ns) = Default::default();
+        Self { recording, attempts, legs, successes, usual_answer_ns }
     }
 
     fn attempt(&self, index: usize) -> Attempt<'_> {
@@ -228,10 +232,20 @@ impl<'a> Case<'a> {
         shape::of(self.attempts, self.successes.get_or_init(among), failures)
     }
 
+    /// From request to answer: the 99th percentile of those that were upgraded.
+    fn usual_answer_ns(&self) -> i64 {
+        *self.usual_answer_ns.get_or_init(|| {
+            let front = self.legs.front.iter().map(|index| self.attempt(*index));
+            let upgraded = front.filter(|attempt| attempt.outcome() == UPGRADED);
+            let mut times: Vec<i64> = upgraded.filter_map(Attempt::answer_ns).collect();
+            times.sort_unstable();
+            percentile(&times, 0.99).unwrap_or(0)
+        })
+    }
+
     /// How many front attempts were upgraded.
     fn upgraded(&self) -> usize {
-        let upgraded =
-            |index: &&usize| self.outcome(**index) == crate::handshake::outcome::UPGRADED;
+        let upgraded = |index: &&usize| self.outcome(**index) == UPGRADED;
         self.legs.front.iter().filter(upgraded).count()
     }
 

@@ -1,6 +1,5 @@
 //! Packets got lost on the way: those of TCP's own handshake, the request, or its answer.
 
-use super::server_hangs::usual_answer_ns;
 use super::{Case, Cause, one};
 use crate::handshake::attempt::{Attempt, REQUEST, RESPONSE, UPGRADE};
 
@@ -24,7 +23,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
     if open.is_empty() {
         return Vec::new();
     }
-    let usual = usual_answer_ns(case);
+    let usual = case.usual_answer_ns();
     let lost = |index: usize| lost(case.attempt(index), case.outcome(index), usual);
     let claimed = open.iter().copied().filter(|index| lost(*index).is_some()).collect();
     one(claimed, |claimed| {

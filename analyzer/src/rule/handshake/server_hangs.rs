@@ -2,7 +2,6 @@
 
 use super::{Case, Cause, one};
 use crate::handshake::attempt::Attempt;
-use crate::handshake::stage::percentile;
 
 /// So much longer than a usual answer, a client did not leave too early.
 const PATIENT: i64 = 10;
@@ -10,7 +9,7 @@ const PATIENT: i64 = 10;
 const SHORTEST_NS: i64 = 1_000_000_000;
 
 pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
-    let usual = usual_answer_ns(case);
+    let usual = case.usual_answer_ns();
     let patient = |index: &usize| {
         case.attempt(*index).answer_ns().is_some_and(|ns| ns >= (usual * PATIENT).max(SHORTEST_NS))
     };
@@ -39,17 +38,4 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         }
         cause
     })
-}
-
-/// The 99th percentile of those that were upgraded.
-pub(super) fn usual_answer_ns(case: &Case<'_>) -> i64 {
-    let mut times: Vec<i64> = case
-        .legs
-        .front
-        .iter()
-        .filter(|index| case.outcome(**index) == "upgraded")
-        .filter_map(|index| case.attempt(*index).answer_ns())
-        .collect();
-    times.sort_unstable();
-    percentile(&times, 0.99).unwrap_or(0)
 }
