@@ -15,7 +15,7 @@ const SERVER: &str = "10.77.0.1";
 const SERVICE: &str = "10.77.0.1:8080";
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What has been idle for a while gives its counter back, once more than so many are in use.
+/// Up to so many stay in use.
 const KEPT: i64 = 1024;
 
 #[track_caller]
@@ -136,7 +136,8 @@ fn totals_of_gone_cgroups_stay_with_their_service() {
     wait_equal("accepted before", &Some("72".to_owned()), accepted);
     assert_eq!(rows().len(), 4);
 
-    client.try_each(SERVER, 20_000..=22_000);
+    // More than half of all counters.
+    client.try_each(SERVER, 20_000..=29_000);
     wait_given_back(&agent);
     assert_eq!(accepted(), Some("72".to_owned()), "accepted after");
     let mut each: Vec<(i64, i64)> = rows()

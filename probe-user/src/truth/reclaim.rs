@@ -2,18 +2,19 @@
 //! port scan in a second, restarts of containers in a month.
 //!
 //! A total does not fall by it; it may end. By *service* is meant what metrics tell apart: container by name, port
-//! and role. All counters of a service go at once, when no socket has been counted in them for a while, or its
-//! containers are gone. Of one that lives on, those of gone cgroups become one.
+//! and role. All counters of a service go at once, when no socket has been counted in them for a while. Of one that
+//! lives on, those of gone cgroups become one.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, Stack};
 use probe_common::{
-    key::{CountKey, CountSlot},
+    key::{CountKey, CountSlot, SLOTS},
     loss::Stat,
 };
 
@@ -26,14 +27,26 @@ use crate::identity::{
 
 /// Up to so many populations are kept, idle or not.
 const KEPT: u64 = 1024;
+/// How long an idle service is kept: long enough for who asks for metrics seldom, or a few seconds once more than half
+/// of all counters are in use.
+const PATIENCE: Duration = Duration::from_mins(5);
+const PATIENCE_IN_NEED: Duration = Duration::from_secs(4);
 const BPF_NOEXIST: u64 = 1;
 
 /// Whose counters are which, and which are nobody's.
 pub struct Reclaim {
     slot_of: BpfHashMap<MapData, CountKey, u32>,
     free: Stack<MapData, u32>,
-    /// Populations without a socket at the last look, by the index of their counters, and what was over then.
-    idle: HashMap<u32, (CountKey, u64)>,
+    /// Populations without a socket at the last look, by the index of their counters.
+    idle: HashMap<u32, Idle>,
+}
+
+/// A population in which nothing has happened for a while.
+#[derive(Clone, Copy, Debug)]
+struct Idle {
+    key: CountKey,
+    closed_total: u64,
+    since: Instant,
 }
 
 /// Container by name, its runtime, port, role.
@@ -87,9 +100,12 @@ impl Reclaim {
             let container = identity.of(key);
             (container.name, container.runtime.name(), key.port, key.role)
         };
-        let steps = plan(&populations, &self.idle, |key| alive.has(key), service);
-        let idle = populations.iter().filter(|(_, slot)| is_idle(slot));
-        self.idle = idle.map(|(index, slot)| (*index, (slot.key, slot.closed_total))).collect();
+        let in_need = counters.statistic(Stat::SlotsInUse) > u64::from(SLOTS / 2);
+        let patience = if in_need { PATIENCE_IN_NEED } else { PATIENCE };
+        self.idle = still_idle(&populations, &self.idle, Instant::now());
+        let is_over =
+            |index| self.idle.get(&index).is_some_and(|idle| idle.since.elapsed() >= patience);
+        let steps = plan(&populations, is_over, |key| alive.has(key), service);
         if steps.is_empty() {
             return Ok(());
         }
@@ -150,10 +166,25 @@ fn is_idle(slot: &CountSlot) -> bool {
     slot.states.iter().all(|count| *count == 0)
 }
 
-/// By service, and so in the same order each time.
+/// Those that were idle before and have seen no connection since keep their time.
+fn still_idle(
+    populations: &[(u32, CountSlot)],
+    before: &HashMap<u32, Idle>,
+    now: Instant,
+) -> HashMap<u32, Idle> {
+    let idle = populations.iter().filter(|(_, slot)| is_idle(slot));
+    idle.map(|(index, slot)| {
+        let same = |idle: &&Idle| idle.key == slot.key && idle.closed_total == slot.closed_total;
+        let since = before.get(index).filter(same).map_or(now, |idle| idle.since);
+        (*index, Idle { key: slot.key, closed_total: slot.closed_total, since })
+    })
+    .collect()
+}
+
+/// By service, and so in the same order each time. `is_over`: idle for long enough.
 fn plan(
     populations: &[(u32, CountSlot)],
-    idle_before: &HashMap<u32, (CountKey, u64)>,
+    is_over: impl Fn(u32) -> bool,
     is_alive: impl Fn(&CountKey) -> bool,
     service: impl Fn(&CountKey) -> Service,
 ) -> Vec<Step> {
@@ -161,21 +192,13 @@ fn plan(
     for population in populations {
         services.entry(service(&population.1.key)).or_default().push(population);
     }
-    let was_idle = |(index, slot): &&&(u32, CountSlot)| {
-        idle_before.get(index) == Some(&(slot.key, slot.closed_total))
-    };
     let steps = services.values().filter_map(|members| {
-        let is_gone = |(_, slot): &&&(u32, CountSlot)| !is_alive(&slot.key);
-        let ends = members.iter().all(|(_, slot)| is_idle(slot))
-            && (members.iter().all(|each| was_idle(&each))
-                || members.iter().all(|each| is_gone(&each)));
-        if ends {
+        if members.iter().all(|(index, _)| is_over(*index)) {
             return Some(Step::All(members.iter().map(|(index, _)| *index).collect()));
         }
         let mut gone = members
             .iter()
-            .filter(|(_, slot)| is_idle(slot))
-            .filter(is_gone)
+            .filter(|(_, slot)| is_idle(slot) && !is_alive(&slot.key))
             .map(|(index, _)| *index);
         let first = gone.next()?;
         let others: Vec<u32> = gone.collect();
@@ -256,29 +279,36 @@ mod tests {
         (name, "docker", key.port, key.role)
     }
 
-    fn planned(populations: &[(u32, CountSlot)], before: &[u32], alive: &[u64]) -> Vec<Step> {
-        let before = populations
-            .iter()
-            .filter(|(index, _)| before.contains(index))
-            .map(|(index, slot)| (*index, (slot.key, slot.closed_total)))
-            .collect();
-        plan(populations, &before, |key| alive.contains(&key.cgroup_id), service)
+    fn planned(populations: &[(u32, CountSlot)], over: &[u32], alive: &[u64]) -> Vec<Step> {
+        let is_alive = |key: &CountKey| alive.contains(&key.cgroup_id);
+        plan(populations, |index| over.contains(&index), is_alive, service)
     }
 
     #[test]
-    fn what_was_idle_before_and_is_still_ends() {
-        let populations =
-            [population(0, 1, 80, 0), population(1, 1, 81, 0), population(2, 1, 82, 3)];
-        assert_eq!(planned(&populations, &[1, 2], &[1]), [Step::All(vec![1])]);
-        // A connection came and went in between.
-        let busy = HashMap::from([(1, (populations[1].1.key, 6))]);
-        assert_eq!(plan(&populations, &busy, |_| true, service), []);
+    fn idle_is_who_sees_no_connection() {
+        let (then, now) = (Instant::now(), Instant::now() + PATIENCE);
+        let before = [population(0, 1, 80, 0), population(1, 1, 81, 0), population(2, 1, 82, 0)];
+        let idle = still_idle(&before, &HashMap::new(), then);
+        let mut after = [before[0], before[1], population(2, 1, 82, 3)];
+        after[1].1.closed_total += 1; // one came and went
+        let idle = still_idle(&after, &idle, now);
+        let since: BTreeMap<u32, Instant> =
+            idle.into_iter().map(|(index, idle)| (index, idle.since)).collect();
+        assert_eq!(since, BTreeMap::from([(0, then), (1, now)]));
     }
 
     #[test]
-    fn a_service_that_is_gone_ends_at_once() {
-        let populations = [population(0, 1, 80, 0), population(1, 2, 80, 0)];
-        assert_eq!(planned(&populations, &[], &[2]), [Step::All(vec![0])]);
+    fn a_service_that_is_over_ends_as_a_whole() {
+        let populations = [
+            population(0, 1, 80, 0),
+            population(1, 10, 80, 0),
+            population(2, 11, 80, 0),
+            population(3, 12, 81, 0),
+        ];
+        assert_eq!(
+            planned(&populations, &[0, 1, 3], &[1, 10, 11, 12]),
+            [Step::All(vec![0]), Step::All(vec![3])]
+        );
     }
 
     #[test]
@@ -290,7 +320,7 @@ mod tests {
             population(3, 13, 80, 0),
             population(4, 14, 80, 5),
         ];
-        let steps = planned(&populations, &[0, 1, 2, 3], &[14]);
+        let steps = planned(&populations, &[0, 1, 3], &[14]);
         assert_eq!(steps, [Step::Into(0, vec![1, 3])]);
         assert_eq!(confirm(&steps, &HashSet::from([0, 3])), (vec![(3, 0)], vec![3]));
         // One of them alone stays as it is.
@@ -298,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_ends_as_a_whole_or_not_at_all() {
+    fn a_socket_that_came_meanwhile_keeps_its_service() {
         let steps = [Step::All(vec![3, 4]), Step::All(vec![5])];
         assert_eq!(confirm(&steps, &HashSet::from([3, 5])), (vec![], vec![5]));
     }
