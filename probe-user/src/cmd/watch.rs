@@ -48,7 +48,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::Result<Exit> {
-    let Some(poller) = arguments.health.poller(&arguments.shards) else {
+    let Some(poller) = arguments.health.poller() else {
         if !arguments.metrics.metrics.is_empty() {
             return checkpoints::run(arguments).await;
         }
