@@ -7,9 +7,13 @@ import { evaluate, finish, open, send } from "./browser.mjs";
 const [url, ready] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core"), "utf8");
 await open(url);
+console.error("open");
 const until = Date.now() + 60_000;
-while (!(await evaluate("document.body.innerText"))?.includes(ready) && Date.now() < until) {
+let text = "";
+while (!text.includes(ready)) {
+  if (Date.now() > until) finish({ text });
   await new Promise((resolve) => setTimeout(resolve, 200));
+  text = (await evaluate("document.body.innerText")) ?? "";
 }
 
 // What the Tab key comes to, and whether one sees that it is there. Rows of a live page come and go: an element

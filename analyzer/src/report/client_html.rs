@@ -60,7 +60,7 @@ pub(crate) fn section(clients: &ClientReport, command: &str) -> Markup {
 fn figures(clients: &ClientReport) -> Markup {
     html! {
         div.scroll role="group" tabindex="0" aria-label="figures" { table {
-            thead { tr { th { "" } th.n { "clients say" } th.n { "kernel saw" } } }
+            thead { tr { th { "figure" } th.n { "clients say" } th.n { "kernel saw" } } }
             tbody {
                 @for (name, client, kernel) in rows(clients) {
                     tr { td { (name) } td.n { (client) } td.n { (kernel) } }

@@ -78,6 +78,7 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     if let Err(failure) = &first.sample.answer {
         let next = match failure {
             Failure::Tls(_) => "name the certificate to trust with --ca FILE".to_owned(),
+            Failure::Plain => "write http:// instead of https://".to_owned(),
             _ => format!(
                 "expected JSON with the number of connections at {} (choose with --reported)",
                 poller.reported
