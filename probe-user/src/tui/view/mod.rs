@@ -285,13 +285,13 @@ fn right(text: impl std::fmt::Display, width: usize) -> String {
     format!("{:>width$}", text.to_string())
 }
 
-/// The last values as a line of blocks, the highest of them full.
+/// The last values as a line of blocks; the highest leaves a gap to the row above.
 fn spark(values: impl DoubleEndedIterator<Item = u64>, width: usize) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const BLOCKS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
     let mut shown: Vec<u64> = values.rev().take(width).collect();
     shown.reverse();
     let highest = shown.iter().copied().max().unwrap_or(0).max(1);
-    shown.iter().map(|&value| BLOCKS[((value * 7).div_ceil(highest)) as usize]).collect()
+    shown.iter().map(|&value| BLOCKS[((value * 6).div_ceil(highest)) as usize]).collect()
 }
 
 #[cfg(test)]
@@ -300,8 +300,8 @@ mod tests {
 
     #[test]
     fn a_sparkline_ends_with_the_newest_value() {
-        assert_eq!(spark([0, 7, 14].into_iter(), 3), "▁▅█");
-        assert_eq!(spark([9, 0, 7].into_iter(), 2), "▁█");
+        assert_eq!(spark([0, 7, 14].into_iter(), 3), "▁▄▇");
+        assert_eq!(spark([9, 0, 7].into_iter(), 2), "▁▇");
         assert_eq!(spark([0, 0].into_iter(), 5), "▁▁");
     }
 
