@@ -27,7 +27,7 @@ fn open(url: &str, ready: &str) -> Running {
 
 /// Nothing to stumble over.
 #[track_caller]
-fn assert_accessible(browser: &Running) {
+fn assert_accessible(browser: Running) {
     let finished = browser.wait(Duration::from_secs(180));
     let seen: Value =
         serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {finished}"));
@@ -56,7 +56,7 @@ fn the_agents_page() {
     let mut load = lab::command(&Place::host());
     load.args(["load", "--url", &format!("ws://{}/", balancer.address()), "--connections", "23"]);
     let _load = Running::start(load.args(["--hold", "10m"]));
-    assert_accessible(&browser);
+    assert_accessible(browser);
 }
 
 #[test]
@@ -71,5 +71,5 @@ fn the_report() {
     let mut analyzer = Command::new(binary("analyzer"));
     analyzer.args(["report", &capture, "--client", &clients, "-o", &report]);
     assert_eq!(finish(&mut analyzer).code, Some(99));
-    assert_accessible(&open(&format!("file://{report}/report.html"), "handshakes failed"));
+    assert_accessible(open(&format!("file://{report}/report.html"), "handshakes failed"));
 }
