@@ -55,7 +55,8 @@ fn the_agents_page() {
     let browser = open(&url, "(23 attempts here, 20 at them)");
     let mut load = lab::command(&Place::host());
     load.args(["load", "--url", &format!("ws://{}/", balancer.address()), "--connections", "23"]);
-    let _load = Running::start(load.args(["--hold", "10m"]));
+    // The last three are refused, by then the agent gathers for the page.
+    let _load = Running::start(load.args(["--hold", "10m", "--ramp", "10/s"]));
     assert_accessible(browser);
 }
 
