@@ -47,6 +47,12 @@ impl Server {
         *self.listening.first().expect("an address to listen on")
     }
 
+    /// The port of every address it listens on, in the order of the arguments.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        self.listening.iter().map(SocketAddr::port).collect()
+    }
+
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.pid()

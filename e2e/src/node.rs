@@ -1,4 +1,4 @@
-//! WebSocket servers that are not ours: Node's `ws`, Debian's package `node-ws` or npm's.
+//! Node, and WebSocket servers that are not ours: its `ws`, Debian's package `node-ws` or npm's.
 
 use std::process::Command;
 
@@ -56,7 +56,7 @@ impl Node {
     #[track_caller]
     #[must_use]
     pub fn script(mut env: Command, script: &str, args: &[&str]) -> Self {
-        env.arg(format!("NODE_PATH={PACKAGES}")).args(["node", "-e", script]).args(args);
+        env.arg(format!("NODE_PATH={}", path())).args(["node", "-e", script]).args(args);
         let process = Running::start(&mut env);
         let line = process.wait_stdout("[");
         let ports: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
@@ -72,10 +72,16 @@ impl Node {
     }
 }
 
+/// Where packages are looked for: Debian's place, and what `NODE_PATH` names.
+#[must_use]
+pub fn path() -> String {
+    format!("{PACKAGES}:{}", std::env::var("NODE_PATH").unwrap_or_default())
+}
+
 /// True if Node is here and has the package.
 #[must_use]
 pub fn has(package: &str) -> bool {
     let mut command = Command::new("node");
-    command.env("NODE_PATH", PACKAGES).args(["-e", &format!("require('{package}')")]);
+    command.env("NODE_PATH", path()).args(["-e", &format!("require('{package}')")]);
     command.output().is_ok_and(|output| output.status.success())
 }

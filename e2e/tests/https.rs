@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
+use e2e::lab;
 use e2e::machine::{Need, require, tool};
+use e2e::net::Place;
 use e2e::probe;
 use e2e::process::Running;
 use e2e::scratch::Scratch;
@@ -54,4 +56,11 @@ fn health_over_tls() {
         "{no_file}"
     );
     drop(server);
+
+    let plain = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let url = format!("https://{}/health", plain.address());
+    let refused = probe::run(&["watch", "--health", &url, "--duration", "2s"]);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    let words = format!("{url}: nobody speaks TLS there\n  write http:// instead of https://");
+    assert!(refused.stderr.contains(&words), "{refused}");
 }

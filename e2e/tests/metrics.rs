@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::lab;
-use e2e::machine::{Need, require, tool};
+use e2e::machine::{Need, require, require_beside_others, tool};
 use e2e::net::Place;
 use e2e::probe::{Agent, Of};
 use e2e::process::{Running, binary, finish};
@@ -16,6 +16,7 @@ const DOCS: &str = include_str!("../../docs/metrics.md");
 const DASHBOARD: &str = include_str!("../../packaging/grafana/groundtruth.json");
 const RULES: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/prometheus/groundtruth.rules.yml");
+const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/alerts.yml");
 const PROMETHEUS: &str = "127.0.0.1:19465";
 
 /// What appears only once something was audited, or upgraded.
@@ -134,10 +135,11 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
         let serve = ["serve", "--listen", "127.0.0.1:0"];
         lab::Server::start(&Place::host(), &[&serve[..], arguments].concat())
     };
-    let (takes, refuses) = (server(&[]), server(&["--fault", "shed-load"]));
+    let servers =
+        [server(&[]), server(&["--fault", "shed-load"]), server(&["--fault", "never-close"])];
     let _agent = Agent::start();
     // Percentiles are of handshakes that go on.
-    let loads = [&takes, &refuses].map(|server| {
+    let loads = servers.each_ref().map(|server| {
         let load = format!(
             "while {} load --url ws://{}/ --connections 5 --hold 1500ms; do :; done",
             binary("lab").display(),
@@ -158,6 +160,8 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
             None => Ok(()),
         }
     });
+    let not_closed = ask("sum(groundtruth_connections{state=\"close_wait\"})").unwrap();
+    assert_ne!(not_closed[0]["value"][1], "0");
     drop(loads);
     let exact = ask("groundtruth_exact{job=\"groundtruth\"}").unwrap();
     assert_eq!(exact[0]["value"][1], "1");
@@ -181,6 +185,19 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
             _ => Err(format!("{minimum:?} {}", sums.len())),
         }
     });
+}
+
+/// Each where it must, and not where it must not, by Prometheus' own tool.
+#[test]
+fn every_alert_fires() {
+    let Some(_machine) = require_beside_others(&[Need::Program("promtool")]) else { return };
+    tool("promtool", &["test", "rules", ALERTS]);
+    let names = |file: &str, key: &str| -> BTreeSet<String> {
+        let text = std::fs::read_to_string(file).unwrap();
+        let names = text.lines().filter_map(|line| line.trim().strip_prefix(key));
+        names.map(|name| name.trim_start_matches(' ').to_owned()).collect()
+    };
+    assert_eq!(names(RULES, "- alert:"), names(ALERTS, "alertname:"));
 }
 
 /// A Prometheus that asks for native histograms gets them, and counts and quantiles as in the classic
@@ -269,8 +286,6 @@ fn queries() -> Vec<String> {
             let query = target["expr"].as_str().unwrap();
             query.replace("$container", ".*").replace("$__rate_interval", "1m")
         })
-        // Nothing here is in a state but established and listen for sure.
-        .filter(|query| !query.contains("close_wait") && !query.contains("state!="))
         .collect()
 }
 

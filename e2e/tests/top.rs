@@ -12,6 +12,7 @@ use e2e::recording::Recording;
 use e2e::scratch::Scratch;
 use e2e::terminal::Terminal;
 use e2e::truth::{ss, wait_equal};
+use serde_json::Value;
 
 /// The words of the first line that begins so.
 fn row(screen: &str, start: &[&str]) -> Vec<String> {
@@ -151,6 +152,48 @@ fn a_capture_is_played_stepped_and_sought() {
     terminal.wait("the connections of then", |screen| screen.contains("23 connections, by age"));
     terminal.keys(&["C-c"]);
     assert_eq!(terminal.exit_code(), 130);
+}
+
+/// One server on two ports, both named: `probe watch` and `probe top` hold its report against the sum.
+#[test]
+fn a_report_is_held_against_the_same_ports_as_by_watch() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
+    let listen = ["--listen", "127.0.0.1:0"];
+    let server = lab::Server::start(&Place::host(), &[&["serve"], &listen[..], &listen].concat());
+    let ports = server.ports();
+    let stay = |port: u16, count: &str| {
+        load(&format!("ws://127.0.0.1:{port}/"), &["--connections", count, "--hold", "10m"])
+    };
+    let _stay = [stay(ports[0], "23"), stay(ports[1], "5")];
+    wait_equal("clients", &28, || {
+        let filter = format!("( dport = :{} or dport = :{} )", ports[0], ports[1]);
+        ss(&Place::host(), "established", &filter)
+    });
+    let health = format!("http://{}/health", server.address());
+    let named = ["--port", &format!("{},{}", ports[0], ports[1]), "--health", &health];
+    let watch = ["watch", "--json", "--interval", "1s", "--duration", "2s"];
+    let watched = probe::run(&[&watch, &named[..]].concat());
+    assert_eq!(watched.code, Some(0), "{watched}");
+    let block: Value = serde_json::from_str(watched.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&block["kernel"]["established"], &block["reported"]),
+        (&28.into(), &28.into()),
+        "{watched}"
+    );
+
+    let mut top = probe::command();
+    top.arg("top").args(named);
+    let terminal = Terminal::start(80, 24, &top);
+    let [low, high] = [ports[0].min(ports[1]), ports[0].max(ports[1])];
+    let sum = format!("reported 28  established 28  at {low},{high}  phantoms 0");
+    let screen = terminal.wait("the sum", |screen| screen.contains(&sum));
+    assert!(
+        screen.lines().nth(1).is_some_and(|line| line.ends_with('…')),
+        "cut, and marked: {screen}"
+    );
+    terminal.keys(&["q"]);
+    assert_eq!(terminal.exit_code(), 0);
+    let _ = server.stop();
 }
 
 /// Two shards of ten slots each: 23 clients, three of whom the balancer turns away by itself.

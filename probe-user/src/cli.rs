@@ -221,6 +221,11 @@ pub(crate) struct Health {
     #[arg(long, value_name = "PATH", default_value = ".checks.capacity.current")]
     pub(crate) reported: FieldPath,
 
+    /// Where in the body a balancer lists its shards: the report is held against the ports of --port
+    /// without theirs
+    #[arg(long, value_name = "PATH", default_value = ".shards")]
+    pub(crate) shards: FieldPath,
+
     /// How long an answer may take
     #[arg(long, value_name = "5s", default_value = "5s", value_parser = humantime::parse_duration)]
     pub(crate) health_timeout: Duration,
@@ -235,11 +240,11 @@ impl Health {
     }
 
     /// `None` where no health is asked for.
-    pub(crate) fn poller(&self, shards: &FieldPath) -> Option<Poller> {
+    pub(crate) fn poller(&self) -> Option<Poller> {
         Some(Poller {
             target: self.target(self.health.as_ref()?),
             reported: self.reported.clone(),
-            shards: shards.clone(),
+            shards: self.shards.clone(),
         })
     }
 }
@@ -337,10 +342,6 @@ pub(crate) struct Watch {
 
     #[command(flatten)]
     pub(crate) metrics: Metrics,
-
-    /// Where in the body a balancer lists its shards
-    #[arg(long, value_name = "PATH", default_value = ".shards")]
-    pub(crate) shards: FieldPath,
 
     /// Time between blocks
     #[arg(long, value_name = "10s", default_value = "10s", value_parser = interval)]

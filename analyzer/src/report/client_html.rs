@@ -17,7 +17,7 @@ pub(crate) fn section(clients: &ClientReport, command: &str) -> Markup {
             (figures(clients))
             (times(clients))
             @if !clients.errors.is_empty() {
-                div.scroll { table {
+                div.scroll role="group" tabindex="0" aria-label="errors" { table {
                     thead { tr { th { "error, by the clients' word" } th.n { "count" } } }
                     tbody {
                         @for error in &clients.errors {
@@ -27,7 +27,7 @@ pub(crate) fn section(clients: &ClientReport, command: &str) -> Markup {
                 } }
             }
             @if !clients.matches.views.is_empty() {
-                div.scroll { table {
+                div.scroll role="group" tabindex="0" aria-label="what clients and kernel saw" { table {
                     thead { tr {
                         th { "the client says" } th { "the kernel saw" } th.n { "connections" }
                     } }
@@ -59,8 +59,8 @@ pub(crate) fn section(clients: &ClientReport, command: &str) -> Markup {
 
 fn figures(clients: &ClientReport) -> Markup {
     html! {
-        div.scroll { table {
-            thead { tr { th { "" } th.n { "clients say" } th.n { "kernel saw" } } }
+        div.scroll role="group" tabindex="0" aria-label="figures" { table {
+            thead { tr { th { "figure" } th.n { "clients say" } th.n { "kernel saw" } } }
             tbody {
                 @for (name, client, kernel) in rows(clients) {
                     tr { td { (name) } td.n { (client) } td.n { (kernel) } }
@@ -73,7 +73,7 @@ fn figures(clients: &ClientReport) -> Markup {
 /// Round trips, and the time to connect with its stages.
 fn times(clients: &ClientReport) -> Markup {
     html! {
-        div.scroll { table {
+        div.scroll role="group" tabindex="0" aria-label="times" { table {
             thead { tr {
                 th { "ms" } th.n { "count" } th.n { "min" } th.n { "mean" } th.n { "p50" }
                 th.n { "p95" } th.n { "p99" } th.n { "max" }

@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use crate::clock::utc;
+use crate::handshake::outcome::is_failure;
 use crate::report::chart::{Plot, Series};
 use crate::report::handshake::{HandshakeReport, RankedCause, ServiceHandshakes};
 use crate::report::handshake_text::sentence;
@@ -39,6 +40,13 @@ pub(crate) fn section(report: &HandshakeReport, command: &str) -> Markup {
         births: &[],
         tall: false,
     };
+    let failed = |service: &ServiceHandshakes| -> usize {
+        let failures = service.outcomes.iter().filter(|outcome| is_failure(&outcome.outcome));
+        failures.map(|outcome| outcome.count).sum()
+    };
+    // The first of them, where none has failed.
+    let worst = report.services.iter().map(failed).max().unwrap_or(0);
+    let opened = report.services.iter().position(|service| failed(service) == worst);
     html! {
         h2 { "Handshakes" }
         section.card {
@@ -46,7 +54,7 @@ pub(crate) fn section(report: &HandshakeReport, command: &str) -> Markup {
             @if let Some(plot) = plot.render() { (plot) }
             @for cause in &report.causes { (cause_article(cause)) }
             @for (index, service) in report.services.iter().enumerate() {
-                (service_part(service, index == 0))
+                (service_part(service, Some(index) == opened))
             }
             (run_again(command))
         }
@@ -97,7 +105,7 @@ fn service_part(service: &ServiceHandshakes, open: bool) -> Markup {
                 }
             }
             @if !service.steps.is_empty() {
-                div.scroll { table {
+                div.scroll role="group" tabindex="0" aria-label="times of the steps" { table {
                     thead { tr {
                         th { "of those upgraded, ms" } th.n { "p50" } th.n { "p90" } th.n { "p99" }
                         th.n { "p99.9" } th.n { "max" }
@@ -114,7 +122,7 @@ fn service_part(service: &ServiceHandshakes, open: bool) -> Markup {
                     }
                 } }
             }
-            div.scroll { table {
+            div.scroll role="group" tabindex="0" aria-label="outcomes" { table {
                 thead { tr {
                     th { "outcome" } th.n { "attempts" } th.n { "share, %" } th { "first (UTC)" }
                     th { "last (UTC)" }

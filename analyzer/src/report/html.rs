@@ -135,7 +135,7 @@ fn capture_section(capture: &CaptureReport, again: &Again<'_>) -> Markup {
                     (thousands(capture.connections.total as i64))
                     " connections were recorded, whatever the server says of them."
                 }
-                div.scroll { table {
+                div.scroll role="group" tabindex="0" aria-label="connections by service" { table {
                     thead { tr {
                         th { "container" } th.n { "port" } th { "role" } th.n { "connections" }
                         th.n { "established" } th.n { "open at the end" }
@@ -285,7 +285,7 @@ fn finding_section(finding: &Finding) -> Markup {
                     @if finding.examples_are_named { "Such as these; " } @else { "Candidates; " }
                     "cookies are those of " code { "ss -e" } ":"
                 }
-                div.scroll { table {
+                div.scroll role="group" tabindex="0" aria-label="examples" { table {
                     thead { tr {
                         th { "remote" } th { "local" } th { "state" } th { "left established (UTC)" }
                         th.n { "cookie" }
@@ -307,6 +307,28 @@ fn finding_section(finding: &Finding) -> Markup {
     }
 }
 
+/// What stands between backticks is code.
+fn with_code(text: &str) -> Markup {
+    html! {
+        @for (index, part) in text.split('`').enumerate() {
+            @if index % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}
+
+/// A long name, which may go on in the next line where one of its words ends.
+pub(crate) fn breakable(text: &str) -> Markup {
+    html! {
+        @for part in text.split_inclusive(['_', '/', ':']) {
+            @for (index, word) in part.split('.').enumerate() {
+                @if index > 0 { wbr; "." }
+                (word)
+            }
+            wbr;
+        }
+    }
+}
+
 fn quality_section(capture: &CaptureReport) -> Markup {
     html! {
         h2 { "How good the data is" }
@@ -316,7 +338,7 @@ fn quality_section(capture: &CaptureReport) -> Markup {
                 ", probe " (capture.probe_version) ", backend " (capture.quality.backend) "."
             }
             ul.evidence {
-                @for line in quality_lines(capture) { li.next { (line) } }
+                @for line in quality_lines(capture) { li.next { (with_code(&line)) } }
                 @for server in &capture.servers {
                     @if server.agreement.compared > 0 {
                         li.next {

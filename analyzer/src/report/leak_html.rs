@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::clock::utc;
 use crate::leak::report::{Followed, LeakReport, Level};
 use crate::report::chart::{Plot, Series};
-use crate::report::html::run_again;
+use crate::report::html::{breakable, run_again};
 use crate::report::leak_text::{is_in_checkpoints, minutes, number, signed};
 use crate::report::verdict::capitalised;
 
@@ -14,7 +14,7 @@ pub(crate) fn section(leaks: &LeakReport, command: &str) -> Markup {
         h2 { "What grows" }
         section.card {
             p { (leaks.conclusion) }
-            div.scroll { table {
+            div.scroll role="group" tabindex="0" aria-label="what grows" { table {
                 thead { tr {
                     th { "metric" } th.n { "baseline" } th.n { "final" } th.n { "growth" }
                     th.n { "rate per min" } th.n { "95 % within" } th.n { "target" } th { "status" }
@@ -28,7 +28,7 @@ pub(crate) fn section(leaks: &LeakReport, command: &str) -> Markup {
             (stability(leaks))
             details {
                 summary { "Checkpoints" }
-                div.scroll { (checkpoints(leaks)) }
+                div.scroll role="group" tabindex="0" aria-label="checkpoints" { (checkpoints(leaks)) }
             }
             (run_again(command))
         }
@@ -40,7 +40,7 @@ fn row(followed: &Followed) -> Markup {
     let rate = |rate: Option<f64>| rate.map_or("–".to_owned(), |rate| format!("{rate:+.1}"));
     html! {
         tr {
-            td.metric { (followed.name) br; span.soft.small { (followed.source) } }
+            td.metric { (breakable(&followed.name)) br; span.soft.small { (breakable(&followed.source)) } }
             td.n { (number(trend.baseline)) } td.n { (number(trend.last)) }
             td.n { (signed(trend.growth)) } td.n { (rate(trend.per_minute)) }
             td.n { (rate(trend.low_per_minute)) " to " (rate(trend.high_per_minute)) }

@@ -35,7 +35,7 @@ use crate::{
 const TEND_EVERY: Duration = Duration::from_secs(5);
 
 /// Keys that take effect when the settings are read again; the others wait for a restart.
-const RELOADED: [&str; 9] = [
+const RELOADED: [&str; 10] = [
     "ca",
     "health",
     "health_timeout",
@@ -44,6 +44,7 @@ const RELOADED: [&str; 9] = [
     "metrics",
     "peer",
     "reported",
+    "shards",
     "table",
 ];
 

@@ -3,7 +3,6 @@
 use std::{
     io::{self, IsTerminal},
     path::Path,
-    str::FromStr,
     sync::Arc,
 };
 
@@ -13,7 +12,6 @@ use crate::{
     cli::Top,
     error::Error,
     exit::Exit,
-    health::path::FieldPath,
     identity::Identity,
     remote::{asked_there, client::Client, view},
     truth::choose::{self, Need},
@@ -64,8 +62,7 @@ pub(crate) async fn run(socket: &Path, arguments: Top) -> anyhow::Result<Exit> {
     let open_every = live::OPEN_EVERY;
     let live = Live { source, identity, filter: arguments.filter, open_every };
     let (sender, updates) = mpsc::channel(BACKLOG);
-    let shards = FieldPath::from_str(".shards").map_err(anyhow::Error::msg)?;
-    if let Some(poller) = arguments.health.poller(&shards) {
+    if let Some(poller) = arguments.health.poller() {
         let population = live.population(poller.target.url.port)?;
         population.refresh().await?;
         population.check_ports()?;

@@ -48,7 +48,7 @@ const SETTLE: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::Result<Exit> {
-    let Some(poller) = arguments.health.poller(&arguments.shards) else {
+    let Some(poller) = arguments.health.poller() else {
         if !arguments.metrics.metrics.is_empty() {
             return checkpoints::run(arguments).await;
         }
@@ -78,6 +78,7 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     if let Err(failure) = &first.sample.answer {
         let next = match failure {
             Failure::Tls(_) => "name the certificate to trust with --ca FILE".to_owned(),
+            Failure::Plain => "write http:// instead of https://".to_owned(),
             _ => format!(
                 "expected JSON with the number of connections at {} (choose with --reported)",
                 poller.reported

@@ -56,6 +56,8 @@ pub(crate) enum Failure {
     Timeout(Duration),
     #[error("no TLS: {0}")]
     Tls(String),
+    #[error("nobody speaks TLS there")]
+    Plain,
     #[error("no HTTP answer: {0}")]
     Http(String),
     #[error("status {0}")]
@@ -130,8 +132,7 @@ impl Target {
             let greeting = tls::connect(stream, &self.url.host, self.ca.as_deref());
             let stream = tokio::time::timeout(self.timeout, greeting)
                 .await
-                .map_err(|_| Failure::Timeout(self.timeout))?
-                .map_err(Failure::Tls)?;
+                .map_err(|_| Failure::Timeout(self.timeout))??;
             asker(stream).await?
         } else {
             asker(stream).await?

@@ -10,11 +10,13 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, RootCertStore,
+        self, ClientConfig, InvalidMessage, RootCertStore,
         crypto::ring,
         pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
 };
+
+use super::request::Failure;
 
 /// Made at the first `https` request: reading a host's certificates takes some milliseconds.
 static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
@@ -22,15 +24,24 @@ static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
 /// Speaks TLS on an open connection to `host`, a name or an address.
 ///
 /// # Errors
-/// In words: the certificate is not trusted or for another host, or `ca` cannot be read.
+/// The certificate is not trusted or for another host, `ca` cannot be read, or nobody speaks TLS there.
 pub(crate) async fn connect(
     stream: TcpStream,
     host: &str,
     ca: Option<&Path>,
-) -> Result<TlsStream<TcpStream>, String> {
-    let config = CONFIG.get_or_init(|| config(ca)).clone()?;
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| format!("{host}: {error}"))?;
-    TlsConnector::from(config).connect(name, stream).await.map_err(|error| error.to_string())
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let config = CONFIG.get_or_init(|| config(ca)).clone().map_err(Failure::Tls)?;
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|error| Failure::Tls(format!("{host}: {error}")))?;
+    TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match inner {
+            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
+                Failure::Plain
+            }
+            _ => Failure::Tls(error.to_string()),
+        }
+    })
 }
 
 fn config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {

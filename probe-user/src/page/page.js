@@ -11,13 +11,26 @@ let spoken = 0;
 let chosen = "";
 
 const id = (service) => `${service.container}:${service.port}:${service.role}`;
-const time = (ns) => new Date(ns / 1e6).toISOString().slice(11, 19) + " UTC";
+const time = (ns) => new Date(ns / 1e6).toISOString().slice(11, 19);
 const us = (value) => value === null ? "–" : value < 1000 ? `${value} µs` : value < 1e6 ? `${(value / 1e3).toFixed(1)} ms` : `${(value / 1e6).toFixed(1)} s`;
 
 function cell(text, kind) {
   const td = document.createElement("td");
   td.textContent = text;
   if (kind) td.className = kind;
+  return td;
+}
+
+function code(text) {
+  const element = document.createElement("code");
+  element.textContent = text;
+  return element;
+}
+
+// What is long may go on in the next line after a colon or an underscore, where there is no room.
+function breakable(text, kind) {
+  const td = cell("", kind);
+  td.append(...text.split(/(?<=[:_])/).flatMap((part) => [part, document.createElement("wbr")]));
   return td;
 }
 
@@ -151,8 +164,8 @@ function failures() {
   }
   failed = drawn;
   at("failures").replaceChildren(...latest.map((failure) => row([
-    cell(time(failure.at_unix_ns)), cell(failure.outcome, "bad"), cell(`${failure.container}:${failure.port} ${failure.role}`),
-    cell(failure.peer), cell(failure.last_stage)])));
+    cell(time(failure.at_unix_ns)), breakable(failure.outcome, "bad"), cell(`${failure.container}:${failure.port} ${failure.role}`),
+    breakable(failure.peer), breakable(failure.last_stage)])));
   if (latest.length === 0) {
     const none = cell("none so far");
     none.colSpan = 5;
@@ -186,11 +199,12 @@ function reported() {
     const [established, said] = kept.at(-1);
     at("plot").setAttribute("aria-label", `over the last ${kept.length} seconds; now reported ${said}, established ${established}`);
   }
-  at("scale").textContent = `from 0 to ${highest}, the last ${kept.length} s`;
+  at("highest").textContent = highest;
+  at("earliest").textContent = `${Math.max(kept.length - 1, 0)} s ago`;
   at("plot").replaceChildren(...["established", "reported"].map((name, index) => {
     const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
     line.setAttribute("class", name);
-    line.setAttribute("points", kept.map((pair, x) => `${600 * x / Math.max(kept.length - 1, 1)},${118 - 114 * pair[index] / highest}`).join(" "));
+    line.setAttribute("points", kept.map((pair, x) => `${600 * x / Math.max(kept.length - 1, 1)},${119 - 118 * pair[index] / highest}`).join(" "));
     return line;
   }));
 }
@@ -198,11 +212,11 @@ function reported() {
 function draw() {
   if (!picture) return;
   write("exact", picture.exact ? "exact" : "NOT EXACT", picture.exact ? "good" : "bad");
-  at("at").textContent = time(picture.at_unix_ns);
-  at("since").textContent = time(picture.since_unix_ns);
+  at("at").textContent = `${time(picture.at_unix_ns)} UTC`;
+  at("since").textContent = `${time(picture.since_unix_ns)} UTC`;
   at("degraded").replaceChildren(...picture.degraded.map((reason) => {
     const li = document.createElement("li");
-    li.textContent = reason;
+    li.append(...reason.split("`").map((part, index) => index % 2 ? code(part) : part));
     return li;
   }));
   services();

@@ -16,7 +16,6 @@ use crate::{
     health::{
         listing::{Listing, ListingPoller},
         metrics::MetricsPoller,
-        path::FieldPath,
         request::{Asked, Failure},
         url::HealthUrl,
     },
@@ -83,8 +82,7 @@ async fn ask_health(
     identity: Arc<Identity>,
     answers: Sender<Answer>,
 ) -> anyhow::Result<()> {
-    let shards: FieldPath = ".shards".parse().map_err(anyhow::Error::msg)?;
-    let Some(poller) = asked.health.poller(&shards) else { return Ok(()) };
+    let Some(poller) = asked.health.poller() else { return Ok(()) };
     let filter = Filter { states: Vec::new(), ..filter.clone() };
     let population = Population::new(source, identity, filter, Some(poller.target.url.port))?;
     population.refresh().await?;

@@ -92,7 +92,7 @@ pub(crate) struct Live {
     pub(crate) open_every: Duration,
 }
 
-/// Feeds until nobody takes it any more. A server that is asked is held against its own port.
+/// Feeds until nobody takes it any more.
 ///
 /// # Errors
 /// When the populations of this host cannot be looked at.
@@ -102,8 +102,7 @@ pub(crate) fn start(
     wish: Wish,
 ) -> anyhow::Result<mpsc::Receiver<Update>> {
     let (sender, updates) = mpsc::channel(BACKLOG);
-    let shards = ".shards".parse().map_err(anyhow::Error::msg)?;
-    if let Some(poller) = questions.health.poller(&shards) {
+    if let Some(poller) = questions.health.poller() {
         let population = live.population(poller.target.url.port)?;
         tokio::spawn(ask(poller, population, questions.interval, sender.clone()));
     }
@@ -121,18 +120,13 @@ pub(crate) fn wanted_of(service: &Service, filter: &Filter) -> Filter {
 }
 
 impl Live {
-    /// What a server on this port is held against: what else is shown, such as a balancer's shards,
-    /// is none of what it reports.
+    /// What a server on this port is held against, as `probe watch` and `probe record` do.
     ///
     /// # Errors
     /// When the populations of this host cannot be looked at.
     pub(crate) fn population(&self, port: u16) -> anyhow::Result<Population> {
-        let mut filter = self.filter.clone();
-        if filter.ports.contains(port) {
-            filter.ports = Ports::one(port);
-        }
         let (source, identity) = (Arc::clone(&self.source), Arc::clone(&self.identity));
-        Population::new(source, identity, filter, Some(port))
+        Population::new(source, identity, self.filter.clone(), Some(port))
     }
 
     /// Sends until nobody takes it any more, or the source fails.

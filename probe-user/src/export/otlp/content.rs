@@ -1,9 +1,16 @@
 //! What is handed on: counts as metrics, failed handshakes as log records.
 
-use super::message::{
-    CUMULATIVE, Gauge, KeyValue, LogRecord, Logs, Metric, Metrics, Point, Resource, ResourceLogs,
-    ResourceMetrics, Scope, ScopeLogs, ScopeMetrics, Sum, WARN, number, text,
+use opentelemetry_proto::tonic::{
+    collector::{logs::v1::ExportLogsServiceRequest, metrics::v1::ExportMetricsServiceRequest},
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
+    logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber},
+    metrics::v1::{
+        AggregationTemporality, Gauge, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum,
+        metric::Data, number_data_point,
+    },
+    resource::v1::Resource,
 };
+
 use crate::{
     clock::Pair,
     export::json::{CountRow, Counts},
@@ -16,19 +23,36 @@ fn resource() -> Option<Resource> {
         text("service.version", env!("CARGO_PKG_VERSION")),
         text("host.name", &crate::cmd::top::host()),
     ];
-    Some(Resource { attributes })
+    Some(Resource { attributes, ..Resource::default() })
 }
 
-fn scope() -> Option<Scope> {
-    Some(Scope { name: "groundtruth".to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() })
+fn scope() -> Option<InstrumentationScope> {
+    Some(InstrumentationScope {
+        name: "groundtruth".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    })
 }
 
-pub(super) fn metrics(counts: &Counts) -> Metrics {
-    let at_unix_ns = counts.at_unix_ns.cast_unsigned();
-    let point = |attributes: Vec<KeyValue>, value: i64| Point {
-        at_unix_ns,
-        value: Some(value),
+fn text(key: &str, value: &str) -> KeyValue {
+    pair(key, any_value::Value::StringValue(value.to_owned()))
+}
+
+fn number(key: &str, value: impl Into<i64>) -> KeyValue {
+    pair(key, any_value::Value::IntValue(value.into()))
+}
+
+fn pair(key: &str, value: any_value::Value) -> KeyValue {
+    let value = Some(AnyValue { value: Some(value) });
+    KeyValue { key: key.to_owned(), value, ..KeyValue::default() }
+}
+
+pub(super) fn metrics(counts: &Counts) -> ExportMetricsServiceRequest {
+    let point = |attributes: Vec<KeyValue>, value: i64| NumberDataPoint {
+        time_unix_nano: counts.at_unix_ns.cast_unsigned(),
+        value: Some(number_data_point::Value::AsInt(value)),
         attributes,
+        ..NumberDataPoint::default()
     };
     let of = |row: &CountRow| {
         vec![
@@ -49,34 +73,42 @@ pub(super) fn metrics(counts: &Counts) -> Metrics {
     });
     let accepted =
         counts.counts.iter().filter_map(|row| Some(point(of(row), row.accepted?.cast_signed())));
-    let sum = |points, is_monotonic| Some(Sum { points, temporality: CUMULATIVE, is_monotonic });
-    let metric = |name: &str, description: &str, unit: &str| Metric {
+    // From a start that is not known: the programs may be older than the agent.
+    let sum = |data_points, is_monotonic| {
+        let aggregation_temporality = AggregationTemporality::Cumulative.into();
+        Data::Sum(Sum { data_points, aggregation_temporality, is_monotonic })
+    };
+    let metric = |name: &str, description: &str, unit: &str, data| Metric {
         name: name.to_owned(),
         description: description.to_owned(),
         unit: unit.to_owned(),
-        gauge: None,
-        sum: None,
+        data: Some(data),
+        ..Metric::default()
     };
     let metrics = vec![
-        Metric {
-            sum: sum(states.collect(), false),
-            ..metric("groundtruth.connections", "TCP sockets in each kernel state", "{connection}")
-        },
-        Metric {
-            sum: sum(accepted.collect(), true),
-            ..metric(
-                "groundtruth.connections.accepted",
-                "Connections accepted since the kernel programs were attached",
-                "{connection}",
-            )
-        },
-        Metric {
-            gauge: Some(Gauge { points: vec![point(Vec::new(), counts.exact.into())] }),
-            ..metric("groundtruth.exact", "1 if no count was lost and none drifted", "1")
-        },
+        metric(
+            "groundtruth.connections",
+            "TCP sockets in each kernel state",
+            "{connection}",
+            sum(states.collect(), false),
+        ),
+        metric(
+            "groundtruth.connections.accepted",
+            "Connections accepted since the kernel programs were attached",
+            "{connection}",
+            sum(accepted.collect(), true),
+        ),
+        metric(
+            "groundtruth.exact",
+            "1 if no count was lost and none drifted",
+            "1",
+            Data::Gauge(Gauge { data_points: vec![point(Vec::new(), counts.exact.into())] }),
+        ),
     ];
-    let scopes = vec![ScopeMetrics { scope: scope(), metrics }];
-    Metrics { resources: vec![ResourceMetrics { resource: resource(), scopes }] }
+    let scope_metrics = vec![ScopeMetrics { scope: scope(), metrics, ..ScopeMetrics::default() }];
+    let resource_metrics =
+        vec![ResourceMetrics { resource: resource(), scope_metrics, ..ResourceMetrics::default() }];
+    ExportMetricsServiceRequest { resource_metrics }
 }
 
 /// The semantic conventions' names, where they are not the kernel's.
@@ -88,9 +120,11 @@ fn semantic_state(kernel: &str) -> &str {
     }
 }
 
-pub(super) fn logs(records: Vec<LogRecord>) -> Logs {
-    let scopes = vec![ScopeLogs { scope: scope(), records }];
-    Logs { resources: vec![ResourceLogs { resource: resource(), scopes }] }
+pub(super) fn logs(log_records: Vec<LogRecord>) -> ExportLogsServiceRequest {
+    let scope_logs = vec![ScopeLogs { scope: scope(), log_records, ..ScopeLogs::default() }];
+    let resource_logs =
+        vec![ResourceLogs { resource: resource(), scope_logs, ..ResourceLogs::default() }];
+    ExportLogsServiceRequest { resource_logs }
 }
 
 /// One failed handshake.
@@ -115,11 +149,12 @@ pub(super) fn failure(leg: &Leg, now: Pair) -> LogRecord {
     attributes.extend(status.map(|status| number("http.response.status_code", status)));
     let body = format!("handshake failed: {outcome}, last seen at {stage}");
     LogRecord {
-        at_unix_ns: now.unix_of(leg.last_ns()).cast_unsigned(),
-        observed_unix_ns: now.unix_ns.cast_unsigned(),
-        severity: WARN,
+        time_unix_nano: now.unix_of(leg.last_ns()).cast_unsigned(),
+        observed_time_unix_nano: now.unix_ns.cast_unsigned(),
+        severity_number: SeverityNumber::Warn.into(),
         severity_text: "WARN".to_owned(),
-        body: Some(body.as_str().into()),
+        body: Some(AnyValue { value: Some(any_value::Value::StringValue(body)) }),
         attributes,
+        ..LogRecord::default()
     }
 }

@@ -9,11 +9,11 @@ use hyper::{
     body::{Bytes, Incoming},
     header::{CONTENT_TYPE, HOST, USER_AGENT},
 };
+use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use prost::Message as _;
 use tokio::time::MissedTickBehavior;
 
 mod content;
-mod message;
 
 use super::json::Counts;
 use crate::{
@@ -24,7 +24,6 @@ use crate::{
     truth::source::Source,
     tui::live::{Live, OPEN_EVERY},
 };
-use message::LogRecord;
 
 /// Failed handshakes that wait for a receiver; more are dropped, and that is said.
 const WAITING: usize = 10_000;

@@ -6,7 +6,7 @@ mod port;
 mod services;
 mod shards;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use ratatui::{
     Frame,
@@ -18,7 +18,7 @@ use ratatui::{
 
 use super::{
     Title,
-    board::Board,
+    board::{Board, Reported},
     state::{Listed, Screen, State, Transport},
     table::Connection,
 };
@@ -80,7 +80,7 @@ impl View<'_> {
             lines.push(self.transport(transport));
         }
         for reported in &self.board.reported {
-            lines.push(self.reported_line(reported));
+            lines.push(self.reported_line(reported, width));
         }
         lines.extend(self.degraded(width));
         lines
@@ -107,7 +107,7 @@ impl View<'_> {
         lines.collect()
     }
 
-    fn reported_line(&self, reported: &super::board::Reported) -> Line<'static> {
+    fn reported_line(&self, reported: &Reported, width: u16) -> Line<'static> {
         let url = clean(&reported.url);
         let Ok(answer) = &reported.answer else {
             let error = reported.answer.as_ref().err().map(String::as_str).unwrap_or_default();
@@ -118,17 +118,27 @@ impl View<'_> {
             (Some(min), Some(max)) => format!("{min} to {max}"),
             _ => "?".into(),
         };
+        // A sum says of what.
+        let ports: BTreeSet<u16> = reported.services.iter().map(|service| service.port).collect();
+        let ports = match ports.len() {
+            0 | 1 => String::new(),
+            _ => {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                format!("at {}  ", ports.join(","))
+            }
+        };
         let phantoms = reported.phantoms().unwrap_or(0);
         let reverse = reported.reverse().unwrap_or(0);
         let tone = if phantoms + reverse > 0 { Tone::Bad } else { Tone::Good };
         let mut spans = vec![
-            Span::raw(format!("reported {answer}  established {kernel}  ")),
+            Span::raw(format!("reported {answer}  established {kernel}  {ports}")),
             self.toned(tone, format!("phantoms {phantoms}")),
         ];
         if reverse > 0 {
             spans.push(self.toned(Tone::Bad, format!("  not reported {reverse}")));
         }
-        spans.push(Span::raw(format!("  {url}")));
+        let room = usize::from(width).saturating_sub(Line::from(spans.clone()).width());
+        spans.push(Span::raw(cut(&format!("  {url}"), room)));
         Line::from(spans)
     }
 
@@ -275,13 +285,13 @@ fn right(text: impl std::fmt::Display, width: usize) -> String {
     format!("{:>width$}", text.to_string())
 }
 
-/// The last values as a line of blocks, the highest of them full.
+/// The last values as a line of blocks; the highest leaves a gap to the row above.
 fn spark(values: impl DoubleEndedIterator<Item = u64>, width: usize) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    const BLOCKS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
     let mut shown: Vec<u64> = values.rev().take(width).collect();
     shown.reverse();
     let highest = shown.iter().copied().max().unwrap_or(0).max(1);
-    shown.iter().map(|&value| BLOCKS[((value * 7).div_ceil(highest)) as usize]).collect()
+    shown.iter().map(|&value| BLOCKS[((value * 6).div_ceil(highest)) as usize]).collect()
 }
 
 #[cfg(test)]
@@ -290,8 +300,8 @@ mod tests {
 
     #[test]
     fn a_sparkline_ends_with_the_newest_value() {
-        assert_eq!(spark([0, 7, 14].into_iter(), 3), "▁▅█");
-        assert_eq!(spark([9, 0, 7].into_iter(), 2), "▁█");
+        assert_eq!(spark([0, 7, 14].into_iter(), 3), "▁▄▇");
+        assert_eq!(spark([9, 0, 7].into_iter(), 2), "▁▇");
         assert_eq!(spark([0, 0].into_iter(), 5), "▁▁");
     }
 

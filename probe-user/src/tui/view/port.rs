@@ -124,7 +124,8 @@ fn funnel(view: &View, tally: &Tally, width: u16) -> Vec<Line<'static>> {
     let room = usize::from(width).saturating_sub(16 + 1 + 7 + 1);
     for (stage, count) in STAGES.iter().zip(tally.funnel) {
         let share = count as f64 / tally.attempts.max(1) as f64;
-        let bar = "█".repeat((share * room as f64).round() as usize);
+        // Rows stay apart.
+        let bar = "▆".repeat((share * room as f64).round() as usize);
         lines.push(Line::raw(format!("{stage:<16} {count:>7} {bar}")));
     }
     lines
