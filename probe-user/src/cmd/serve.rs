@@ -174,11 +174,17 @@ fn guard(arguments: &Listen) -> anyhow::Result<(Option<Arc<Token>>, Option<TlsAc
 fn settle_now_and_then(source: Arc<dyn Source>) {
     // A thread of its own, not a task: nobody waits for it at the end.
     std::thread::spawn(move || {
+        let mut is_failing = false;
         loop {
             std::thread::sleep(SETTLE_EVERY);
-            if let Err(error) = source.settle() {
-                eprintln!("probe: cannot walk the sockets of this host: {error:#}");
-                return;
+            match source.settle() {
+                Ok(()) => is_failing = false,
+                // Said once; the verdict on the counts tells how long it lasts.
+                Err(error) if !is_failing => {
+                    is_failing = true;
+                    eprintln!("probe: cannot walk the sockets of this host: {error:#}");
+                }
+                Err(_) => {}
             }
         }
     });

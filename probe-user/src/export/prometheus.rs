@@ -132,7 +132,7 @@ pub(crate) fn text(
     );
     register_handshakes(&mut registry, handshakes);
     for (name, help, value) in [
-        (EXACT, "1 if no count was lost and none drifted", exactness.exact),
+        (EXACT, "1 if no count was lost, none drifted, and no audit is overdue", exactness.exact),
         (DETAIL_COMPLETE, "1 if no event of a connection was lost", exactness.detail_complete),
     ] {
         let gauge: Gauge = Gauge::default();

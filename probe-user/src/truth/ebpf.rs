@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::{
     audit::{self, Audit},
+    audits::Audits,
     counters::Counters,
     losses::{Losses, Told},
     pending::{GIVE_UP, Pending},
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     clock,
     handshake::follow::Observed,
-    identity::netns::{self, Netns},
+    identity::netns::{self, Found, Netns},
     kernel::{
         Unavailable,
         attach::{self, Attached, Options, Running},
@@ -100,14 +101,6 @@ struct Walk {
     namespaces: HashMap<u32, Netns>,
 }
 
-/// What the keeper found when it last looked.
-#[derive(Clone, Debug, Default)]
-struct Kept {
-    audit: Option<Audit>,
-    /// Why the last round failed.
-    error: Option<String>,
-}
-
 /// Programs, maps and the record thread.
 pub struct EbpfSource {
     counters: Counters,
@@ -124,7 +117,7 @@ pub struct EbpfSource {
     counts_only: bool,
     opened: Instant,
     losses: Losses,
-    kept: Mutex<Kept>,
+    audits: Mutex<Audits>,
     settled: Mutex<Option<Settled>>,
     /// What the kernel programs have to say.
     log: Mutex<Option<EbpfLogger<ToStderr>>>,
@@ -179,16 +172,16 @@ fn keep(source: &Arc<EbpfSource>) -> std::io::Result<()> {
             thread::sleep(pause);
             let Some(source) = source.upgrade() else { return };
             let started = Instant::now();
-            let round = source.keep_round();
-            let is_clean = round.audit.is_some_and(|audit| audit.is_clean());
-            *source.kept.lock().unwrap_or_else(PoisonError::into_inner) = round;
-            memory::give_back();
+            let found = source.keep_round();
             // What was found wrong is made good by the next round: that one is not put off.
-            pause = if is_clean {
-                KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
-            } else {
-                KEEP_INTERVAL
+            pause = match &found {
+                Ok(audit) if audit.is_clean() && audit.unlisted.is_empty() => {
+                    KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
+                }
+                _ => KEEP_INTERVAL,
             };
+            source.audits().take(found, pause);
+            memory::give_back();
         }
     })?;
     Ok(())
@@ -233,7 +226,7 @@ fn build(
         seeded,
         counts_only,
         opened: Instant::now(),
-        kept: Mutex::default(),
+        audits: Mutex::new(Audits::expected_in(KEEP_INTERVAL)),
         settled: Mutex::default(),
         log: Mutex::new(log),
     }))
@@ -259,18 +252,15 @@ impl Unseen {
     }
 }
 
-/// Whether sockets are counted in a namespace that a walk should meet; one in `close` is in no table.
-fn has_sockets(slots: &[CountSlot], netns: u32) -> bool {
-    let mut of_it = slots.iter().filter(|slot| slot.key.netns == netns);
-    of_it.any(|slot| {
-        (1..).zip(slot.states).any(|(state, count)| state != state::CLOSE && count != 0)
-    })
+fn find() -> anyhow::Result<Found> {
+    netns::find().context("cannot list network namespaces")
 }
 
 /// Walks every network namespace.
 fn walk_all(attached: &mut Attached) -> anyhow::Result<Unseen> {
-    let found = netns::find().context("cannot list network namespaces")?;
-    let mut unseen = Unseen { namespaces: Vec::new(), processes: found.unreadable };
+    let found = find()?;
+    let unopened = found.unopened.into_iter().map(anyhow::Error::msg).collect();
+    let mut unseen = Unseen { namespaces: unopened, processes: found.unreadable };
     for namespace in &found.namespaces {
         if let Err(error) = walk::walk(&mut attached.ebpf, namespace) {
             unseen.namespaces.push(error);
@@ -299,16 +289,15 @@ impl EbpfSource {
     fn walk_now(&self, attached: &mut Attached) -> anyhow::Result<()> {
         let started_ns = clock::mono_ns().unsigned_abs();
         let number = self.counters.next_walk()?;
-        let found = netns::find().context("cannot list network namespaces")?;
         let mut namespaces = HashMap::new();
-        let slots = self.counters.slots();
-        for namespace in found.namespaces {
-            if !has_sockets(&slots, namespace.inode)
+        let sockets = audit::sockets(&self.counters.slots());
+        for namespace in find()?.namespaces {
+            if !sockets.contains_key(&namespace.inode)
                 && sockstat::is_empty(&namespace).unwrap_or(false)
             {
                 continue;
             }
-            // One that is gone meanwhile took its sockets with it.
+            // Where a walk fails the audit tells what that costs.
             if walk::walk(&mut attached.ebpf, &namespace).is_ok() {
                 namespaces.insert(namespace.inode, namespace);
             }
@@ -321,25 +310,19 @@ impl EbpfSource {
         self.losses.look(&self.counters, undelivered)
     }
 
-    fn keep_round(&self) -> Kept {
+    fn keep_round(&self) -> anyhow::Result<Audit> {
         // So that a loss has its time also while nobody asks.
         self.lost();
         let settled = self.settle();
         if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             log.flush();
         }
-        let audit = settled.and_then(|()| {
-            let found = netns::find().context("cannot list network namespaces")?;
-            audit::audit(self, &found.namespaces)
-        });
-        match audit {
-            Ok(audit) => Kept { audit: Some(audit), error: None },
-            Err(error) => Kept { audit: None, error: Some(format!("{error:#}")) },
-        }
+        settled?;
+        audit::audit(self, find)
     }
 
-    fn kept(&self) -> Kept {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn audits(&self) -> MutexGuard<'_, Audits> {
+        self.audits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends entries that `walk` should have met and did not, if sock_diag does not list their
@@ -431,17 +414,9 @@ impl Source for EbpfSource {
         let mut exact = self.seeded && lost.of_counts.is_empty();
         let detail_complete = lost.of_detail.is_empty() && !self.counts_only;
         degraded.append(&mut lost.of_counts);
-        let kept = self.kept();
-        if let Some(audit) = kept.audit.filter(|audit| !audit.is_clean()) {
-            exact = false;
-            degraded.push(format!(
-                "the last audit found {} counted sockets that are gone and {} that are not counted",
-                audit.extra, audit.missing
-            ));
-        }
-        if let Some(error) = kept.error {
-            degraded.push(format!("the last audit failed: {error}"));
-        }
+        let mut judged = self.audits().judge(Instant::now());
+        exact &= judged.exact;
+        degraded.append(&mut judged.words);
         degraded.append(&mut lost.of_detail);
         Ok(Exactness { exact, detail_complete, degraded })
     }
@@ -458,10 +433,7 @@ impl Source for EbpfSource {
         for (name, stat) in VITALS {
             vitals.push((name, self.counters.statistic(stat).cast_signed()));
         }
-        if let Some(audit) = self.kept().audit {
-            vitals.push(("drift", audit.drift()));
-            vitals.push(("audited_sockets", audit.listed.cast_signed()));
-        }
+        vitals.extend(self.audits().vitals());
         vitals.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 

@@ -72,7 +72,11 @@ pub(super) fn metrics(counts: &Counts) -> Metrics {
         },
         Metric {
             gauge: Some(Gauge { points: vec![point(Vec::new(), counts.exact.into())] }),
-            ..metric("groundtruth.exact", "1 if no count was lost and none drifted", "1")
+            ..metric(
+                "groundtruth.exact",
+                "1 if no count was lost, none drifted, and no audit is overdue",
+                "1",
+            )
         },
     ];
     let scopes = vec![ScopeMetrics { scope: scope(), metrics }];
