@@ -7,7 +7,7 @@ const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
 /// Where `unsafe` may stand. `analyzer`, `capture`, `fuzz` and `xtask` forbid it in their first line,
 /// and the kernel side is made of it.
-const UNSAFE: [&str; 24] = [
+const UNSAFE: [&str; 25] = [
     "e2e/src/torture/fired.rs",
     "e2e/src/torture/load/uring.rs",
     "e2e/tests/common/mod.rs",
@@ -23,6 +23,7 @@ const UNSAFE: [&str; 24] = [
     "probe-user/src/cmd/stop.rs",
     "probe-user/src/health/request.rs",
     "probe-user/src/identity/netns.rs",
+    "probe-user/src/identity/netns_handle.rs",
     "probe-user/src/kernel/sys.rs",
     "probe-user/src/memory.rs",
     "probe-user/src/process/facts.rs",

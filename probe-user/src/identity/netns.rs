@@ -1,7 +1,7 @@
 //! The network namespaces of this host, and a way to run code inside one.
 //!
 //! A namespace is found if a process lives in it or if it is mounted (`ip netns`, Docker, CNI). One
-//! that only an open descriptor keeps alive is not.
+//! that only a socket or an open descriptor keeps alive is not: see [`super::netns_handle`].
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,7 +19,7 @@ pub struct Netns {
     /// The inode that names it everywhere: `stat -L /proc/PID/ns/net`.
     pub inode: u32,
     file: Arc<File>,
-    /// By which it was opened.
+    /// By which it was opened, if by one.
     path: PathBuf,
 }
 
@@ -29,9 +29,21 @@ impl Netns {
     /// # Errors
     /// As `open(2)` and `fstat(2)`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Ok(Self { path: path.to_path_buf(), ..Self::of_file(File::open(path)?)? })
+    }
+
+    /// One that has no path.
+    ///
+    /// # Errors
+    /// As `fstat(2)`.
+    pub fn of_file(file: File) -> io::Result<Self> {
         let inode = inode_number(&file)?;
-        Ok(Self { inode, file: Arc::new(file), path: path.to_path_buf() })
+        Ok(Self { inode, file: Arc::new(file), path: PathBuf::new() })
+    }
+
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// The namespace of this process.

@@ -71,16 +71,16 @@ impl Audit {
     }
 }
 
-/// Audits the namespaces that `find` finds.
+/// Audits the namespaces that `find` finds, given how many sockets are counted in each.
 ///
 /// # Errors
 /// Where the source can't be asked, or namespaces can't be looked for.
 pub fn audit(
     source: &dyn Source,
-    find: impl FnOnce() -> anyhow::Result<Found>,
+    find: impl FnOnce(&HashMap<u32, i64>) -> anyhow::Result<Found>,
 ) -> anyhow::Result<Audit> {
     let earlier = sockets(&source.slots()?);
-    let found = find()?;
+    let found = find(&earlier)?;
     let mut audit = Audit { unlisted: found.unopened, ..Audit::default() };
     for namespace in &found.namespaces {
         // It is held open, so it has not vanished: whatever fails is a failure.

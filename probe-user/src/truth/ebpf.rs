@@ -33,7 +33,10 @@ use super::{
 use crate::{
     clock,
     handshake::follow::Observed,
-    identity::netns::{self, Found, Netns},
+    identity::{
+        netns::{self, Found, Netns},
+        netns_handle::Remembered,
+    },
     kernel::{
         Unavailable,
         attach::{self, Attached, Options, Running},
@@ -118,6 +121,7 @@ pub struct EbpfSource {
     opened: Instant,
     losses: Losses,
     audits: Mutex<Audits>,
+    remembered: Mutex<Remembered>,
     settled: Mutex<Option<Settled>>,
     /// What the kernel programs have to say.
     log: Mutex<Option<EbpfLogger<ToStderr>>>,
@@ -227,6 +231,7 @@ fn build(
         counts_only,
         opened: Instant::now(),
         audits: Mutex::new(Audits::expected_in(KEEP_INTERVAL)),
+        remembered: Mutex::default(),
         settled: Mutex::default(),
         log: Mutex::new(log),
     }))
@@ -252,13 +257,9 @@ impl Unseen {
     }
 }
 
-fn find() -> anyhow::Result<Found> {
-    netns::find().context("cannot list network namespaces")
-}
-
 /// Walks every network namespace.
 fn walk_all(attached: &mut Attached) -> anyhow::Result<Unseen> {
-    let found = find()?;
+    let found = netns::find().context("cannot list network namespaces")?;
     let unopened = found.unopened.into_iter().map(anyhow::Error::msg).collect();
     let mut unseen = Unseen { namespaces: unopened, processes: found.unreadable };
     for namespace in &found.namespaces {
@@ -291,7 +292,7 @@ impl EbpfSource {
         let number = self.counters.next_walk()?;
         let mut namespaces = HashMap::new();
         let sockets = audit::sockets(&self.counters.slots());
-        for namespace in find()?.namespaces {
+        for namespace in self.find(&sockets)?.namespaces {
             if !sockets.contains_key(&namespace.inode)
                 && sockstat::is_empty(&namespace).unwrap_or(false)
             {
@@ -318,7 +319,14 @@ impl EbpfSource {
             log.flush();
         }
         settled?;
-        audit::audit(self, find)
+        audit::audit(self, |sockets| self.find(sockets))
+    }
+
+    /// Every network namespace, and those in which only sockets that we count are left.
+    fn find(&self, sockets: &HashMap<u32, i64>) -> anyhow::Result<Found> {
+        let counted = sockets.keys().copied().collect();
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.find(&counted).context("cannot list network namespaces")
     }
 
     fn audits(&self) -> MutexGuard<'_, Audits> {
