@@ -61,6 +61,16 @@ impl Agent {
         agent
     }
 
+    /// Starts it after [`Agent::terminate`], with other arguments than before.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[track_caller]
+    pub fn start_again_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self.start_again();
+    }
+
     /// Starts it after [`Agent::terminate`].
     ///
     /// # Panics

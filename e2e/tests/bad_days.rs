@@ -173,6 +173,40 @@ fn a_purge_leaves_nothing_pinned() {
     assert!(!pins.exists());
 }
 
+/// What an earlier agent has pinned keeps its sizes, and every record still comes through.
+#[test]
+fn flags_that_differ_from_what_is_pinned_are_told() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let mut day = Day::new(&["--ring-bytes", "16777216", "--max-connections", "100000"]);
+    for ring in ["268435456", "4096"] {
+        day.agent.terminate();
+        day.agent.start_again_with(&["--ring-bytes", ring, "--max-connections", "200000"]);
+        let told = [
+            format!("--ring-bytes {ring} asks for another size than the 16777216"),
+            "--max-connections 200000 asks for another size than the 100000".to_owned(),
+        ];
+        let counts = day.agent.counts();
+        counts.assert_exact();
+        let degraded = counts.0["degraded"].to_string();
+        for told in &told {
+            assert!(degraded.contains(told), "{degraded}");
+            day.agent.wait_stderr(told);
+        }
+    }
+    let totals = |agent: &Agent| {
+        ["records_submitted", "records_delivered", "records_lost"].map(|name| agent.vital(name))
+    };
+    let before = totals(&day.agent);
+    day.under_load(|_| {});
+    day.assert_counted();
+    // Others on this host may add some.
+    wait_equal("handed on and taken, both ends of each, and none lost", &(0, true, 0), || {
+        let now = totals(&day.agent);
+        let [submitted, delivered, lost] = std::array::from_fn(|which| now[which] - before[which]);
+        (submitted - delivered, delivered >= 2 * CHURNED.cast_signed(), lost)
+    });
+}
+
 /// What an agent of another build has pinned is replaced; the new one seeds anew, and says so.
 #[test]
 fn pins_of_another_build_are_replaced() {

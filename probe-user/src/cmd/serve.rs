@@ -20,7 +20,7 @@ use crate::{
     export::{
         http::{self, Agent},
         listener,
-        lock::{self, Lock},
+        lock::Lock,
         otlp,
         token::Token,
     },
@@ -57,7 +57,7 @@ pub(crate) async fn run(
     let hangups = signal(SignalKind::hangup())?;
     let mut signals = Signals::catch()?;
     let _socket = Lock::take(socket)?;
-    let _programs = Lock::take(Path::new(lock::PROGRAMS))?;
+    let _programs = kernel::hold::take(Path::new(kernel::PIN_ROOT))?;
     // Asked before the programs are loaded, so that a port in use costs nothing.
     let tcp = TcpListener::bind(listen).await.map_err(|error| {
         Error::input(

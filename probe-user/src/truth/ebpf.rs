@@ -135,6 +135,10 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     let btf = attach::types()?;
     let (mut attached, pins) = attach::attach(options, &btf)?;
     let mut degraded = attached.degraded();
+    for inherited in &attached.inherited {
+        eprintln!("probe: {inherited}");
+    }
+    degraded.extend(attached.inherited.iter().cloned());
     if options.counts_only {
         degraded.push("counts only, as asked: no stages, classes or records of connections".into());
     }
