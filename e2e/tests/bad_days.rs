@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use e2e::day::{CHURNED, Day, PORT, SERVICE};
 use e2e::kept_alive::KeptAlive;
-use e2e::machine::{Need, require};
+use e2e::machine::{Need, require, tool};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{Agent, Of};
@@ -207,10 +207,11 @@ fn flags_that_differ_from_what_is_pinned_are_told() {
     });
 }
 
-/// What an agent of another build has pinned is replaced; the new one seeds anew, and says so.
+/// What an agent of another build has pinned, with maps of another layout, is replaced; the new one seeds
+/// anew, and says so.
 #[test]
 fn pins_of_another_build_are_replaced() {
-    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("bpftool")]) else { return };
     let cable = Cable::new();
     let mut server = Peer::start(&cable.server.place());
     let mut client = Peer::start(&cable.client.place());
@@ -223,6 +224,11 @@ fn pins_of_another_build_are_replaced() {
     let ours = std::fs::read_dir(pins).unwrap().next().unwrap().unwrap().path();
     let others = pins.join("1-0123456789abcdef");
     std::fs::rename(&ours, &others).unwrap();
+    let map = others.join("CONNECTIONS");
+    std::fs::remove_file(&map).unwrap();
+    let layout =
+        ["type", "hash", "key", "8", "value", "16", "entries", "64", "name", "CONNECTIONS"];
+    tool("bpftool", &[&["map", "create", map.to_str().unwrap()], &layout[..]].concat());
     agent.start_again();
     agent.wait_stderr("replaced the programs of another build (1-0123456789abcdef)");
     agent.wait_stderr("counts were seeded anew");

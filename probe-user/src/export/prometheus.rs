@@ -299,4 +299,12 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
     }
+
+    #[test]
+    fn a_label_is_no_longer_than_a_name_may_be() {
+        let name = "ö".repeat(LONGEST_NAME + 1);
+        let cut = "ö".repeat(LONGEST_NAME);
+        let labels = labels(&name, "docker", 3005, "passive");
+        assert_eq!(labels[0], ("container", cut));
+    }
 }
