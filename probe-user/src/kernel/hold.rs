@@ -36,7 +36,11 @@ pub fn take(root: &Path) -> anyhow::Result<Hold> {
     };
     loop {
         DirBuilder::new().recursive(true).mode(MODE).create(root).map_err(refused)?;
-        let directory = File::open(root).map_err(refused)?;
+        let directory = match File::open(root) {
+            // A purge was faster.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(refused)?,
+        };
         // An earlier version made it readable for all.
         directory.set_permissions(fs::Permissions::from_mode(MODE)).map_err(refused)?;
         match directory.try_lock() {
