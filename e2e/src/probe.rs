@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use serde_json::Value;
 
 use crate::process::{Finished, Running, Signal, binary, finish};
@@ -60,6 +61,16 @@ impl Agent {
         agent
     }
 
+    /// Starts it after [`Agent::terminate`], with other arguments than before.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[track_caller]
+    pub fn start_again_with(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        self.start_again();
+    }
+
     /// Starts it after [`Agent::terminate`].
     ///
     /// # Panics
@@ -109,6 +120,18 @@ impl Agent {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         self.process().signal(signal);
+    }
+
+    /// Lets it have so many descriptors from now on; those that are open stay.
+    ///
+    /// # Panics
+    /// If it was terminated.
+    #[track_caller]
+    pub fn limit_files(&self, limit: u64) {
+        let pid = Pid::from_raw(self.pid().cast_signed());
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(limit), maximum };
+        prlimit(pid, Resource::Nofile, limit).expect("the limit can be set");
     }
 
     /// `probe stop --purge`.

@@ -87,6 +87,20 @@ fn a_second_agent_is_refused_on_another_socket_too() {
     assert!(Path::new("/sys/fs/bpf/groundtruth").is_dir());
 }
 
+/// What is locked is what they would share, not a file that may be removed.
+#[test]
+fn a_second_agent_is_refused_also_where_the_runtime_directory_is_gone() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let agent = Agent::start();
+    let _ = std::fs::remove_dir_all("/run/groundtruth");
+    let scratch = Scratch::new("second-agent");
+    let socket = scratch.join("agent.sock");
+    let second = probe::run(&["serve", "--agent-socket", &socket, "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, Some(2), "{second}");
+    let told = format!("probe: an agent is already running, pid {}\n", agent.pid());
+    assert!(second.stderr.starts_with(&told), "{second}");
+}
+
 #[test]
 fn metrics_and_json_say_the_same() {
     let Some(_machine) = require(&[Need::Bpf]) else { return };

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::day::{CHURNED, Day, PORT, SERVICE};
-use e2e::machine::{Need, require};
+use e2e::kept_alive::KeptAlive;
+use e2e::machine::{Need, require, tool};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{Agent, Of};
@@ -172,10 +173,45 @@ fn a_purge_leaves_nothing_pinned() {
     assert!(!pins.exists());
 }
 
-/// What an agent of another build has pinned is replaced; the new one seeds anew, and says so.
+/// What an earlier agent has pinned keeps its sizes, and every record still comes through.
+#[test]
+fn flags_that_differ_from_what_is_pinned_are_told() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let mut day = Day::new(&["--ring-bytes", "16777216", "--max-connections", "100000"]);
+    for ring in ["268435456", "4096"] {
+        day.agent.terminate();
+        day.agent.start_again_with(&["--ring-bytes", ring, "--max-connections", "200000"]);
+        let told = [
+            format!("--ring-bytes {ring} asks for another size than the 16777216"),
+            "--max-connections 200000 asks for another size than the 100000".to_owned(),
+        ];
+        let counts = day.agent.counts();
+        counts.assert_exact();
+        let degraded = counts.0["degraded"].to_string();
+        for told in &told {
+            assert!(degraded.contains(told), "{degraded}");
+            day.agent.wait_stderr(told);
+        }
+    }
+    let totals = |agent: &Agent| {
+        ["records_submitted", "records_delivered", "records_lost"].map(|name| agent.vital(name))
+    };
+    let before = totals(&day.agent);
+    day.under_load(|_| {});
+    day.assert_counted();
+    // Others on this host may add some.
+    wait_equal("handed on and taken, both ends of each, and none lost", &(0, true, 0), || {
+        let now = totals(&day.agent);
+        let [submitted, delivered, lost] = std::array::from_fn(|which| now[which] - before[which]);
+        (submitted - delivered, delivered >= 2 * CHURNED.cast_signed(), lost)
+    });
+}
+
+/// What an agent of another build has pinned, with maps of another layout, is replaced; the new one seeds
+/// anew, and says so.
 #[test]
 fn pins_of_another_build_are_replaced() {
-    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("bpftool")]) else { return };
     let cable = Cable::new();
     let mut server = Peer::start(&cable.server.place());
     let mut client = Peer::start(&cable.client.place());
@@ -188,6 +224,11 @@ fn pins_of_another_build_are_replaced() {
     let ours = std::fs::read_dir(pins).unwrap().next().unwrap().unwrap().path();
     let others = pins.join("1-0123456789abcdef");
     std::fs::rename(&ours, &others).unwrap();
+    let map = others.join("CONNECTIONS");
+    std::fs::remove_file(&map).unwrap();
+    let layout =
+        ["type", "hash", "key", "8", "value", "16", "entries", "64", "name", "CONNECTIONS"];
+    tool("bpftool", &[&["map", "create", map.to_str().unwrap()], &layout[..]].concat());
     agent.start_again();
     agent.wait_stderr("replaced the programs of another build (1-0123456789abcdef)");
     agent.wait_stderr("counts were seeded anew");
@@ -198,4 +239,26 @@ fn pins_of_another_build_are_replaced() {
     server.wait_reaped(Reaped { fin: 41, ..Reaped::default() });
     wait_equal("in the end", &0, || agent.counts().established(&of));
     agent.counts().assert_exact();
+}
+
+/// Counts that nothing was held against for half a minute are not called exact, whatever is in the way.
+#[test]
+fn an_agent_that_can_no_longer_audit_says_so() {
+    const PATIENCE: Duration = Duration::from_secs(150);
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let agent = Agent::start();
+    wait_equal_within(PATIENCE, "audited", &true, || agent.vital("audits") > 0);
+    assert_eq!(agent.vital("audits_failed"), 0);
+    let mut asked = KeptAlive::to_agent();
+    let (exact, degraded) = asked.verdict();
+    assert!(exact, "{degraded}");
+    // With no descriptor to be had, it can enter no namespace and ask the kernel for no list.
+    agent.limit_files(3);
+    wait_equal_within(PATIENCE, "exact without an audit", &false, || asked.verdict().0);
+    let (_, degraded) = asked.verdict();
+    let told = "counts have not been held against the kernel's list of sockets since ";
+    assert!(degraded.contains(told) && degraded.contains("Too many open files"), "{degraded}");
+    agent.limit_files(1024);
+    wait_equal_within(PATIENCE, "exact again", &true, || asked.verdict().0);
+    assert!(agent.vital("audits_failed") > 0);
 }

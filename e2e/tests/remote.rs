@@ -231,7 +231,7 @@ fn a_flood_keeps_nobody_out() {
 
     let scrapes = || {
         let pause = || std::thread::sleep(Duration::from_millis(50));
-        (0..40).map(|_| scrape::time()).inspect(|_| pause()).collect()
+        (0..40).map(|_| scrape::time(&agent)).inspect(|_| pause()).collect()
     };
     scrape::assert_quick(scrapes());
     // And some who want to know everything, again and again.

@@ -72,7 +72,7 @@ fn who_does_not_read_keeps_nobody_waiting() {
     const GRANTED_KIB: u64 = 512 * 1024;
     let Some(_machine) = require(&[Need::Bpf]) else { return };
     let mut day = Day::new(&[]);
-    let _ = scrape::time();
+    let _ = scrape::time(&day.agent);
     let since = Instant::now();
     let mut readers = Vec::new();
     for (request, times, readers_of_it) in [
@@ -88,7 +88,7 @@ fn who_does_not_read_keeps_nobody_waiting() {
     day.assert_counted();
     let mut times = Vec::new();
     while times.len() < 20 || since.elapsed() < UNREAD {
-        times.push(scrape::time());
+        times.push(scrape::time(&day.agent));
         std::thread::sleep(Duration::from_millis(100));
     }
     scrape::assert_quick(times);

@@ -15,9 +15,9 @@ pub(crate) enum Error {
     Unsupported { what: String, why: String, cure: String },
 
     #[error(
-        "an agent is already running, pid {pid}\n  stop it with `probe stop`, or use it: count, connections, watch and record ask it by themselves"
+        "an agent is already running, {who}\n  stop it with `probe stop`, or use it: count, connections, watch and record ask it by themselves"
     )]
-    AgentRuns { pid: i32 },
+    AgentRuns { who: String },
 
     #[error("no agent is running: nobody listens on {socket}\n  start one with `probe serve`")]
     NoAgent { socket: PathBuf },

@@ -20,7 +20,7 @@ use crate::{
     export::{
         http::{self, Agent},
         listener,
-        lock::{self, Lock},
+        lock::Lock,
         otlp,
         token::Token,
     },
@@ -58,7 +58,7 @@ pub(crate) async fn run(
     let hangups = signal(SignalKind::hangup())?;
     let mut signals = Signals::catch()?;
     let _socket = Lock::take(socket)?;
-    let _programs = Lock::take(Path::new(lock::PROGRAMS))?;
+    let _programs = kernel::hold::take(Path::new(kernel::PIN_ROOT))?;
     // Asked before the programs are loaded, so that a port in use costs nothing.
     let tcp = TcpListener::bind(listen).await.map_err(|error| {
         Error::input(
@@ -175,12 +175,17 @@ fn guard(arguments: &Listen) -> anyhow::Result<(Option<Arc<Token>>, Option<TlsAc
 fn tend_now_and_then(source: Arc<dyn Source>, identity: Arc<Identity>) {
     // A thread of its own, not a task: nobody waits for it at the end.
     std::thread::spawn(move || {
-        let mut told = None;
+        let (mut is_failing, mut told) = (false, None);
         loop {
             std::thread::sleep(TEND_EVERY);
-            if let Err(error) = source.settle() {
-                eprintln!("probe: cannot walk the sockets of this host: {error:#}");
-                return;
+            match source.settle() {
+                Ok(()) => is_failing = false,
+                // Said once; the verdict on the counts tells how long it lasts.
+                Err(error) if !is_failing => {
+                    is_failing = true;
+                    eprintln!("probe: cannot walk the sockets of this host: {error:#}");
+                }
+                Err(_) => {}
             }
             // Where this never succeeds, counts say so once counters run short.
             let trouble = source.reclaim(&identity).err().map(|error| format!("{error:#}"));

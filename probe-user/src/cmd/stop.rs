@@ -4,13 +4,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context;
 
-use crate::{
-    cli::Stop,
-    error::Error,
-    exit::Exit,
-    export::lock::{self, Lock},
-    kernel,
-};
+use crate::{cli::Stop, error::Error, exit::Exit, export::lock, kernel};
 
 /// How long an agent may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,8 +39,8 @@ pub(crate) fn run(socket: &Path, arguments: &Stop) -> anyhow::Result<Exit> {
     }
     if arguments.purge {
         // Also of an agent with another socket.
-        let _programs = Lock::take(Path::new(lock::PROGRAMS))?;
-        kernel::purge().context("cannot remove what is pinned")?;
+        let pins = kernel::hold::take(Path::new(kernel::PIN_ROOT))?;
+        kernel::purge(pins).context("cannot remove what is pinned")?;
         eprintln!("removed what was pinned in the kernel");
     }
     Ok(Exit::Done)

@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    thread,
     time::Duration,
 };
 
@@ -29,7 +30,7 @@ use probe_common::{
 use serde::Serialize;
 use tokio::{
     runtime::Handle,
-    sync::{Semaphore, mpsc::Receiver, watch},
+    sync::{Semaphore, mpsc::Receiver, oneshot, watch},
 };
 
 use super::{
@@ -62,6 +63,8 @@ use crate::{
 
 /// How long a scrape waits for a look at the open connections; what a longer one finds is in the next.
 const LOOK_PATIENCE: Duration = Duration::from_millis(50);
+/// How far answers that look at every socket stand back behind others, as nice(2) counts it.
+const ASIDE: i32 = 10;
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the handlers share.
@@ -256,15 +259,27 @@ async fn counts(
 }
 
 /// Looks at every socket take a while, and so does the text of what they find: not on the threads that
-/// answer others.
+/// answer others, and only when those need no processor.
 async fn aside<T: Serialize>(
     make: impl FnOnce() -> Result<T, Refused> + Send + 'static,
 ) -> Result<Response, Refused> {
-    let text = tokio::task::spawn_blocking(move || {
-        let answer = make()?;
-        serde_json::to_vec(&answer).map_err(|error| Refused::Failed(error.into()))
-    });
-    let text = text.await.map_err(|error| Refused::Failed(error.into()))??;
+    let (tell, told) = oneshot::channel();
+    let runtime = Handle::current();
+    let work = move || {
+        let _inside = runtime.enter();
+        // Of this thread alone.
+        let _ = rustix::process::nice(ASIDE);
+        let text = make().and_then(|answer| {
+            serde_json::to_vec(&answer).map_err(|error| Refused::Failed(error.into()))
+        });
+        let _ = tell.send(text);
+    };
+    let failed = |error: anyhow::Error| Refused::Failed(error);
+    thread::Builder::new()
+        .name("aside".into())
+        .spawn(work)
+        .map_err(|error| failed(error.into()))?;
+    let text = told.await.map_err(|error| failed(error.into()))??;
     Ok(([(CONTENT_TYPE, "application/json")], text).into_response())
 }
 

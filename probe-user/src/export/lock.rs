@@ -1,4 +1,4 @@
-//! One agent per socket, and one per set of pinned programs: whoever holds the lock beside it is it.
+//! One agent per socket: whoever holds the lock beside it is it.
 
 use std::{
     fs::{self, File, OpenOptions, Permissions, TryLockError},
@@ -11,9 +11,6 @@ use std::{
 use anyhow::Context;
 
 use crate::error::Error;
-
-/// Beside this the lock of whoever uses the pinned programs: their records can be read only once.
-pub(crate) const PROGRAMS: &str = "/run/groundtruth/programs";
 
 /// Whoever may read a file may lock it, and so keep the agent from starting; and what it says is who is
 /// stopped.
@@ -62,7 +59,8 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::AgentRuns { pid: read_pid(&mut file)? }.into());
+                let who = format!("pid {}", read_pid(&mut file)?);
+                return Err(Error::AgentRuns { who }.into());
             }
             Err(TryLockError::Error(error)) => return Err(unwritable(error).into()),
         }

@@ -132,7 +132,7 @@ pub(crate) fn text(
     );
     register_handshakes(&mut registry, handshakes);
     for (name, help, value) in [
-        (EXACT, "1 if no count was lost and none drifted", exactness.exact),
+        (EXACT, "1 if no count was lost, none drifted, and no audit is overdue", exactness.exact),
         (DETAIL_COMPLETE, "1 if no event of a connection was lost", exactness.detail_complete),
     ] {
         let gauge: Gauge = Gauge::default();
@@ -298,5 +298,13 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
         }
+    }
+
+    #[test]
+    fn a_label_is_no_longer_than_a_name_may_be() {
+        let name = "ö".repeat(LONGEST_NAME + 1);
+        let cut = "ö".repeat(LONGEST_NAME);
+        let labels = labels(&name, "docker", 3005, "passive");
+        assert_eq!(labels[0], ("container", cut));
     }
 }

@@ -14,8 +14,8 @@ use tokio::sync::Semaphore;
 use super::holding::Holding;
 
 /// Answers that are made at the same time; more wait for their turn. Each may walk all sockets: many at
-/// once would keep those waiting who ask by the Unix socket.
-const CONCURRENT: usize = 4;
+/// once would keep those waiting who ask by the Unix socket, and share the processors with scrapes.
+const CONCURRENT: usize = 2;
 /// As many of those that walk nothing: a scrape does not wait for who walks.
 const QUICK_CONCURRENT: usize = 4;
 const QUICK: [&str; 2] = ["/metrics", "/healthz"];

@@ -4,6 +4,7 @@ pub mod cgroup;
 pub(crate) mod docker;
 mod holder;
 pub mod netns;
+pub mod netns_handle;
 pub mod process;
 
 use std::{

@@ -1,7 +1,7 @@
 //! The network namespaces of this host, and a way to run code inside one.
 //!
 //! A namespace is found if a process lives in it or if it is mounted (`ip netns`, Docker, CNI). One
-//! that only an open descriptor keeps alive is not.
+//! that only a socket or an open descriptor keeps alive is not: see [`super::netns_handle`].
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -19,7 +19,7 @@ pub struct Netns {
     /// The inode that names it everywhere: `stat -L /proc/PID/ns/net`.
     pub inode: u32,
     file: Arc<File>,
-    /// By which it was opened.
+    /// By which it was opened, if by one.
     path: PathBuf,
 }
 
@@ -29,9 +29,21 @@ impl Netns {
     /// # Errors
     /// As `open(2)` and `fstat(2)`.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        Ok(Self { path: path.to_path_buf(), ..Self::of_file(File::open(path)?)? })
+    }
+
+    /// One that has no path.
+    ///
+    /// # Errors
+    /// As `fstat(2)`.
+    pub fn of_file(file: File) -> io::Result<Self> {
         let inode = inode_number(&file)?;
-        Ok(Self { inode, file: Arc::new(file), path: path.to_path_buf() })
+        Ok(Self { inode, file: Arc::new(file), path: PathBuf::new() })
+    }
+
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
     /// The namespace of this process.
@@ -77,6 +89,8 @@ pub struct Found {
     pub namespaces: Vec<Netns>,
     /// Processes whose namespace this user may not see.
     pub unreadable: usize,
+    /// Those that are there and could not be opened, and why.
+    pub unopened: Vec<String>,
 }
 
 /// Looks through `/proc/*/ns/net` and the mounted namespaces.
@@ -84,8 +98,9 @@ pub struct Found {
 /// # Errors
 /// When `/proc` cannot be read, or not even the own namespace.
 pub fn find() -> io::Result<Found> {
+    let mut search = Search::default();
     let own = Netns::current()?;
-    let mut namespaces = BTreeMap::from([(own.inode, own)]);
+    search.opened.insert(own.inode, own);
     let mut unreadable = 0;
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
@@ -94,28 +109,57 @@ pub fn find() -> io::Result<Found> {
         }
         let path = entry.path().join("ns/net");
         match fs::read_link(&path) {
-            Ok(link) => add(&mut namespaces, link_inode(&link), &path),
+            Ok(link) => search.add(link_inode(&link), &path),
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => unreadable += 1,
             // The process has ended.
             Err(_) => {}
         }
     }
     for (inode, path) in mounted(&fs::read_to_string("/proc/self/mountinfo")?) {
-        add(&mut namespaces, Some(inode), &path);
+        search.add(Some(inode), &path);
     }
-    Ok(Found { namespaces: namespaces.into_values().collect(), unreadable })
+    Ok(search.found(unreadable))
 }
 
-fn add(namespaces: &mut BTreeMap<u32, Netns>, inode: Option<u32>, path: &Path) {
-    let Some(inode) = inode else { return };
-    if let std::collections::btree_map::Entry::Vacant(place) = namespaces.entry(inode) {
-        // Between the look and the open the process may have ended or moved: believe the open.
-        if let Ok(namespace) = Netns::open(path)
-            && namespace.inode == inode
-        {
-            place.insert(namespace);
+#[derive(Debug, Default)]
+struct Search {
+    opened: BTreeMap<u32, Netns>,
+    refused: BTreeMap<u32, io::Error>,
+}
+
+impl Search {
+    fn add(&mut self, inode: Option<u32>, path: &Path) {
+        let Some(inode) = inode else { return };
+        if self.opened.contains_key(&inode) {
+            return;
+        }
+        match Netns::open(path) {
+            // Between the look and the open the process may have ended or moved: believe the open.
+            Ok(namespace) if namespace.inode == inode => {
+                self.opened.insert(inode, namespace);
+            }
+            Err(error) if !is_gone(&error) => {
+                self.refused.insert(inode, error);
+            }
+            _ => {}
         }
     }
+
+    fn found(self, unreadable: usize) -> Found {
+        let unopened = self.refused.iter().filter(|(inode, _)| !self.opened.contains_key(inode));
+        Found {
+            unopened: unopened
+                .map(|(inode, error)| format!("cannot open network namespace {inode}: {error}"))
+                .collect(),
+            namespaces: self.opened.into_values().collect(),
+            unreadable,
+        }
+    }
+}
+
+/// The process or the mount is no longer there.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
 /// How long namespaces without a socket that is counted may stay unknown.

@@ -83,6 +83,8 @@ pub struct Attached {
     pub absent: Vec<Absent>,
     /// The programs of an earlier agent were taken over: nothing needs to be seeded.
     pub taken_over: bool,
+    /// What an earlier agent's flags decided, in words.
+    pub inherited: Vec<String>,
 }
 
 /// A hook that could not be had.
@@ -135,8 +137,22 @@ pub fn attach(options: &Options, btf: &Btf) -> Result<(Attached, Option<Pins>), 
     let taken_over = pins.as_ref().is_some_and(Pins::are_complete);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).override_global("OFFSETS", &offsets, true);
-    loader.map_max_entries("CONNECTIONS", options.connections);
-    loader.map_max_entries("RECORDS", options.ring_bytes);
+    let mut inherited = Vec::new();
+    for (name, flag, wanted) in [
+        ("CONNECTIONS", "--max-connections", options.connections),
+        ("RECORDS", "--ring-bytes", options.ring_bytes),
+    ] {
+        // The loader takes a pinned map as it is, and believes it to be of the size that it is told here.
+        let size =
+            pins.as_ref().filter(|_| taken_over).map_or(Ok(wanted), |pins| pins.size(name))?;
+        loader.map_max_entries(name, size);
+        if size != wanted {
+            inherited.push(format!(
+                "{flag} {wanted} asks for another size than the {size} of the map that an earlier agent \
+                 has left, which stays (`probe stop --purge`, then start anew, seeds counts afresh)"
+            ));
+        }
+    }
     for name in PINNED_MAPS {
         if let Some(pins) = &pins {
             loader.map_pin_path(name, pins.map(name));
@@ -149,7 +165,7 @@ pub fn attach(options: &Options, btf: &Btf) -> Result<(Attached, Option<Pins>), 
             .map_err(|error| refused("provide the counters".into(), error.as_ref()))?;
     }
     let mut attached =
-        Attached { ebpf, hooks: Vec::new(), missing, absent: Vec::new(), taken_over };
+        Attached { ebpf, hooks: Vec::new(), missing, absent: Vec::new(), taken_over, inherited };
     for hook in HOOKS.iter().filter(|hook| !options.counts_only || hook.is_for_counts()) {
         if options.without.contains(&hook.program) {
             attached.absent.push(Absent { hook, why: "switched off".into() });

@@ -5,6 +5,7 @@ pub mod capabilities;
 mod container;
 pub mod cost;
 pub mod features;
+pub mod hold;
 pub mod hooks;
 pub mod log;
 pub mod offsets;

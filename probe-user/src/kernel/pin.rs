@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aya::maps::MapInfo;
 use probe_common::ABI_VERSION;
 
-use super::{Unavailable, container, sys};
+use super::{Unavailable, container, hold::Hold, sys};
 
 /// Where systemd and most distributions mount the BPF file system.
 const BPF_FS: &str = "/sys/fs/bpf";
@@ -32,11 +33,7 @@ impl Pins {
     /// # Errors
     /// [`Unavailable`] where no BPF file system can be had.
     pub fn prepare(root: &Path, object: &[u8], counts_only: bool) -> Result<Self, Unavailable> {
-        mount_if_needed().map_err(|error| Unavailable {
-            what: format!("mount a BPF file system on {BPF_FS}"),
-            why: error.to_string(),
-            cure: container::cure("run as root, or mount it: mount -t bpf bpf /sys/fs/bpf".into()),
-        })?;
+        mount_if_needed()?;
         let pins =
             Self { root: root.into(), directory: root.join(generation(object, counts_only)) };
         if !pins.are_complete() {
@@ -60,6 +57,19 @@ impl Pins {
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.directory.join(name)
+    }
+
+    /// Entries of a pinned map, or bytes of a ring.
+    ///
+    /// # Errors
+    /// [`Unavailable`] where it can't be looked at.
+    pub fn size(&self, name: &str) -> Result<u32, Unavailable> {
+        let info = MapInfo::from_pin(self.map(name)).map_err(|error| Unavailable {
+            what: format!("look at the pinned map {}", self.map(name).display()),
+            why: error.to_string(),
+            cure: "start anew after `probe stop --purge`; counts are then seeded afresh".into(),
+        })?;
+        Ok(info.max_entries())
     }
 
     #[must_use]
@@ -93,20 +103,20 @@ impl Pins {
 ///
 /// # Errors
 /// Where the BPF file system can't be read or unmounted.
-pub fn purge() -> io::Result<()> {
+pub fn purge(hold: Hold) -> io::Result<()> {
     let root = Path::new(PIN_ROOT);
-    match fs::read_dir(root) {
-        Ok(entries) => {
-            entries.flatten().for_each(|entry| remove(&entry.path()));
-            fs::remove_dir(root)?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
+    fs::read_dir(root)?.flatten().for_each(|entry| remove(&entry.path()));
+    fs::remove_dir(root)?;
+    // What is held is on the file system, which could not be unmounted.
+    drop(hold);
     if Path::new(MOUNTED_BY_US).exists() {
         // Another mount namespace, such as a container's, took its mount with it.
         if sys::is_bpf_fs(Path::new(BPF_FS)) {
-            sys::unmount(Path::new(BPF_FS))?;
+            match sys::unmount(Path::new(BPF_FS)) {
+                // An agent that was started meanwhile has it now.
+                Err(error) if error.kind() == io::ErrorKind::ResourceBusy => return Ok(()),
+                unmounted => unmounted?,
+            }
         }
         fs::remove_file(MOUNTED_BY_US)?;
     }
@@ -133,13 +143,22 @@ fn remove(directory: &Path) {
     }
 }
 
-fn mount_if_needed() -> io::Result<()> {
+/// # Errors
+/// [`Unavailable`] where no BPF file system can be had.
+pub fn mount_if_needed() -> Result<(), Unavailable> {
+    let mount = || {
+        sys::mount_bpf_fs(Path::new(BPF_FS))?;
+        if let Some(parent) = Path::new(MOUNTED_BY_US).parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(MOUNTED_BY_US, "")
+    };
     if sys::is_bpf_fs(Path::new(BPF_FS)) {
         return Ok(());
     }
-    sys::mount_bpf_fs(Path::new(BPF_FS))?;
-    if let Some(parent) = Path::new(MOUNTED_BY_US).parent() {
-        fs::create_dir_all(parent)?;
-    }
-    fs::write(MOUNTED_BY_US, "")
+    mount().map_err(|error| Unavailable {
+        what: format!("mount a BPF file system on {BPF_FS}"),
+        why: error.to_string(),
+        cure: container::cure("run as root, or mount it: mount -t bpf bpf /sys/fs/bpf".into()),
+    })
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     os::fd::AsFd,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::{
     audit::{self, Audit},
+    audits::Audits,
     counters::Counters,
     losses::{Losses, Told},
     pending::{GIVE_UP, Pending},
@@ -35,7 +36,8 @@ use crate::{
     handshake::follow::Observed,
     identity::{
         Identity,
-        netns::{self, Netns},
+        netns::{self, Found, Netns},
+        netns_handle::Remembered,
     },
     kernel::{
         Unavailable,
@@ -104,14 +106,6 @@ struct Walk {
     namespaces: HashMap<u32, Netns>,
 }
 
-/// What the keeper found when it last looked.
-#[derive(Clone, Debug, Default)]
-struct Kept {
-    audit: Option<Audit>,
-    /// Why the last round failed.
-    error: Option<String>,
-}
-
 /// Programs, maps and the record thread.
 pub struct EbpfSource {
     counters: Counters,
@@ -128,7 +122,8 @@ pub struct EbpfSource {
     counts_only: bool,
     opened: Instant,
     losses: Losses,
-    kept: Mutex<Kept>,
+    audits: Mutex<Audits>,
+    remembered: Mutex<Remembered>,
     settled: Mutex<Option<Settled>>,
     reclaim: Mutex<Reclaim>,
     /// What the kernel programs have to say.
@@ -143,6 +138,10 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     let btf = attach::types()?;
     let (mut attached, pins) = attach::attach(options, &btf)?;
     let mut degraded = attached.degraded();
+    for inherited in &attached.inherited {
+        eprintln!("probe: {inherited}");
+    }
+    degraded.extend(attached.inherited.iter().cloned());
     if options.counts_only {
         degraded.push("counts only, as asked: no stages, classes or records of connections".into());
     }
@@ -184,16 +183,16 @@ fn keep(source: &Arc<EbpfSource>) -> std::io::Result<()> {
             thread::sleep(pause);
             let Some(source) = source.upgrade() else { return };
             let started = Instant::now();
-            let round = source.keep_round();
-            let is_clean = round.audit.is_some_and(|audit| audit.is_clean());
-            *source.kept.lock().unwrap_or_else(PoisonError::into_inner) = round;
-            memory::give_back();
+            let found = source.keep_round();
             // What was found wrong is made good by the next round: that one is not put off.
-            pause = if is_clean {
-                KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
-            } else {
-                KEEP_INTERVAL
+            pause = match &found {
+                Ok(audit) if audit.is_clean() && audit.unlisted.is_empty() => {
+                    KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
+                }
+                _ => KEEP_INTERVAL,
             };
+            source.audits().take(found, pause);
+            memory::give_back();
         }
     })?;
     Ok(())
@@ -239,7 +238,8 @@ fn build(
         seeded,
         counts_only,
         opened: Instant::now(),
-        kept: Mutex::default(),
+        audits: Mutex::new(Audits::expected_in(KEEP_INTERVAL)),
+        remembered: Mutex::default(),
         settled: Mutex::default(),
         reclaim: Mutex::new(reclaim),
         log: Mutex::new(log),
@@ -266,14 +266,6 @@ impl Unseen {
     }
 }
 
-/// Whether sockets are counted in a namespace that a walk should meet; one in `close` is in no table.
-fn has_sockets(slots: &[CountSlot], netns: u32) -> bool {
-    let mut of_it = slots.iter().filter(|slot| slot.key.netns == netns);
-    of_it.any(|slot| {
-        (1..).zip(slot.states).any(|(state, count)| state != state::CLOSE && count != 0)
-    })
-}
-
 /// Sockets whose port had no counter.
 fn portless(slots: &[CountSlot]) -> i64 {
     let without = slots.iter().filter(|slot| slot.key.port == CountKey::OTHER_PORTS);
@@ -283,7 +275,8 @@ fn portless(slots: &[CountSlot]) -> i64 {
 /// Walks every network namespace.
 fn walk_all(attached: &mut Attached) -> anyhow::Result<Unseen> {
     let found = netns::find().context("cannot list network namespaces")?;
-    let mut unseen = Unseen { namespaces: Vec::new(), processes: found.unreadable };
+    let unopened = found.unopened.into_iter().map(anyhow::Error::msg).collect();
+    let mut unseen = Unseen { namespaces: unopened, processes: found.unreadable };
     for namespace in &found.namespaces {
         if let Err(error) = walk::walk(&mut attached.ebpf, namespace) {
             unseen.namespaces.push(error);
@@ -312,16 +305,15 @@ impl EbpfSource {
     fn walk_now(&self, attached: &mut Attached) -> anyhow::Result<()> {
         let started_ns = clock::mono_ns().unsigned_abs();
         let number = self.counters.next_walk();
-        let found = netns::find().context("cannot list network namespaces")?;
         let mut namespaces = HashMap::new();
-        let slots = self.counters.slots();
-        for namespace in found.namespaces {
-            if !has_sockets(&slots, namespace.inode)
+        let sockets = audit::sockets(&self.counters.slots());
+        for namespace in self.find(&sockets)?.namespaces {
+            if !sockets.contains_key(&namespace.inode)
                 && sockstat::is_empty(&namespace).unwrap_or(false)
             {
                 continue;
             }
-            // One that is gone meanwhile took its sockets with it.
+            // Where a walk fails the audit tells what that costs.
             if walk::walk(&mut attached.ebpf, &namespace).is_ok() {
                 namespaces.insert(namespace.inode, namespace);
             }
@@ -334,25 +326,26 @@ impl EbpfSource {
         self.losses.look(&self.counters, undelivered)
     }
 
-    fn keep_round(&self) -> Kept {
+    fn keep_round(&self) -> anyhow::Result<Audit> {
         // So that a loss has its time also while nobody asks.
         self.lost();
         let settled = self.settle();
         if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             log.flush();
         }
-        let audit = settled.and_then(|()| {
-            let found = netns::find().context("cannot list network namespaces")?;
-            audit::audit(self, &found.namespaces)
-        });
-        match audit {
-            Ok(audit) => Kept { audit: Some(audit), error: None },
-            Err(error) => Kept { audit: None, error: Some(format!("{error:#}")) },
-        }
+        settled?;
+        audit::audit(self, |sockets| self.find(sockets))
     }
 
-    fn kept(&self) -> Kept {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Every network namespace, and those in which only sockets that we count are left.
+    fn find(&self, sockets: &HashMap<u32, i64>) -> anyhow::Result<Found> {
+        let counted = sockets.keys().copied().collect();
+        let mut remembered = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.find(&counted).context("cannot list network namespaces")
+    }
+
+    fn audits(&self) -> MutexGuard<'_, Audits> {
+        self.audits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends entries that `walk` should have met and did not, if sock_diag does not list their
@@ -456,14 +449,9 @@ impl Source for EbpfSource {
         let mut exact = self.seeded && lost.of_counts.is_empty();
         let detail_complete = lost.of_detail.is_empty() && !self.counts_only;
         degraded.append(&mut lost.of_counts);
-        let kept = self.kept();
-        if let Some(audit) = kept.audit.filter(|audit| !audit.is_clean()) {
-            exact = false;
-            degraded.push(format!(
-                "the last audit found {} counted sockets that are gone and {} that are not counted",
-                audit.extra, audit.missing
-            ));
-        }
+        let mut judged = self.audits().judge(Instant::now());
+        exact &= judged.exact;
+        degraded.append(&mut judged.words);
         let portless = portless(&self.counters.slots());
         if portless > 0 {
             exact = false;
@@ -471,9 +459,6 @@ impl Source for EbpfSource {
                 "{portless} sockets are counted in their container, but without their port: more ports are in use at \
                  once than there are counters"
             ));
-        }
-        if let Some(error) = kept.error {
-            degraded.push(format!("the last audit failed: {error}"));
         }
         degraded.append(&mut lost.of_detail);
         Ok(Exactness { exact, detail_complete, degraded })
@@ -493,10 +478,7 @@ impl Source for EbpfSource {
         }
         let in_use = self.counters.statistic(Stat::SlotsInUse);
         vitals.push(("count_slots_in_use", in_use.cast_signed()));
-        if let Some(audit) = self.kept().audit {
-            vitals.push(("drift", audit.drift()));
-            vitals.push(("audited_sockets", audit.listed.cast_signed()));
-        }
+        vitals.extend(self.audits().vitals());
         vitals.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod audit;
+pub mod audits;
 pub mod choose;
 pub mod counters;
 pub mod ebpf;

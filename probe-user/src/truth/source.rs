@@ -28,11 +28,11 @@ impl Backend {
 /// What may be missing from the numbers of a source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exactness {
-    /// Speaks of counts: no loss, no drift since start.
+    /// Speaks of counts: no loss since the start, no drift, no overdue audit.
     pub exact: bool,
     /// Speaks of events: no connection record was lost, nor what its first packets said.
     pub detail_complete: bool,
-    /// Why not, since when, in words; empty when both are true.
+    /// Why not, since when, and what else could not be looked at, in words.
     pub degraded: Vec<String>,
 }
 

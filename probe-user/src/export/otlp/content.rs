@@ -100,7 +100,7 @@ pub(super) fn metrics(counts: &Counts) -> ExportMetricsServiceRequest {
         ),
         metric(
             "groundtruth.exact",
-            "1 if no count was lost and none drifted",
+            "1 if no count was lost, none drifted, and no audit is overdue",
             "1",
             Data::Gauge(Gauge { data_points: vec![point(Vec::new(), counts.exact.into())] }),
         ),
