@@ -47,7 +47,12 @@ const KNOWN: [(&str, &[&str]); 9] = [
     ("threads", &["process_threads"]),
     (
         "proxy_connections",
-        &["nginx_connections_active", "haproxy_frontend_scur", ".downstream_cx_active"],
+        &[
+            "nginx_connections_active",
+            "haproxy_frontend_scur",
+            ".downstream_cx_active",
+            "envoy_http_downstream_cx_active",
+        ],
     ),
     ("pool_idle", &[".pool.idle", ".idle_connections", "pool_idle_connections"]),
     ("pool_reuse_percent", &[".pool.reuse_percent", ".reuse_percent", "pool_reuse_percent"]),
