@@ -105,8 +105,9 @@ impl<'a> Joined<'a> {
         let as_polled = population.is_as_polled(recording, url);
         let polled = if as_polled { poll_extremes(recording, url)? } else { Vec::new() };
         // One second in a hundred may have been read late; more than that, and rows are missing: the
-        // recorder was cut off, or the ring was full.
-        let basis = if agreement.compared > 0 && agreement.equal * 100 >= agreement.compared * 99 {
+        // ring was full. Where the recorder was cut off, those that were open have none.
+        let agrees = agreement.compared > 0 && agreement.equal * 100 >= agreement.compared * 99;
+        let basis = if agrees && !recording.is_cut_off() {
             Basis::Connections
         } else if polled.iter().flatten().next().is_some() {
             Basis::Poll

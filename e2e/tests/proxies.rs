@@ -3,7 +3,6 @@
 //! known on each leg, and the right cause comes first.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use e2e::docker::Container;
 use e2e::envoy::{self, Envoy, route};
 use e2e::lab;
 use e2e::machine::{Need, require};
-use e2e::net::Place;
+use e2e::net::{Place, free_port};
 use e2e::nginx::Nginx;
 use e2e::node::Node;
 use e2e::process::{Running, finish_within};
@@ -26,10 +25,6 @@ const HIT: usize = 7;
 
 /// The fault that hits the last clients, not those of a path.
 const LIMIT: &str = "limit";
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
-}
 
 /// What a proxy does with one fault, at a port of its own, with shards of its own.
 struct Fault {

@@ -2,13 +2,12 @@
 //! followed live, with numbers that are known.
 
 use std::fs;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use e2e::lab;
 use e2e::machine::{Need, require_beside_others};
-use e2e::net::Place;
+use e2e::net::{Place, free_port};
 use e2e::nginx::Nginx;
 use e2e::process::{Finished, Running, Signal, binary, finish, finish_within};
 use e2e::scratch::Scratch;
@@ -17,10 +16,6 @@ use serde_json::Value;
 
 const BY_NGINX: usize = 23;
 const BY_HAPROXY: usize = 19;
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
-}
 
 fn load(port: u16, connections: usize, results: &str) -> Running {
     let mut load = lab::command(&Place::host());

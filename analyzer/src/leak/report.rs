@@ -201,7 +201,7 @@ pub(crate) fn of(
     let mut stability = stability(recording.map(|(recording, _)| recording), logs)?;
     stability.observed_s = observed_ns as f64 / 1e9;
     stability.stopped_early = (observed_ns as f64) < planned_ns as f64 * WHOLE
-        || recording.is_some_and(|(recording, _)| recording.meta.ended_mono_ns.is_none());
+        || recording.is_some_and(|(recording, _)| recording.is_cut_off());
     let established = all.iter().find(|series| series.name == ESTABLISHED);
     let full = established.and_then(|series| full_time(&series.points));
     let load = load(servers, established);
