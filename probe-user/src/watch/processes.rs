@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::lines::fit;
 use crate::{
     clock,
     process::service::{ServiceFacts, Services},
@@ -58,17 +59,15 @@ impl ProcessesNow {
             return format!("{name}, port {port}: no process any more");
         }
         let memory = facts.resident_bytes as f64 / 1_048_576.0;
-        let mut line = format!(
-            "{name}, port {port}: {} fds ({} sockets)   {memory:.1} MB   {} threads",
-            facts.open_fds, facts.sockets, facts.threads
-        );
-        if let Some(percent) = cpu_percent {
-            line.push_str(&format!("   cpu {percent:.1} %"));
-        }
-        if let Some(kills @ 1..) = facts.oom_kills {
-            line.push_str(&format!("   {kills} killed for lack of memory"));
-        }
-        line
+        let mut parts = vec![
+            format!("{name}, port {port}: {} fds ({} sockets)", facts.open_fds, facts.sockets),
+            format!("{memory:.1} MB"),
+            format!("{} threads", facts.threads),
+        ];
+        parts.extend(cpu_percent.map(|percent| format!("cpu {percent:.1} %")));
+        let kills = facts.oom_kills.filter(|kills| *kills > 0);
+        parts.extend(kills.map(|kills| format!("{kills} killed for lack of memory")));
+        fit("", parts, "   ", "  ")
     }
 }
 
