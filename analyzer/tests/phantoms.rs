@@ -444,6 +444,40 @@ fn the_end_of_short_connections_that_was_cut_off_is_no_leak() {
     assert!(notes.contains("the recording was cut off, and connections that were open"), "{notes}");
 }
 
+/// Ten a second come and go, so that most samples allow a difference of one; twice, a minute apart, a
+/// busy server was late for one sample.
+#[test]
+fn two_late_answers_in_churn_are_no_phantom() {
+    let mut scene = Scene::new(180 * S);
+    for n in 0..1_750 {
+        let from = n * 100 * MS;
+        scene.conns.push(Conn::open(from).ended(from + 5 * S + 50 * MS, "remote", "fin"));
+    }
+    for late in [60, 120] {
+        scene.adjust.extend([(late * S, -2), (late * S + S, 2)]);
+    }
+    let (code, report) = report(&scene, &["--max-phantoms", "0"]);
+    let server = &report["captures"][0]["servers"][0];
+    let series = server["series"].as_array().unwrap();
+    let late = series.iter().filter(|sample| sample["reverse_phantoms"] != 0).count();
+    assert_eq!((code, late), (0, 2), "{}", server["findings"]);
+    assert_eq!(server["findings"], serde_json::json!([]));
+}
+
+/// The server answered all along; what could not be held against its answers is no gap in them.
+#[test]
+fn counts_that_were_lost_are_no_gap_of_the_server() {
+    let mut scene = healthy_churn();
+    scene.loss.push((8 * S, 20 * S));
+    let gaps = ["--interval", "2s", "--duration", "30s", "--threshold", "leaks.gaps == 0"];
+    let (code, report) = report(&scene, &gaps);
+    let thresholds = report["thresholds"].as_array().unwrap();
+    let gaps = thresholds.iter().find(|one| one["name"] == "leaks.gaps").unwrap();
+    assert_eq!((&gaps["measured"], &gaps["state"]), (&0.0.into(), &"held".into()));
+    // And what was lost is not passed over.
+    assert_eq!((code, &report["verdict"]["state"]), (4, &"inconclusive".into()));
+}
+
 /// Three runs beside each other: a leak, the same again, and without it.
 #[test]
 fn before_beside_after_a_fix() {

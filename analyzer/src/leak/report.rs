@@ -545,7 +545,8 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         ));
     }
     if !gaps.is_empty() {
-        text.push_str(&format!(" For {} stretches of time nothing was measured.", gaps.len()));
+        let times = if gaps.len() == 1 { "Once" } else { "Several times" };
+        text.push_str(&format!(" {times} no sample came for more than 1.5 intervals."));
     }
     if stability.stopped_early {
         text.push_str(" The run was stopped early.");
