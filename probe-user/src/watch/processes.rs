@@ -1,6 +1,6 @@
 //! What the kernel says of the processes behind the watched ports, block by block.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use serde::Serialize;
 
@@ -55,8 +55,11 @@ impl ProcessesNow {
     /// One line for people.
     pub(crate) fn line(&self) -> String {
         let ProcessesNow { of: ServiceFacts { name, port, facts }, cpu_percent } = self;
+        let kills = facts.oom_kills.filter(|kills| *kills > 0);
+        let kills = kills.map(|kills| format!("{kills} killed for lack of memory"));
         if facts.processes == 0 {
-            return format!("{name}, port {port}: no process any more");
+            let gone = format!("{name}, port {port}: no process any more");
+            return fit("", iter::once(gone).chain(kills), "   ", "  ");
         }
         let memory = facts.resident_bytes as f64 / 1_048_576.0;
         let mut parts = vec![
@@ -65,8 +68,7 @@ impl ProcessesNow {
             format!("{} threads", facts.threads),
         ];
         parts.extend(cpu_percent.map(|percent| format!("cpu {percent:.1} %")));
-        let kills = facts.oom_kills.filter(|kills| *kills > 0);
-        parts.extend(kills.map(|kills| format!("{kills} killed for lack of memory")));
+        parts.extend(kills);
         fit("", parts, "   ", "  ")
     }
 }
@@ -94,6 +96,8 @@ mod tests {
         );
         now.of.facts = Facts::default();
         assert_eq!(now.line(), "lab, port 3005: no process any more");
+        now.of.facts.oom_kills = Some(1);
+        assert_eq!(now.line(), "lab, port 3005: no process any more   1 killed for lack of memory");
         assert_eq!(share((0, 1.0), (2_000_000_000, 0.5)), None);
     }
 }
