@@ -189,7 +189,7 @@ fn conclude(
     }
     match judged {
         0 => Ok(()),
-        99 => Err(LabError::Threshold("managers stay behind their connections".to_owned()).into()),
+        99 => Err(LabError::Threshold("the report's thresholds were crossed".to_owned()).into()),
         _ => Err(LabError::Inconclusive("the report is inconclusive".to_owned()).into()),
     }
 }
