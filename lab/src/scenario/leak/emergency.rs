@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Leaks, Load, ONE_USER};
+use super::{Leaks, Load};
 
 const LOAD: Load = Load {
     bug: "emergency",
@@ -17,5 +17,4 @@ pub(super) const SCENARIO: Leaks = Leaks {
     about: "100 connections a second; the emergency cleanup at 16 managers finds none",
     loads: &[LOAD],
     preset: "emergency",
-    ..ONE_USER
 };
