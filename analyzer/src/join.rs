@@ -18,6 +18,9 @@ use crate::timeline::{Timeline, sustained};
 /// Samples in a row for which an excess must last before it is more than a late clean-up.
 const SUSTAINED_SAMPLES: usize = 2;
 
+/// So many samples in a row may tell nothing of an excess that was there before.
+const MOST_SILENT: usize = 10;
+
 /// How far a count read once a second may lie from the events around it: the reader may be delayed
 /// between taking the time and reading the counters.
 const TICK_SLACK_NS: i64 = 100_000_000;
@@ -105,8 +108,9 @@ impl<'a> Joined<'a> {
         let as_polled = population.is_as_polled(recording, url);
         let polled = if as_polled { poll_extremes(recording, url)? } else { Vec::new() };
         // One second in a hundred may have been read late; more than that, and rows are missing: the
-        // recorder was cut off, or the ring was full.
-        let basis = if agreement.compared > 0 && agreement.equal * 100 >= agreement.compared * 99 {
+        // ring was full. Where the recorder was cut off, those that were open have none.
+        let agrees = agreement.compared > 0 && agreement.equal * 100 >= agreement.compared * 99;
+        let basis = if agrees && !recording.is_cut_off() {
             Basis::Connections
         } else if polled.iter().flatten().next().is_some() {
             Basis::Poll
@@ -140,9 +144,10 @@ impl<'a> Joined<'a> {
 
     /// A quantity per sample, freed of what lasts only one of them. A sample that is lower than the
     /// one before by no more than the kernel's count moved in its interval tells nothing: the
-    /// difference may be there as before.
+    /// difference may be there as before. Many such in a row do tell: of one that is there, some would
+    /// have shown it.
     pub(crate) fn sustained(&self, of: impl Fn(&Comparison) -> i64) -> Vec<Option<i64>> {
-        let mut last = 0;
+        let (mut last, mut silent) = (0, 0);
         let values: Vec<_> = self
             .samples
             .iter()
@@ -150,10 +155,11 @@ impl<'a> Joined<'a> {
                 let comparison = sample.comparison()?;
                 let value = of(comparison);
                 let moved = comparison.kernel_high - comparison.kernel_low;
-                if value < last && last - value <= moved {
+                if value < last && last - value <= moved && silent < MOST_SILENT {
+                    silent += 1;
                     return None;
                 }
-                last = value;
+                (last, silent) = (value, 0);
                 Some(value)
             })
             .collect();

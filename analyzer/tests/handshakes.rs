@@ -108,7 +108,36 @@ fn a_503_has_several_causes() {
 
     // One in seven, all along.
     let some = mixed(1_000, |n| n % 7 == 3, |n, at| answered(n, at, 503, MS / 2));
-    assert_eq!(Run::new(&some, &[]).causes(), [("refused_in_part", 143)]);
+    let run = Run::new(&some, &[]);
+    assert_eq!(run.causes(), [("refused_in_part", 143)]);
+    let decides = |run: &Run| run.report["causes"][0]["would_decide"].to_string();
+    assert!(decides(&run).contains("record on the shards as well"), "{}", run.report);
+
+    // The same by the shards behind a balancer, which were recorded.
+    let by_shards = balanced(
+        1_000,
+        |n| n % 7 == 3,
+        |n, at| {
+            let client = answered(n, at, 503, MS);
+            let shard = ConnectionRow {
+                http_status: Some(503),
+                outcome: Some("http_503".into()),
+                response_ns: client.response_ns.map(|at| at - MS / 4),
+                upgraded_ns: None,
+                ..upstream(n, &client, 3_002)
+            };
+            (client, Some(shard))
+        },
+    );
+    let run = Run::new(&by_shards, &["--port", "3005"]);
+    assert_eq!(run.causes(), [("refused_in_part", 143)]);
+    assert!(decides(&run).contains("the logs of the shards that answered"), "{}", run.report);
+
+    // Nobody is let in at all.
+    let all = mixed(1_000, |_| true, |n, at| answered(n, at, 503, MS / 2));
+    let run = Run::new(&all, &[]);
+    assert_eq!(run.causes(), [("no_healthy_upstream", 1_000)]);
+    assert_eq!(run.report["causes"][0]["or"], "load_shedding");
 }
 
 /// Through a balancer: the client's leg, and the balancer's own to one of three shards.

@@ -424,6 +424,67 @@ fn a_capture_that_was_cut_off_is_judged_by_its_counters() {
     assert_eq!(self::report(&healthy, &[]).0, 0);
 }
 
+/// Of short connections only the last seconds' have no row yet, of a capture that is read while it is
+/// written as well: where the others agree with the counters, these do not.
+#[test]
+fn the_end_of_short_connections_that_was_cut_off_is_no_leak() {
+    let mut scene = Scene::new(1_000 * S);
+    for n in 0..2_000 {
+        let from = n * S / 2;
+        let conn = Conn::open(from);
+        // At the cut, ten are open.
+        scene.conns.push(conn.ended(from + 5 * S, "remote", "fin"));
+    }
+    scene.finished = false;
+    let (code, report) = report(&scene, &[]);
+    let server = &report["captures"][0]["servers"][0];
+    assert_eq!(server["basis"], "counts");
+    assert_eq!((code, &server["findings"]), (0, &serde_json::json!([])));
+    let notes = server["notes"].to_string();
+    assert!(notes.contains("the recording was cut off, and connections that were open"), "{notes}");
+}
+
+/// Ten a second come and go, so that most samples allow a difference of one; twice, a minute apart, a
+/// busy server was late for one sample.
+#[test]
+fn two_late_answers_in_churn_are_no_phantom() {
+    let mut scene = Scene::new(180 * S);
+    for n in 0..1_750 {
+        let from = n * 100 * MS;
+        scene.conns.push(Conn::open(from).ended(from + 5 * S + 50 * MS, "remote", "fin"));
+    }
+    for late in [60, 120] {
+        scene.adjust.extend([(late * S, -2), (late * S + S, 2)]);
+    }
+    let (code, report) = report(&scene, &["--max-phantoms", "0"]);
+    let server = &report["captures"][0]["servers"][0];
+    let series = server["series"].as_array().unwrap();
+    let late = series.iter().filter(|sample| sample["reverse_phantoms"] != 0).count();
+    assert_eq!((code, late), (0, 2), "{}", server["findings"]);
+    assert_eq!(server["findings"], serde_json::json!([]));
+}
+
+/// The server answered all along; what could not be held against its answers is no gap in them.
+#[test]
+fn counts_that_were_lost_are_no_gap_of_the_server() {
+    let mut scene = healthy_churn();
+    scene.loss.push((8 * S, 20 * S));
+    let gaps = ["--interval", "2s", "--duration", "30s", "--threshold", "leaks.gaps == 0"];
+    let (code, report) = report(&scene, &gaps);
+    let thresholds = report["thresholds"].as_array().unwrap();
+    let gaps = thresholds.iter().find(|one| one["name"] == "leaks.gaps").unwrap();
+    assert_eq!((&gaps["measured"], &gaps["state"]), (&0.0.into(), &"held".into()));
+    // And what was lost is not passed over.
+    let server = &report["captures"][0]["servers"][0];
+    let lost: u64 = server["inconclusive"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["count"].as_u64())
+        .sum();
+    assert_eq!((code, lost), (0, 60));
+}
+
 /// Three runs beside each other: a leak, the same again, and without it.
 #[test]
 fn before_beside_after_a_fix() {

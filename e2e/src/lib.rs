@@ -11,6 +11,7 @@ pub mod day;
 pub mod disk;
 pub mod docker;
 pub mod document;
+pub mod envoy;
 pub mod kept_alive;
 pub mod lab;
 pub mod machine;

@@ -1,11 +1,21 @@
 //! Network namespaces of a test's own, so that its counts are nobody else's and loads stay inside.
 
 use std::ffi::OsStr;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::machine::tool;
+
+/// A port of loopback that nobody has now.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
+}
 
 /// Where a process runs and where the truth is read: the host's network, or another namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

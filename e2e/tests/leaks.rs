@@ -80,6 +80,32 @@ fn all_of_them_at_once() {
     leaks_and_is_fixed("all", 54..=73);
 }
 
+/// How much of what it could have removed an emergency cleanup removed, as the report has it.
+fn effectiveness(run: &lab::Scenario) -> [&Value; 2] {
+    let thresholds = run.report["thresholds"].as_array().unwrap();
+    let of = "leaks.emergency_effective_percent_final";
+    let threshold = thresholds.iter().find(|one| one["name"] == of).expect("a threshold on it");
+    [&threshold["measured"], &run.summary["managers"]["emergency_effective_percent"]]
+}
+
+/// Nothing leaks, and yet users are refused: at 16 managers of the 20 that they may have nothing is found
+/// that could go. Where the emergency cleanup works, it finds all.
+#[test]
+fn an_emergency_cleanup_is_effective_or_not() {
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
+    let upgraded = |run: &lab::Scenario| run.report["clients"]["successful"].as_u64().unwrap();
+    let sick = lab::scenario("emergency", &[]).exited(99);
+    assert_eq!(effectiveness(&sick), [&Value::from(0.0); 2]);
+    let beyond: Vec<_> = states(&sick.report).into_iter().filter(|(_, is)| *is != "held").collect();
+    assert_eq!(beyond, [("leaks.emergency_effective_percent_final", "crossed")]);
+    assert!(upgraded(&sick) < 300, "{}", sick.report["clients"]);
+
+    let healthy = lab::scenario("emergency", &["--fixed"]).exited(0);
+    assert_eq!(effectiveness(&healthy), [&Value::from(100.0); 2]);
+    assert!(states_held(&healthy.report), "{}", healthy.report["thresholds"]);
+    assert_eq!(upgraded(&healthy), 300);
+}
+
 /// Clients of one phase, six a second and gone at once.
 const PHASE: usize = 60;
 

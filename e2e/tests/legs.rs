@@ -2,13 +2,12 @@
 //! passes the WebSocket key on, and no two clients share one.
 
 use std::collections::{HashMap, HashSet};
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use e2e::lab::{self, Server};
 use e2e::machine::{Need, require};
-use e2e::net::Place;
+use e2e::net::{Place, free_port};
 use e2e::nginx::Nginx;
 use e2e::probe;
 use e2e::process::{Running, binary, finish};
@@ -18,10 +17,6 @@ use e2e::truth::{ss, wait_equal};
 use serde_json::Value;
 
 const CLIENTS: usize = 40;
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
-}
 
 /// 40 clients through `port`, recorded.
 fn record(scratch: &Scratch, port: u16) -> Recorded {

@@ -4,7 +4,9 @@
 use e2e::lab;
 use e2e::machine::{Need, require_beside_others};
 use e2e::net::Place;
-use e2e::process::{binary, finish};
+use e2e::process::{Running, binary, finish};
+use e2e::scratch::Scratch;
+use serde_json::Value;
 
 /// 100 clients, all of them served. How fast is a matter of the machine, and is not asserted.
 #[test]
@@ -136,4 +138,43 @@ fn custom() {
     let finished = finish(&mut refused);
     assert_eq!(finished.code, Some(2), "{finished}");
     assert!(finished.stderr.contains("belong to `lab run custom`"), "{finished}");
+}
+
+/// A server that is killed under load is a finding, whatever share of its clients was upgraded; one that
+/// only ends some connections is alive.
+#[test]
+fn a_server_that_dies() {
+    const CLIENTS: u64 = 23;
+
+    let Some(_machine) = require_beside_others(&[Need::Root]) else { return };
+    let (place, scratch) = (Place::host(), Scratch::new("dies"));
+    let start = |faults: &[&str], hold: &str| {
+        let serve = [&["serve", "--listen", "127.0.0.1:0"], faults].concat();
+        let server = lab::Server::start(&place, &serve);
+        let mut load = lab::command(&place);
+        load.args(["load", "--url", &format!("ws://{}/", server.address()), "--json"]);
+        load.args(["--hold", hold, "--connections", &CLIENTS.to_string()]);
+        (server, load)
+    };
+    let (server, mut load) = start(&[], "10m");
+    let load = Running::start(load.args(["-o", &scratch.join("results.jsonl")]));
+    load.wait_stderr(&format!("{CLIENTS}/{CLIENTS} upgraded"));
+    let killed = std::time::SystemTime::now();
+    drop(server);
+    let finished = load.wait(std::time::Duration::from_secs(30));
+    assert_eq!(finished.code, Some(99), "{finished}");
+    let says = format!("it ended {CLIENTS} open connections, and refused new ones");
+    assert!(finished.stderr.contains(&says), "{finished}");
+    let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
+    let died = &summary["server_died"];
+    assert_eq!(died["connections"], CLIENTS, "{summary}");
+    let at = died["at_unix_ns"].as_u64().expect("a time");
+    let killed =
+        killed.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    assert!((killed..killed + 1_000_000_000).contains(&at), "{at}, killed at {killed}");
+
+    let (_server, mut load) = start(&["--fault", "close-after-upgrade:100%"], "1s");
+    let finished = finish(&mut load);
+    let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
+    assert_eq!((finished.code, &summary["server_died"]), (Some(0), &Value::Null), "{finished}");
 }

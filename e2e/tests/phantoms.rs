@@ -2,12 +2,14 @@
 //! found with its exact number; the same runs without the fault, and a busy healthy server, have none.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::lab;
 use e2e::machine::{Need, require, require_beside_others};
 use e2e::net::Place;
 use e2e::process::{Running, Signal, binary, finish};
+use e2e::recording::Recording;
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
@@ -102,7 +104,7 @@ fn a_busy_healthy_server_has_no_phantoms() {
     let place = Place::host();
     let server = lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:18090"]);
     let capture = scratch.join("capture");
-    let mut record = std::process::Command::new(binary("probe"));
+    let mut record = Command::new(binary("probe"));
     record.args(["record", "-o", &capture, "--port", "18090", "--interval", "100ms"]);
     record.args(["--health", "http://127.0.0.1:18090/health"]);
     let record = Running::start(&mut record);
@@ -132,7 +134,7 @@ fn a_busy_healthy_server_has_no_phantoms() {
     assert_eq!(upgraded, 4000);
 
     assert_eq!(record.stop(Signal::INT).code, Some(130));
-    let mut report = std::process::Command::new(binary("analyzer"));
+    let mut report = Command::new(binary("analyzer"));
     report.args(["report", &capture, "--max-phantoms", "0", "-o", &scratch.join("report")]);
     let finished = finish(&mut report);
     assert_eq!(finished.code, Some(0), "{finished}");
@@ -142,4 +144,24 @@ fn a_busy_healthy_server_has_no_phantoms() {
     let judged = report["captures"][0]["servers"][0]["judged"].as_i64().unwrap();
     assert!(judged > 50, "only {judged} samples were judged");
     let _ = server.stop();
+}
+
+/// Nobody was asked what is open: there is nothing to hold the kernel's count against, which is no
+/// success.
+#[test]
+fn a_recording_without_a_report_is_inconclusive() {
+    let Some(_machine) = require_beside_others(&[Need::Bpf]) else { return };
+    let scratch = Scratch::new("unasked");
+    let capture = scratch.join("capture");
+    let server = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = server.address().port().to_string();
+    let recording = Recording::start(&capture, &["--port", &port]);
+    let url = format!("ws://{}/", server.address());
+    let load = ["load", "--url", &url, "--connections", "23", "--hold", "1s"];
+    let _ = lab::run(&Place::host(), &load, Duration::from_secs(60));
+    assert_eq!(recording.stop().rows.iter().filter(|row| row["role"] == "passive").count(), 23);
+    let finished = finish(Command::new(binary("analyzer")).args(["phantoms", &capture]));
+    assert_eq!(finished.code, Some(4), "{finished}");
+    let words = finished.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("--health"), "what would decide it: {finished}");
 }

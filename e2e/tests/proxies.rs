@@ -1,31 +1,30 @@
-//! Balancers that are not ours in front of servers that are not ours: nginx, haproxy, Go's
+//! Balancers that are not ours in front of servers that are not ours: nginx, haproxy, Envoy, Go's
 //! `httputil.ReverseProxy` and Docker's proxy, each with Node's `ws` behind. Every client's outcome is
 //! known on each leg, and the right cause comes first.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use e2e::docker::Container;
+use e2e::envoy::{self, Envoy, route};
 use e2e::lab;
 use e2e::machine::{Need, require};
-use e2e::net::Place;
+use e2e::net::{Place, free_port};
 use e2e::nginx::Nginx;
 use e2e::node::Node;
 use e2e::process::{Running, finish_within};
 use e2e::recording::{Recorded, Recording};
 use e2e::scratch::Scratch;
 use e2e::truth::{ss, wait_equal};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Clients whose handshake goes well, and clients that a fault hits.
 const HEALTHY: usize = 33;
 const HIT: usize = 7;
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port()
-}
+/// The fault that hits the last clients, not those of a path.
+const LIMIT: &str = "limit";
 
 /// What a proxy does with one fault, at a port of its own, with shards of its own.
 struct Fault {
@@ -39,6 +38,8 @@ struct Fault {
     client: &'static str,
     shard: Option<[&'static str; 2]>,
     cause: &'static str,
+    /// Connects to the shard before it looks whether it may, and then sends nothing.
+    connects_first: bool,
 }
 
 /// The servers behind a proxy: one that upgrades for each fault, and one that refuses, hangs or is dead.
@@ -52,7 +53,7 @@ impl Shards {
         let node = Node::start(
             Command::new("env"),
             "127.0.0.1",
-            &["ok", "ok", "ok", "ok", "hang", "forbid"],
+            &["ok", "ok", "ok", "ok", "ok", "ok", "hang", "forbid"],
         );
         Self { node, dead: e2e::answer::nobody().port() }
     }
@@ -68,14 +69,15 @@ impl Shards {
             client,
             shard,
             cause,
+            connects_first: false,
         };
         let [limit, timeout, dead] = answers;
         let gone = "no_response_client_left";
         [
-            fault(0, "limit", self.node.port(0), limit, None, full),
-            fault(1, "timeout", self.node.port(4), timeout, Some([gone; 2]), "upstream_timeout"),
+            fault(0, LIMIT, self.node.port(0), limit, None, full),
+            fault(1, "timeout", self.node.port(6), timeout, Some([gone; 2]), "upstream_timeout"),
             fault(2, "dead", self.dead, dead, Some(["no_listener"; 2]), "upstream_refused"),
-            fault(3, "forbid", self.node.port(5), "http_403", Some(["http_403"; 2]), "forbidden"),
+            fault(3, "forbid", self.node.port(7), "http_403", Some(["http_403"; 2]), "forbidden"),
         ]
     }
 }
@@ -91,7 +93,7 @@ fn load(scratch: &Scratch, fault: &Fault) -> [Vec<u16>; 2] {
         (Running::start(&mut command), results)
     };
     // Where the limit hits, it is those who come when all places are taken.
-    let runs = if fault.shard.is_none() {
+    let runs = if fault.name == LIMIT {
         vec![start("/", HEALTHY + HIT)]
     } else {
         vec![start("/", HEALTHY), start("/fail", HIT)]
@@ -146,9 +148,18 @@ fn assert_told(recorded: &Recorded, fault: &Fault, [healthy, failed]: &[Vec<u16>
         }
     }
     let upgraded = expected([("active", "upgraded", HEALTHY), ("passive", "upgraded", HEALTHY)]);
-    assert_eq!(legs(recorded, fault.healthy), upgraded, "{name}: the healthy shard");
-    if let Some([active, passive]) = fault.shard {
-        let failing = expected([("active", active, HIT), ("passive", passive, HIT)]);
+    let mut found = legs(recorded, fault.healthy);
+    if fault.connects_first {
+        found.retain(|(_, outcome), _| outcome != "none");
+    }
+    assert_eq!(found, upgraded, "{name}: the healthy shard");
+    if name != LIMIT {
+        let failing = match fault.shard {
+            Some([active, passive]) => {
+                expected([("active", active, HIT), ("passive", passive, HIT)])
+            }
+            None => BTreeMap::new(),
+        };
         assert_eq!(legs(recorded, fault.failing), failing, "{name}: the failing shard");
     }
     let report = recorded.handshakes(&[fault.proxy, fault.healthy, fault.failing]);
@@ -185,7 +196,7 @@ fn nginx() {
         .to_owned();
     for Fault { name, proxy, failing, healthy, .. } in &faults {
         let limit =
-            if *name == "limit" { format!("limit_conn places {HEALTHY};") } else { String::new() };
+            if *name == LIMIT { format!("limit_conn places {HEALTHY};") } else { String::new() };
         text += &format!(
             "server {{ listen 127.0.0.1:{proxy}; {limit}\n\
              location / {{ proxy_pass http://127.0.0.1:{healthy}; }}\n\
@@ -208,7 +219,7 @@ fn haproxy() {
                     timeout queue 300ms\n retries 0\n"
             .to_owned();
     for Fault { name, proxy, failing, healthy, .. } in &faults {
-        let limit = if *name == "limit" { format!("maxconn {HEALTHY}") } else { String::new() };
+        let limit = if *name == LIMIT { format!("maxconn {HEALTHY}") } else { String::new() };
         text += &format!(
             "frontend {name}\n bind 127.0.0.1:{proxy}\n use_backend {name}-fail if {{ path_beg /fail }}\n \
              default_backend {name}-ok\n\
@@ -221,6 +232,94 @@ fn haproxy() {
     let mut command = Command::new("haproxy");
     let _haproxy = Running::start(command.args(["-db", "-f", &configuration]));
     assert_all_told(&scratch, &faults);
+}
+
+/// Beside what the others do, it refuses upgrades where no `upgrade_configs` lets them through.
+#[test]
+fn envoy() {
+    let needs = [Need::Bpf, Need::Program("envoy"), Need::NodePackage("ws")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("proxies-envoy");
+    let shards = Shards::start();
+    let no_upgrade = Fault {
+        name: "no-upgrade",
+        proxy: free_port(),
+        failing: e2e::answer::nobody().port(),
+        healthy: shards.node.port(4),
+        client: "http_403",
+        shard: None,
+        cause: "forbidden",
+        connects_first: false,
+    };
+    let answers = ["http_503", "http_504", "http_503"];
+    let faults: Vec<Fault> = shards
+        .faults(answers, "slots_exhausted")
+        .into_iter()
+        .map(|fault| Fault { connects_first: fault.name == LIMIT, ..fault })
+        .chain([no_upgrade])
+        .collect();
+    let (mut listeners, mut clusters) = (Vec::new(), Vec::new());
+    for Fault { name, proxy, failing, healthy, .. } in &faults {
+        let (ok, fail) = (format!("{name}-ok"), format!("{name}-fail"));
+        let upgrades = json!([{ "upgrade_type": "websocket", "enabled": *name != "no-upgrade" }]);
+        let fails = json!({ "timeout": "0.3s", "upgrade_configs": upgrades });
+        let routes = [route("/fail", &fail, fails), route("/", &ok, json!({ "timeout": "0s" }))];
+        listeners.push(envoy::listener(*proxy, name, &routes));
+        let most = if *name == LIMIT { HEALTHY } else { 1000 };
+        let limits = json!({ "circuit_breakers": { "thresholds": [{ "max_requests": most }] } });
+        clusters.push(envoy::cluster(&ok, &[*healthy], limits));
+        clusters.push(envoy::cluster(&fail, &[*failing], json!({})));
+    }
+    let _envoy = Envoy::start(&scratch, free_port(), &listeners, &clusters);
+    assert_all_told(&scratch, &faults);
+}
+
+/// Every shard is dead, and Envoy's own health checks, which are connections as well, have found out.
+#[test]
+fn envoy_without_a_healthy_shard() {
+    let needs = [Need::Bpf, Need::Program("envoy")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("proxies-envoy-unhealthy");
+    let (proxy, dead) = (free_port(), e2e::answer::nobody().port());
+    let checked = json!({
+        "common_lb_config": { "healthy_panic_threshold": { "value": 0 } },
+        "health_checks": [{
+            "timeout": "1s", "interval": "0.1s", "no_traffic_interval": "0.1s", "unhealthy_threshold": 1, "healthy_threshold": 1,
+            "tcp_health_check": {},
+        }],
+    });
+    let routes = [route("/", "shards", json!({}))];
+    let envoy = Envoy::start(
+        &scratch,
+        free_port(),
+        &[envoy::listener(proxy, "ws", &routes)],
+        &[envoy::cluster("shards", &[dead], checked)],
+    );
+    let port = format!("{proxy},{dead}");
+    let args = ["--port", &port, "--metrics", &envoy.admin("/stats")];
+    let recording = Recording::start(&scratch.join("capture"), &args);
+    let results = scratch.join("results.jsonl");
+    let url = format!("ws://127.0.0.1:{proxy}/");
+    let args = ["load", "--url", &url, "--connections", "40", "--ramp", "50/s", "-o", &results];
+    let _ = lab::run(&Place::host(), &args, Duration::from_secs(60));
+    let [healthy, failed] = sort_clients(&results);
+    assert_eq!((healthy.len(), failed.len()), (0, 40));
+    let recorded = recording.stop();
+    for &client in &failed {
+        assert_eq!(recorded.passive(client, proxy)["outcome"], "http_503");
+    }
+    let report = recorded.handshakes(&[proxy, dead]);
+    // A check's SYN says as little of who sent it as a client's.
+    let checks = legs(&recorded, dead)[&("passive".to_owned(), "no_listener".to_owned())];
+    assert_eq!(report["failed"], 40 + checks, "{report}");
+    assert_eq!(report["links"]["linked"], 0, "a check is nobody's leg: {report}");
+    let named = |name: &str| {
+        let mut causes = report["causes"].as_array().into_iter().flatten();
+        causes.find(|cause| cause["name"] == name).unwrap_or_else(|| panic!("no {name}: {report}"))
+    };
+    assert_eq!(named("no_listener")["count"], checks);
+    let cause = named("no_healthy_upstream");
+    assert_eq!((&cause["count"], &cause["certainty"]), (&40.into(), &"certain".into()));
 }
 
 /// The standard library's reverse proxy. It answers 502 to whatever goes wrong upstream, so the
@@ -290,7 +389,7 @@ fn go_reverse_proxy() {
     let faults = shards.faults(["http_503", "http_502", "http_502"], "slots_exhausted");
     let mut command = Command::new(&program);
     for Fault { name, proxy, failing, healthy, .. } in &faults {
-        let places = if *name == "limit" { HEALTHY } else { 1000 };
+        let places = if *name == LIMIT { HEALTHY } else { 1000 };
         command.arg(format!("{proxy},{healthy},{failing},{places}"));
     }
     let _proxy = Running::start(&mut command);

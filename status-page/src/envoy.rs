@@ -20,6 +20,18 @@ pub(crate) fn line(line: &str) -> Option<Vec<Number>> {
     }
 }
 
+/// By their Prometheus names as well.
+pub(crate) fn without_admin(mut numbers: Vec<Number>) -> Vec<Number> {
+    numbers.retain(|number| {
+        let labels = number.labels.as_deref().unwrap_or_default();
+        !["http.admin.", "listener.admin.", "envoy_listener_admin_"]
+            .iter()
+            .any(|start| number.name.starts_with(start))
+            && !labels.contains("envoy_http_conn_manager_prefix=\"admin\"")
+    });
+    numbers
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

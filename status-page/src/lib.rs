@@ -3,7 +3,8 @@
 //!
 //! Names are those of the page where it has any (`go_goroutines`, Envoy's
 //! `cluster.web.upstream_cx_active`); nginx's are those of its Prometheus exporter; haproxy's are its
-//! CSV's columns, after what the row is about: `haproxy_server_scur{proxy="web",server="s1"}`.
+//! CSV's columns, after what the row is about: `haproxy_server_scur{proxy="web",server="s1"}`. What Envoy's
+//! admin interface counts of itself, which is whoever asks for the page, is left out.
 
 mod envoy;
 mod haproxy;
@@ -57,6 +58,7 @@ impl Reader {
             .line(line)
             .or_else(|| prometheus::line(line).map(|number| vec![number]))
             .or_else(|| envoy::line(line))
+            .map(envoy::without_admin)
     }
 }
 

@@ -3,34 +3,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::{Context, Result};
-use clap::Args;
 
-use crate::command::{self, say};
-use crate::paths;
-
-#[derive(Args, Debug)]
-pub(crate) struct Unpack {
-    /// The Debian release, such as trixie
-    suite: String,
-    /// The package, without what it depends on
-    package: String,
-}
-
-/// Prints where the package lies unpacked, which may have been done before.
-pub(crate) fn run(options: &Unpack) -> Result<ExitCode> {
-    let Unpack { suite, package } = options;
-    let dir = paths::target_dir()?.join("debian").join(suite);
-    let root = dir.join(package);
-    if !root.is_dir() {
-        say(&format!("fetching {package} of Debian {suite}"));
-        Apt::new(suite, &dir.join("apt"))?.unpack(std::slice::from_ref(package), &root)?;
-    }
-    println!("{}", root.display());
-    Ok(ExitCode::SUCCESS)
-}
+use crate::command;
 
 /// apt with lists, cache and sources of its own.
 pub(crate) struct Apt {

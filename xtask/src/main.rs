@@ -21,6 +21,7 @@ mod setup;
 mod summary;
 mod test;
 mod torture;
+mod unpack;
 mod vm;
 
 /// Builds, shows and tests groundtruth.
@@ -35,7 +36,7 @@ mod vm;
         cargo xtask torture       counts against the kernel under fire; --minutes, --seed\n  \
         cargo xtask fuzz          the parsers of outside input under libFuzzer; --seconds\n  \
         cargo xtask vm            the probe on Debian's kernels; --kernel\n  \
-        cargo xtask unpack        a package of another Debian release, for the tests; SUITE PACKAGE\n  \
+        cargo xtask unpack        a package of another Debian release or of PyPI, for the tests\n  \
         cargo xtask package       a .deb and a tarball of one static binary, in <target dir>/package\n  \
         cargo xtask docs          docs/reference/ from the source; --check says whether it is stale\n  \
         cargo xtask build-ebpf    the kernel programs alone"
@@ -68,8 +69,8 @@ enum Task {
     Package(package::Options),
     /// Write docs/reference/ from the help texts, the flags and the capture's schema
     Docs(docs::Options),
-    /// Unpack a package of another Debian release below the target directory, and say where
-    Unpack(apt::Unpack),
+    /// Unpack a package of another Debian release, or of PyPI, below the target directory, and say where
+    Unpack(unpack::Options),
     /// Run probe on Debian's kernels, in virtual machines, and write docs/compatibility.md
     Vm(vm::Options),
 }
@@ -86,7 +87,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Package(options) => package::run(&options),
         Task::Docs(options) => docs::run(&options),
-        Task::Unpack(options) => apt::run(&options),
+        Task::Unpack(options) => unpack::run(&options),
         Task::Vm(options) => vm::run(&options),
     };
     match result {

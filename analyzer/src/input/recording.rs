@@ -119,6 +119,11 @@ impl Recording {
         })
     }
 
+    /// The recorder did not come to write its end, or has not yet.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.meta.ended_mono_ns.is_none()
+    }
+
     /// When the recording ended; where it was cut off, the last time anything was written down.
     pub(crate) fn ended_ns(&self) -> anyhow::Result<i64> {
         if let Some(ended) = self.meta.ended_mono_ns {

@@ -201,7 +201,7 @@ pub(crate) fn of(
     let mut stability = stability(recording.map(|(recording, _)| recording), logs)?;
     stability.observed_s = observed_ns as f64 / 1e9;
     stability.stopped_early = (observed_ns as f64) < planned_ns as f64 * WHOLE
-        || recording.is_some_and(|(recording, _)| recording.meta.ended_mono_ns.is_none());
+        || recording.is_some_and(|(recording, _)| recording.is_cut_off());
     let established = all.iter().find(|series| series.name == ESTABLISHED);
     let full = established.and_then(|series| full_time(&series.points));
     let load = load(servers, established);
@@ -545,7 +545,8 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         ));
     }
     if !gaps.is_empty() {
-        text.push_str(&format!(" For {} stretches of time nothing was measured.", gaps.len()));
+        let times = if gaps.len() == 1 { "Once" } else { "Several times" };
+        text.push_str(&format!(" {times} no sample came for more than 1.5 intervals."));
     }
     if stability.stopped_early {
         text.push_str(" The run was stopped early.");

@@ -47,7 +47,12 @@ const KNOWN: [(&str, &[&str]); 9] = [
     ("threads", &["process_threads"]),
     (
         "proxy_connections",
-        &["nginx_connections_active", "haproxy_frontend_scur", ".downstream_cx_active"],
+        &[
+            "nginx_connections_active",
+            "haproxy_frontend_scur",
+            ".downstream_cx_active",
+            "envoy_http_downstream_cx_active",
+        ],
     ),
     ("pool_idle", &[".pool.idle", ".idle_connections", "pool_idle_connections"]),
     ("pool_reuse_percent", &[".pool.reuse_percent", ".reuse_percent", "pool_reuse_percent"]),
@@ -166,7 +171,9 @@ pub(crate) fn series(
             server.series.iter().map(|point| (point.at_unix_ns, point.phantoms as f64)).collect();
         if !points.is_empty() && !found.iter().any(|known: &Series| known.name == "phantoms") {
             let source = server.url.clone();
-            found.push(Series { name: "phantoms".to_owned(), source, points, polled: true });
+            // Where counts were lost there are answers, and nothing to hold them against.
+            let polled = server.inconclusive.is_empty();
+            found.push(Series { name: "phantoms".to_owned(), source, points, polled });
         }
     }
     if let (Some(recording), Some(population)) = (recording, population) {

@@ -159,7 +159,7 @@ fn capture(
             backend: meta.backend.clone(),
             hooks: meta.hooks.clone(),
             degraded: meta.degraded.clone(),
-            cut_off: meta.ended_mono_ns.is_none(),
+            cut_off: recording.is_cut_off(),
             truncated_tables: recording
                 .truncated
                 .iter()
@@ -319,19 +319,22 @@ fn notes(
             joined.population.label()
         ));
     }
-    match joined.basis {
-        _ if joined.lives.rows + joined.count_rows == 0 => {}
-        Basis::Connections => {}
-        Basis::Poll => notes.push(format!(
-            "the connections' own times agree with the kernel's counters in only {} of {} seconds, so \
-             the counts that the probe saw during each poll were used",
-            joined.agreement.equal, joined.agreement.compared
-        )),
-        Basis::Counts => notes.push(format!(
-            "the connections' own times agree with the kernel's counters in only {} of {} seconds, so \
-             the counters, read once a second, were used",
-            joined.agreement.equal, joined.agreement.compared
-        )),
+    let used = match joined.basis {
+        Basis::Poll => Some("the counts that the probe saw during each poll"),
+        Basis::Counts => Some("the counters, read once a second,"),
+        Basis::Connections => None,
+    };
+    if let Some(used) = used.filter(|_| joined.lives.rows + joined.count_rows > 0) {
+        let why = if recording.is_cut_off() {
+            "the recording was cut off, and connections that were open then have no times"
+                .to_owned()
+        } else {
+            format!(
+                "the connections' own times agree with the kernel's counters in only {} of {} seconds",
+                joined.agreement.equal, joined.agreement.compared
+            )
+        };
+        notes.push(format!("{why}, so {used} were used"));
     }
     if joined.population.containers.is_empty() && filter.container.is_empty() {
         let mut names = joined.population.container_names(recording);

@@ -17,7 +17,7 @@ pub(crate) fn section(leaks: &LeakReport, command: &str) -> Markup {
             div.scroll role="group" tabindex="0" aria-label="what grows" { table {
                 thead { tr {
                     th { "metric" } th.n { "baseline" } th.n { "final" } th.n { "growth" }
-                    th.n { "rate per min" } th.n { "95 % within" } th.n { "target" } th { "status" }
+                    th.n { "rate per min" } th.n { "95 % within" } th.n { "target" } th.status { "status" }
                 } }
                 tbody { @for followed in &leaks.followed { (row(followed)) } }
             } }
@@ -45,7 +45,7 @@ fn row(followed: &Followed) -> Markup {
             td.n { (signed(trend.growth)) } td.n { (rate(trend.per_minute)) }
             td.n { (rate(trend.low_per_minute)) " to " (rate(trend.high_per_minute)) }
             td.n { (followed.target_per_minute.map_or("–".to_owned(), |target| format!("< {target}"))) }
-            td { (followed.level.words()) ", " (trend.shape.words()) }
+            td.status { (followed.level.words()) ", " (trend.shape.words()) }
         }
     }
 }

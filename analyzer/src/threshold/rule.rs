@@ -179,6 +179,7 @@ pub(crate) static PRESETS: &[Preset] = presets![
     "stress";
     "balancer-12k";
     "smoke-30m";
+    "emergency";
     "managers-50" for "tabs", "cold-start", "reconnects", "key-mismatch", "slow-cleanup";
     "managers";
     "managers-100" for "all";

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
+use super::death::Death;
 use super::record::{End, EndedBy, Record};
 use crate::progress::clock;
 
@@ -80,6 +81,8 @@ pub(crate) struct Summary {
     outcomes: BTreeMap<String, u64>,
     /// How upgraded connections ended: `client_rst`, `server_close_frame`, ….
     ends: BTreeMap<String, u64>,
+    /// Null if it did not.
+    pub(super) server_died: Option<Death>,
     messages_sent: u64,
     messages_received: u64,
     heartbeats_sent: u64,
@@ -119,6 +122,7 @@ impl Summary {
             ramp_s: ramp.as_secs_f64(),
             outcomes,
             ends,
+            server_died: None,
             messages_sent: sum(|r| r.messages_sent),
             messages_received: sum(|r| r.messages_received),
             heartbeats_sent: sum(|r| r.heartbeats_sent),
@@ -151,6 +155,9 @@ impl Summary {
         }
         for (end, count) in &self.ends {
             row(&format!("ended: {}", end.replace('_', " ")), count.to_string());
+        }
+        if let Some(death) = self.server_died {
+            row("server died", death.text());
         }
         row(
             "messages",

@@ -19,10 +19,12 @@ use crate::units::{Amount, Ramp, name_and_amount};
 use crate::{net, process};
 
 mod connection;
+mod death;
 mod live;
 pub(crate) mod record;
 
 use connection::Part;
+use death::DeathWatch;
 use live::Live;
 pub(crate) use live::Summary;
 use record::{End, Record};
@@ -164,6 +166,7 @@ pub(crate) async fn run(
     };
 
     let mut records = Vec::new();
+    let mut death_watch = DeathWatch::new(plan.remote);
     let mut failed = 0;
     let mut signal = None;
     let progress = Progress::start(options.planned());
@@ -176,6 +179,7 @@ pub(crate) async fn run(
             result = results.recv() => {
                 let Some(record) = result else { break };
                 failed += u64::from(!record.upgraded());
+                death_watch.take(&record).await;
                 if let Some(output) = &mut output {
                     output.write(&record)?;
                 }
@@ -199,7 +203,8 @@ pub(crate) async fn run(
     if let Some(output) = &mut output {
         output.flush()?;
     }
-    let summary = Summary::of(options.url.clone(), &records, began.elapsed(), ramp);
+    let mut summary = Summary::of(options.url.clone(), &records, began.elapsed(), ramp);
+    summary.server_died = death_watch.death(&records);
     Ok((summary, signal))
 }
 
@@ -217,6 +222,9 @@ pub(crate) fn conclude(
     }
     if let Some(signal) = signal {
         return Err(LabError::Signal(signal).into());
+    }
+    if let Some(death) = summary.server_died {
+        return Err(LabError::Threshold(format!("the server died: {}", death.text())).into());
     }
     match min_success_percent {
         Some(min) if summary.connections == 0 => Err(LabError::Inconclusive(format!(

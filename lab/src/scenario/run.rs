@@ -405,7 +405,10 @@ fn conclude(
         return Err(programs::unequal());
     }
     if !enough_upgraded {
-        let text = format!("fewer than {} % of the clients were upgraded", scenario.min_success);
+        let text = format!(
+            "fewer than {} % of the clients were upgraded, or the server died, as `lab load` said",
+            scenario.min_success
+        );
         return Err(LabError::Threshold(text).into());
     }
     if scenario.verdict == Verdict::Truth {

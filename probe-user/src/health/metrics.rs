@@ -20,20 +20,32 @@ const USUAL: [&str; 9] = [
 
 /// What tells of a proxy's connections, by the ends of names: all of nginx's `stub_status`, a few of
 /// haproxy's columns and of Envoy's statistics.
-const USUAL_OF_PROXIES: [(&str, &[&str]); 4] = [
+const USUAL_OF_PROXIES: [(&str, &[&str]); 6] = [
     ("nginx_", &[""]),
     ("haproxy_", &["_qcur", "_scur", "_slim", "_stot", "_econ", "_eresp", "_wretr", "_wredis"]),
-    (
-        "cluster.",
-        &[
-            ".upstream_cx_active",
-            ".upstream_cx_total",
-            ".upstream_cx_connect_fail",
-            ".upstream_cx_overflow",
-            ".upstream_rq_pending_overflow",
-        ],
-    ),
-    ("http.", &[".downstream_cx_active", ".downstream_cx_total", ".downstream_rq_5xx"]),
+    ("cluster.", &ENVOY_CLUSTER),
+    ("envoy_cluster_", &ENVOY_CLUSTER),
+    ("http.", &ENVOY_LISTENER),
+    ("envoy_http_", &ENVOY_LISTENER),
+];
+
+const ENVOY_CLUSTER: [&str; 8] = [
+    "upstream_cx_active",
+    "upstream_cx_total",
+    "upstream_cx_connect_fail",
+    "upstream_cx_overflow",
+    "upstream_rq_pending_overflow",
+    "upstream_rq_timeout",
+    "membership_healthy",
+    "membership_total",
+];
+
+const ENVOY_LISTENER: [&str; 5] = [
+    "downstream_cx_active",
+    "downstream_cx_total",
+    "downstream_cx_upgrades_active",
+    "downstream_cx_upgrades_total",
+    "downstream_rq_5xx",
 ];
 
 fn is_usual(name: &str) -> bool {
@@ -116,6 +128,13 @@ mod tests {
         assert_eq!(
             names("cluster.web.upstream_cx_active: 3\ncluster.web.version: 9\n"),
             ["cluster.web.upstream_cx_active"]
+        );
+        let labels = "{envoy_http_conn_manager_prefix=\"ws\"}";
+        assert_eq!(
+            names(&format!(
+                "envoy_http_downstream_cx_active{labels} 3\nenvoy_http_downstream_cx_ssl_active{labels} 3\n"
+            )),
+            ["envoy_http_downstream_cx_active"]
         );
     }
 

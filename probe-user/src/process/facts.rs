@@ -18,14 +18,15 @@ pub(crate) struct Facts {
     pub(crate) cpu_seconds: f64,
     /// Of the oldest: it moves when all of them were replaced.
     pub(crate) start_unix_s: f64,
-    /// Of their cgroup; `None` where they have none of their own, or it keeps no such count.
+    /// Of their cgroup, also when they are gone; `None` where they have none of their own, or it keeps
+    /// no such count.
     pub(crate) oom_kills: Option<u64>,
 }
 
 impl Facts {
     /// Processes that are gone, or that this user may not look at, are left out.
-    pub(crate) fn of(pids: &[u32]) -> Self {
-        let mut all = Facts::default();
+    pub(crate) fn of(pids: &[u32], kills: Option<&KillCount>) -> Self {
+        let mut all = Facts { oom_kills: kills.and_then(KillCount::read), ..Facts::default() };
         for &pid in pids {
             let Some(one) = of_process(pid) else { continue };
             all.start_unix_s = match all.processes {
@@ -39,7 +40,6 @@ impl Facts {
             all.threads += one.threads;
             all.cpu_seconds += one.cpu_seconds;
         }
-        all.oom_kills = pids.first().and_then(|pid| oom_kills(*pid));
         all
     }
 
@@ -115,14 +115,24 @@ fn booted_unix_s() -> Option<f64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-/// Processes of the cgroup that the kernel killed for lack of memory, by either version of cgroups.
-fn oom_kills(pid: u32) -> Option<u64> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let text = cgroups
-        .lines()
-        .filter_map(events_file)
-        .find_map(|(file, below)| fs::read_to_string(mounted(file)?.join(below)).ok())?;
-    text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+/// Where a cgroup counts the processes that the kernel killed in it for lack of memory, by either version
+/// of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KillCount(PathBuf);
+
+impl KillCount {
+    /// Of the process's cgroup.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        let files = cgroups.lines().filter_map(events_file);
+        let mut counts = files.filter_map(|(file, below)| Some(Self(mounted(file)?.join(below))));
+        counts.find(|count| count.read().is_some())
+    }
+
+    fn read(&self) -> Option<u64> {
+        let text = fs::read_to_string(&self.0).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("oom_kill "))?.trim().parse().ok()
+    }
 }
 
 /// The file with the count for a line of `/proc/PID/cgroup`: which kind of mount, and the path below
@@ -168,17 +178,17 @@ mod tests {
     #[test]
     fn the_test_itself_holds_what_it_opened() {
         let me = [std::process::id()];
-        let before = Facts::of(&me);
+        let before = Facts::of(&me, None);
         let opened: Vec<TcpListener> =
             (0..23).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let after = Facts::of(&me);
+        let after = Facts::of(&me, None);
         // Other tests of this program may open and close some meanwhile.
         assert!(after.sockets >= 23 && after.open_fds > after.sockets, "{after:?}");
         assert_eq!((before.processes, after.processes), (1, 1));
         assert_eq!(before.start_unix_s, after.start_unix_s);
         assert!(after.resident_bytes > 1 << 20 && after.threads >= 1, "{after:?}");
         drop(opened);
-        assert_eq!(Facts::of(&[u32::MAX]).named(), [("processes", 0.0)]);
+        assert_eq!(Facts::of(&[u32::MAX], None).named(), [("processes", 0.0)]);
     }
 
     #[test]

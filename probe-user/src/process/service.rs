@@ -8,7 +8,10 @@ use std::{
 
 use serde::Serialize;
 
-use super::{facts::Facts, listener::listeners};
+use super::{
+    facts::{Facts, KillCount},
+    listener::listeners,
+};
 use crate::{clock, filter::Filter, identity::Identity};
 
 /// A look at every descriptor of the host finds who listens, which is not free.
@@ -27,6 +30,8 @@ struct Service {
     /// The container's name, or the process's.
     name: String,
     pids: Vec<u32>,
+    /// Kept when they are gone: that may be why.
+    kills: Option<KillCount>,
 }
 
 /// What is read of one service.
@@ -79,7 +84,7 @@ impl Services {
         let facts = |(port, service): (&u16, &Service)| ServiceFacts {
             name: service.name.clone(),
             port: *port,
-            facts: Facts::of(&service.pids),
+            facts: Facts::of(&service.pids, service.kills.as_ref()),
         };
         let all = self.known.iter().map(facts).collect();
         self.looked = clock::thread_cpu() - before;
@@ -92,7 +97,11 @@ impl Services {
             let Some(first) = holders.first() else { continue };
             let container = self.identity.of(&key);
             let name = if container.id.is_some() { container.name } else { first.comm.clone() };
-            let service = now.entry(key.port).or_insert_with(|| Service { name, pids: Vec::new() });
+            let service = now.entry(key.port).or_insert_with(|| Service {
+                name,
+                pids: Vec::new(),
+                kills: KillCount::of(first.pid),
+            });
             service.pids.extend(holders.iter().map(|holder| holder.pid));
             service.pids.sort_unstable();
             service.pids.dedup();

@@ -8,6 +8,7 @@ use super::{
     checkpoint::Checkpoint,
     client_file::Totals,
     failures::{self, Failure},
+    lines::fit,
     metrics::{self, Metrics},
     processes::ProcessesNow,
     resources::Resources,
@@ -16,6 +17,9 @@ use super::{
     verdict::INVESTIGATE_PERCENT,
 };
 use crate::{clock, truth::source::Backend};
+
+/// Why counts are not exact; JSON has all.
+const MOST_REASONS: usize = 2;
 
 /// One interval.
 #[derive(Clone, Debug, Serialize)]
@@ -190,6 +194,15 @@ impl Block {
         let exact = if kernel.exact { "exact" } else { "not exact" };
         let _ =
             writeln!(out, "  kernel    {:>8} established{beside}   {exact}", kernel.established);
+        // What was lost stands behind what this kernel lacks from the start.
+        let reasons =
+            kernel.degraded.iter().rev().take(if kernel.exact { 0 } else { MOST_REASONS });
+        for reason in reasons {
+            let words = reason.split(' ').map(str::to_owned);
+            for line in fit("because", words, " ", "  ").lines() {
+                let _ = writeln!(out, "  {line}");
+            }
+        }
         match (self.reported, &self.reported_error) {
             (Some(reported), _) => {
                 let _ = writeln!(out, "  reported  {reported:>8}");
@@ -227,19 +240,20 @@ impl Block {
             );
         }
         let resources = self.resources.as_ref().map_or(String::new(), Resources::line);
-        if !resources.is_empty() {
-            let _ = writeln!(out, "  {resources}");
-        }
-        for processes in &self.processes {
-            let _ = writeln!(out, "  {}", processes.line());
-        }
-        if let Some(metrics) = &self.metrics {
-            let _ = writeln!(out, "  {}", metrics::line(metrics));
-        }
-        if let Some(growth) = &self.growth {
-            for line in growth.text(Style::plain()).lines() {
+        let mut indented = |text: &str| {
+            for line in text.lines() {
                 let _ = writeln!(out, "  {line}");
             }
+        };
+        indented(&resources);
+        for processes in &self.processes {
+            indented(&processes.line());
+        }
+        if let Some(metrics) = &self.metrics {
+            indented(&metrics::line(metrics));
+        }
+        if let Some(growth) = &self.growth {
+            indented(&growth.text(Style::plain()));
         }
         if let Some(shards) = &self.shards {
             out.push_str(&shards.text(style));
@@ -339,6 +353,24 @@ mod tests {
   warning: phantoms grew from 20 to 45
 "
         );
+    }
+
+    #[test]
+    fn a_count_that_is_not_exact_says_why_within_80_columns() {
+        let mut block = block();
+        block.kernel.exact = false;
+        block.kernel.degraded = vec![
+            "no fexit/inet_csk_accept".into(),
+            "the last audit failed".into(),
+            "3726 connections were not counted: more containers × ports have come by than there are \
+             counters (`probe stop --purge`, then start anew, seeds them afresh)"
+                .into(),
+        ];
+        let text = block.text(Style::plain());
+        assert!(text.contains("not exact\n  because 3726 connections were not counted:"), "{text}");
+        assert!(text.contains("  because the last audit failed\n"), "{text}");
+        assert!(!text.contains("fexit") && text.contains("seeds\n    them afresh)\n"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     }
 
     #[test]

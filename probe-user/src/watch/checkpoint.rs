@@ -7,7 +7,10 @@ use std::{collections::BTreeMap, fmt::Write, time::Duration};
 use serde::Serialize;
 use status_page::Number;
 
-use super::style::{Style, Tone};
+use super::{
+    lines::fit,
+    style::{Style, Tone},
+};
 use crate::{export::json::SCHEMA_VERSION, process::service::ServiceFacts};
 
 /// Tasks, by the names that servers give them, the best known first.
@@ -15,10 +18,11 @@ const TASKS: [&str; 4] =
     ["go_goroutines", "tokio_alive_tasks", "nodejs_active_handles_total", "lab_tasks"];
 
 /// Connections of proxies, by the start and the end of the name.
-const CONNECTIONS: [(&str, &str); 3] = [
+const CONNECTIONS: [(&str, &str); 4] = [
     ("nginx_connections_active", ""),
     ("haproxy_frontend_scur", ""),
     ("http.", ".downstream_cx_active"),
+    ("envoy_http_downstream_cx_active", ""),
 ];
 
 /// Name, and the short form of the lines.
@@ -165,27 +169,29 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     pub(crate) fn text(&self, style: Style) -> String {
-        let mut line = match (self.number, self.planned) {
+        let lead = match (self.number, self.planned) {
             (0, _) => "Baseline:".to_owned(),
             (number, Some(planned)) => format!("[{number}/{planned}] {}:", minutes(self.minutes)),
             (number, None) => format!("[{number}] {}:", minutes(self.minutes)),
         };
-        for one in &self.values {
+        let parts = self.values.iter().map(|one| {
             let short = SERIES.iter().find(|(name, _)| *name == one.name);
             let name = short.map_or(one.name.as_str(), |(_, short)| short);
-            let _ = write!(line, " {name}={}", number(one.value));
-            if self.number > 0 {
-                let plus = if one.growth >= 0.0 { "+" } else { "" };
-                let rate = one.level.map(|_| format!(", {:+.1}/min", one.per_minute));
-                let rate = rate.unwrap_or_default();
-                let grown = format!("({plus}{}{rate})", number(one.growth));
-                let grown = match one.level {
-                    Some(level) if level > Level::Ok => style.paint(level.tone(), &grown),
-                    _ => grown,
-                };
-                let _ = write!(line, " {grown}");
+            let value = format!("{name}={}", number(one.value));
+            if self.number == 0 {
+                return value;
             }
-        }
+            let plus = if one.growth >= 0.0 { "+" } else { "" };
+            let rate = one.level.map(|_| format!(", {:+.1}/min", one.per_minute));
+            let rate = rate.unwrap_or_default();
+            let grown = format!("({plus}{}{rate})", number(one.growth));
+            let grown = match one.level {
+                Some(level) if level > Level::Ok => style.paint(level.tone(), &grown),
+                _ => grown,
+            };
+            format!("{value} {grown}")
+        });
+        let mut line = fit(&lead, parts, " ", "  ");
         line.push('\n');
         if self.restarted {
             let _ = writeln!(line, "  {} the process was restarted", style.paint(Tone::Bad, "✗"));
@@ -370,7 +376,7 @@ fn minutes(minutes: f64) -> String {
 }
 
 /// Whole numbers as they are, others with one digit.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 

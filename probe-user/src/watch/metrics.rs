@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use status_page::Number;
 
+use super::{checkpoint::number, lines::fit};
 use crate::health::request::Failure;
 
 /// One look at the page.
@@ -44,15 +45,11 @@ pub(crate) fn line(metrics: &Metrics) -> String {
     if let Some(error) = &metrics.error {
         return format!("metrics: unavailable ({error})");
     }
-    let parts: Vec<String> = metrics
-        .values
-        .iter()
-        .map(|(name, value)| match name.strip_suffix("_bytes") {
-            Some(name) => format!("{name} {:.1} MB", value / 1024.0 / 1024.0),
-            None => format!("{name} {value}"),
-        })
-        .collect();
-    parts.join("   ")
+    let parts = metrics.values.iter().map(|(name, value)| match name.strip_suffix("_bytes") {
+        Some(name) => format!("{name} {:.1} MB", value / 1024.0 / 1024.0),
+        None => format!("{name} {}", number(*value)),
+    });
+    fit("", parts, "   ", "")
 }
 
 #[cfg(test)]
@@ -69,6 +66,7 @@ mod tests {
         };
         let mut metrics = Metrics::default();
         metrics.add(Ok(vec![
+            series("process_cpu_seconds_total", None, 1.660_259_245_999_999_9),
             series("process_open_fds", None, 42.0),
             series("process_resident_memory_bytes", None, 1_572_864.0),
             series("open", Some("pool=\"a\""), 3.0),
@@ -76,7 +74,7 @@ mod tests {
         metrics.add(Ok(vec![series("process_open_fds", None, 7.0)]));
         assert_eq!(
             line(&metrics),
-            "open{pool=\"a\"} 3   process_open_fds 42   process_resident_memory 1.5 MB"
+            "open{pool=\"a\"} 3   process_cpu_seconds_total 1.7   process_open_fds 42\nprocess_resident_memory 1.5 MB"
         );
         let mut failed = Metrics::default();
         failed.add(Err(Failure::Status(404)));

@@ -6,6 +6,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod client_file;
 pub(crate) mod failures;
 pub(crate) mod growth;
+pub(crate) mod lines;
 pub(crate) mod metrics;
 pub(crate) mod poll;
 pub(crate) mod population;

@@ -1,9 +1,10 @@
 //! What the kernel says of the processes behind the watched ports, block by block.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter};
 
 use serde::Serialize;
 
+use super::lines::fit;
 use crate::{
     clock,
     process::service::{ServiceFacts, Services},
@@ -54,21 +55,21 @@ impl ProcessesNow {
     /// One line for people.
     pub(crate) fn line(&self) -> String {
         let ProcessesNow { of: ServiceFacts { name, port, facts }, cpu_percent } = self;
+        let kills = facts.oom_kills.filter(|kills| *kills > 0);
+        let kills = kills.map(|kills| format!("{kills} killed for lack of memory"));
         if facts.processes == 0 {
-            return format!("{name}, port {port}: no process any more");
+            let gone = format!("{name}, port {port}: no process any more");
+            return fit("", iter::once(gone).chain(kills), "   ", "  ");
         }
         let memory = facts.resident_bytes as f64 / 1_048_576.0;
-        let mut line = format!(
-            "{name}, port {port}: {} fds ({} sockets)   {memory:.1} MB   {} threads",
-            facts.open_fds, facts.sockets, facts.threads
-        );
-        if let Some(percent) = cpu_percent {
-            line.push_str(&format!("   cpu {percent:.1} %"));
-        }
-        if let Some(kills @ 1..) = facts.oom_kills {
-            line.push_str(&format!("   {kills} killed for lack of memory"));
-        }
-        line
+        let mut parts = vec![
+            format!("{name}, port {port}: {} fds ({} sockets)", facts.open_fds, facts.sockets),
+            format!("{memory:.1} MB"),
+            format!("{} threads", facts.threads),
+        ];
+        parts.extend(cpu_percent.map(|percent| format!("cpu {percent:.1} %")));
+        parts.extend(kills);
+        fit("", parts, "   ", "  ")
     }
 }
 
@@ -95,6 +96,8 @@ mod tests {
         );
         now.of.facts = Facts::default();
         assert_eq!(now.line(), "lab, port 3005: no process any more");
+        now.of.facts.oom_kills = Some(1);
+        assert_eq!(now.line(), "lab, port 3005: no process any more   1 killed for lack of memory");
         assert_eq!(share((0, 1.0), (2_000_000_000, 0.5)), None);
     }
 }

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, str::FromStr};
 
 use serde::Serialize;
 
+use super::lines::fit;
+
 /// Where the numbers stand; the defaults are the shape that `--help` shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Paths(BTreeMap<&'static str, String>);
@@ -107,7 +109,7 @@ impl Resources {
         if let Some(bytes) = self.bytes_per_connection {
             parts.push(format!("{:.1} KB per connection", bytes / 1024.0));
         }
-        parts.join("   ")
+        fit("", parts, "   ", "")
     }
 }
 
@@ -127,7 +129,7 @@ mod tests {
         resources.set_per_connection(&first, 0, 1024);
         assert_eq!(
             resources.line(),
-            "cpu 12.5 %   memory 100.0 of 512 MB   goroutines 2013 of 10000   50.0 KB per connection"
+            "cpu 12.5 %   memory 100.0 of 512 MB   goroutines 2013 of 10000\n50.0 KB per connection"
         );
     }
 

@@ -64,6 +64,8 @@ pub(crate) struct Growth {
 
 impl Growth {
     const RISES: u32 = 3;
+    /// Of where it began; less is what pages of memory and timers do.
+    const LEAST: f64 = 0.05;
 
     /// Takes the next value; returns where the growth began once it is one.
     pub(crate) fn next(&mut self, value: f64) -> Option<f64> {
@@ -76,7 +78,8 @@ impl Growth {
             }
             _ => self.rises = 0,
         }
-        (self.rises >= Self::RISES).then_some(self.from)
+        let grown = value - self.from >= Self::LEAST * self.from.abs();
+        (self.rises >= Self::RISES && grown).then_some(self.from)
     }
 
     /// Rises that have another reason, such as more connections, are none.
@@ -102,6 +105,13 @@ mod tests {
         for text in ["", "%", "-1", "101%", "two", "NaN%"] {
             assert!(text.parse::<MaxPhantoms>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_memory_of_a_healthy_server_is_no_growth() {
+        let mut growth = Growth::default();
+        let told = [11.9, 12.0, 12.1, 12.2, 12.3, 12.4, 12.6].map(|value| growth.next(value));
+        assert_eq!(told, [None, None, None, None, None, None, Some(11.9)]);
     }
 
     #[test]

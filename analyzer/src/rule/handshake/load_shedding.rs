@@ -11,6 +11,11 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
         let quick = case.median_ms(claimed.iter().copied(), Attempt::answer_ns);
         let (from_ns, to_ns) = case.span(&claimed);
         let shape = case.shape(&claimed);
+        let which = if legs.is_some() || case.legs.linked > 0 {
+            "the logs of the shards that answered: a guard says so"
+        } else {
+            "which server answered each: record on the shards as well"
+        };
         let mut cause = match &shape {
             Some(Shape::Window { from_ns, to_ns, failed_within_percent, recovered }) => {
                 let until = if *recovered {
@@ -28,7 +33,7 @@ pub(super) fn judge(case: &Case<'_>, open: &[usize]) -> Vec<Cause> {
             Some(Shape::Spread { percent }) => {
                 Cause::new("refused_in_part", format!("{percent:.1} % are refused, all along"), claimed)
                     .says("the refusals have no shape in time or load: a share of requests, or one server of several")
-                    .or("load_shedding", "which server answered each: record on the shards as well")
+                    .or("load_shedding", which)
             }
             _ => Cause::new("refused_in_part", "some are refused by a 5xx status", claimed)
                 .or("load_shedding", "more failures, or the server's own log of the examples"),

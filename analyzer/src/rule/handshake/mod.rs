@@ -12,6 +12,7 @@ mod cpu_starvation;
 mod descriptor_exhaustion;
 mod ephemeral_ports;
 mod load_shedding;
+mod no_healthy_upstream;
 mod no_listener;
 mod not_a_websocket_server;
 mod not_http;
@@ -72,7 +73,7 @@ pub(crate) struct Cause {
 
 type Rule = fn(&Case<'_>, &[usize]) -> Vec<Cause>;
 
-const RULES: [Rule; 25] = [
+const RULES: [Rule; 26] = [
     wrong_accept::judge,
     not_http::judge,
     ephemeral_ports::judge,
@@ -89,6 +90,7 @@ const RULES: [Rule; 25] = [
     wrong_path::judge,
     rate_limit::judge,
     not_a_websocket_server::judge,
+    no_healthy_upstream::judge,
     slots::judge,
     capacity_limit::judge,
     load_shedding::judge,
@@ -298,6 +300,18 @@ impl<'a> Case<'a> {
                 .filter_map(|(_, (at, value))| at.zip(value))
                 .collect(),
         )
+    }
+
+    /// The most of the metrics whose names end so, in the whole recording.
+    fn most_by_metric(&self, end: &str) -> Option<f64> {
+        let table = &self.recording.metrics;
+        let names = table.column("name").ok()?.str().ok()?;
+        let values = table.column("value").ok()?.f64().ok()?;
+        let of_these = names
+            .iter()
+            .zip(values.iter())
+            .filter(|(name, _)| name.is_some_and(|name| name.ends_with(end)));
+        of_these.filter_map(|(_, value)| value).max_by(f64::total_cmp)
     }
 
     /// The kernel's own counter, where it grew.

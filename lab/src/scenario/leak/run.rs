@@ -79,9 +79,10 @@ impl Run<'_> {
         let mut serve = command(None, &self.lab);
         serve.args(["serve", "--json", "--listen", "127.0.0.1:0", "--managers"]);
         serve.arg("--truth").arg(self.dir().join(TRUTH));
-        if !self.options.fixed {
-            for load in self.options.scenario.loads {
-                serve.args(["--manager-bug", load.bug]);
+        for load in self.options.scenario.loads {
+            let policy = if self.options.fixed { load.fixed } else { load.bug };
+            if !policy.is_empty() {
+                serve.args(["--manager-bug", policy]);
             }
         }
         let (server, line) = programs::serve(&mut serve, self.dir()).await?;
@@ -135,7 +136,9 @@ impl Run<'_> {
     fn client(&self, load: &Load, address: &str) -> anyhow::Result<Child> {
         let stay = load.stay.mul_f64(self.options.time_scale);
         let mut client = command(None, &self.lab);
-        client.args(["load", "--url", &format!("ws://{address}/?user={}", load.bug)]);
+        let fixed = self.options.fixed && !load.fixed.is_empty();
+        let user = if fixed { load.fixed } else { load.bug };
+        client.args(["load", "--url", &format!("ws://{address}/?user={user}")]);
         client.args(["--connections", &load.connections.to_string(), "--ramp", load.ramp]);
         client.args(["--stay", &humantime::format_duration(stay).to_string()]);
         client.arg("-o").arg(self.results(load));
@@ -148,7 +151,7 @@ impl Run<'_> {
         let mut report = command(None, analyzer);
         report.arg("report").arg(self.dir().join(CAPTURE)).args(["--port", port(address)]);
         report.arg("--client").arg(self.dir().join(RESULTS));
-        report.args(["--preset", self.options.scenario.preset()]);
+        report.args(["--preset", self.options.scenario.preset]);
         report.args(["--series", "managers=.managers.current"]);
         report.args(["--series", "cleanup_ms=.managers.cleanup_ms_max"]);
         let emergency = ".managers.emergency_effective_percent";
@@ -186,7 +189,7 @@ fn conclude(
     }
     match judged {
         0 => Ok(()),
-        99 => Err(LabError::Threshold("managers stay behind their connections".to_owned()).into()),
+        99 => Err(LabError::Threshold("the report's thresholds were crossed".to_owned()).into()),
         _ => Err(LabError::Inconclusive("the report is inconclusive".to_owned()).into()),
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::truth::{Hit, Leg, TruthLog};
 
 mod cold_start;
+mod emergency;
 mod key_mismatch;
 mod reconnects;
 mod slow_cleanup;
@@ -55,6 +56,8 @@ pub(crate) struct Policy {
     key: fn(&Visit) -> String,
     /// What it is looked up under when its connection is over.
     cleanup_key: fn(&Visit) -> String,
+    /// What an emergency cleanup looks for.
+    emergency_key: fn(&Visit) -> String,
     /// Between the look whether there is a manager already, and the new one's entry.
     creation_takes: Duration,
     cleanup: Cleanup,
@@ -66,12 +69,20 @@ const CORRECT: Policy = Policy {
     about: "",
     key: |visit| format!("{}:thread_session_{}", visit.user, visit.thread),
     cleanup_key: |visit| format!("{}:thread_session_{}", visit.user, visit.thread),
+    emergency_key: |visit| format!("{}:thread_session_{}", visit.user, visit.thread),
     creation_takes: Duration::ZERO,
     cleanup: Cleanup::After(Duration::ZERO),
 };
 
-pub(crate) static BUGS: &[Policy] =
-    &[tabs::BUG, cold_start::BUG, reconnects::BUG, key_mismatch::BUG, slow_cleanup::BUG];
+pub(crate) static BUGS: &[Policy] = &[
+    tabs::BUG,
+    cold_start::BUG,
+    reconnects::BUG,
+    key_mismatch::BUG,
+    slow_cleanup::BUG,
+    emergency::BUG,
+    emergency::LATE,
+];
 
 /// `--manager-bug NAME`
 pub(crate) fn bug(name: &str) -> Result<&'static Policy, String> {
@@ -310,8 +321,7 @@ impl Table {
             Cleanup::Background { starts_after } => since_first >= starts_after,
             Cleanup::Cycle(every) => since_first >= every,
         };
-        // It looks under the key that cleanups use.
-        let same_key = (policy.key)(visit) == (policy.cleanup_key)(visit);
+        let same_key = (policy.key)(visit) == (policy.emergency_key)(visit);
         if !runs || !same_key {
             return;
         }
@@ -445,6 +455,27 @@ mod tests {
             (&health["current"], &health["emergency_effective_percent"]),
             (&0.into(), &100.0.into())
         );
+    }
+
+    /// A user who comes and goes a hundred times a second, for three seconds.
+    #[tokio::test(start_paused = true)]
+    async fn an_emergency_cleanup_makes_room_unless_it_looks_under_another_key() {
+        for (name, effective) in [("late-cleanup", 100.0), ("emergency", 0.0)] {
+            let managers = managers(&[name]);
+            for n in 0..300 {
+                let visit = visit(name, &n.to_string());
+                if managers.has_room(&visit) {
+                    let ticket = managers.admit(visit, &leg(n)).await;
+                    managers.leave(ticket).unwrap();
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let health = managers.health();
+            assert_eq!(health["emergency_effective_percent"], effective, "{name}");
+            assert_eq!(health["refused"] == 0, effective > 50.0, "{name}: {health}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(current(&managers), 0, "{name}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
