@@ -5,4 +5,5 @@ pub(crate) mod held;
 pub(crate) mod related;
 pub(crate) mod report;
 pub(crate) mod source;
+pub(crate) mod stability;
 pub(crate) mod trend;

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use capture::schema::KERNEL_PAGE;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::clock::utc_time;
 use crate::input::connections::Word;
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
@@ -14,7 +12,8 @@ use crate::join::pollers;
 use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
 use crate::leak::held::{full_time, trend_within};
 use crate::leak::related::{Alike, relation};
-use crate::leak::source::{Choice, Page, Series, metrics_pages, series};
+use crate::leak::source::{Choice, Series, series};
+use crate::leak::stability::{Stability, stability};
 use crate::leak::trend::{Shape, Trend, trend};
 use crate::lives::Lives;
 use crate::population::Population;
@@ -100,62 +99,6 @@ pub(crate) struct Followed {
     pub(crate) with_load: bool,
     /// Thinned for plots: Unix nanoseconds and value.
     pub(crate) points: Vec<(i64, f64)>,
-}
-
-#[derive(Debug, Default, JsonSchema, Serialize)]
-pub(crate) struct Stability {
-    pub(crate) observed_s: f64,
-    /// How long the process that was started last had been up at its last sample; `null` where nothing
-    /// tells.
-    pub(crate) up_s: Option<f64>,
-    pub(crate) requests: usize,
-    /// Health and metrics requests without a good answer.
-    pub(crate) http_errors: usize,
-    /// Times that the process was another than before.
-    pub(crate) restarts: usize,
-    /// Times that nothing listened any more on a port that was watched.
-    pub(crate) crashes: Vec<Crash>,
-    /// Processes that the kernel killed for lack of memory.
-    pub(crate) oom_kills: usize,
-    /// Answers in which the server called itself unhealthy.
-    pub(crate) unhealthy: usize,
-    /// Stopped before the planned duration, or cut off.
-    pub(crate) stopped_early: bool,
-}
-
-impl Stability {
-    /// What each process said over time of its own start, in Unix seconds.
-    fn take_starts(&mut self, starts: &[&[(i64, f64)]]) {
-        self.restarts = starts.iter().map(|of_one| changes(of_one)).sum();
-        let up = starts.iter().filter_map(|of_one| of_one.last());
-        let up = up.map(|(at, start)| (*at as f64 / 1e9 - start).max(0.0));
-        self.up_s = up.min_by(f64::total_cmp);
-    }
-
-    /// `, up for 3 h 12 min`, or nothing.
-    pub(crate) fn up_text(&self) -> String {
-        let Some(up_s) = self.up_s else { return String::new() };
-        format!(", up for {}", humantime::format_duration(Duration::from_secs(up_s as u64)))
-    }
-}
-
-/// A service whose processes were gone.
-#[derive(Debug, PartialEq, JsonSchema, Serialize)]
-pub(crate) struct Crash {
-    /// Its name and port.
-    pub(crate) service: String,
-    pub(crate) at_unix_ns: i64,
-    /// `null` if it did not come back.
-    pub(crate) back_unix_ns: Option<i64>,
-}
-
-impl Crash {
-    pub(crate) fn text(&self) -> String {
-        let at = utc_time(self.at_unix_ns);
-        let back = self.back_unix_ns.map(|back| format!(" until {}", utc_time(back)));
-        let back = back.unwrap_or_else(|| ", and did not come back".to_owned());
-        format!("{} was gone from {at} UTC{back}.", self.service)
-    }
 }
 
 #[derive(Debug, JsonSchema, Serialize)]
@@ -344,86 +287,6 @@ fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
         thin.push(*last);
     }
     thin
-}
-
-fn stability(recording: Option<&Recording>, logs: &[KeptLog]) -> anyhow::Result<Stability> {
-    let mut found = Stability::default();
-    let mut starts: Vec<&[(i64, f64)]> = logs
-        .iter()
-        .filter_map(|log| log.numbers.get("process_start_time_seconds"))
-        .map(Vec::as_slice)
-        .collect();
-    found.requests = logs.iter().map(|log| log.pages_unix_ns.len()).sum();
-    for log in logs {
-        let healthy = log.numbers.iter().filter(|(name, _)| name.ends_with(".healthy"));
-        let answers = healthy.flat_map(|(_, points)| points);
-        found.unhealthy += answers.filter(|(_, value)| *value == 0.0).count();
-    }
-    let Some(recording) = recording else {
-        found.take_starts(&starts);
-        return Ok(found);
-    };
-    let health = &recording.health;
-    let error = health.column("error")?.str()?;
-    let status = health.column("http_status")?.u32()?;
-    let fields = health.column("fields")?.str()?;
-    for row in 0..health.height() {
-        found.requests += 1;
-        let bad = error.get(row).is_some() || status.get(row).is_some_and(|status| status >= 400);
-        found.http_errors += usize::from(bad);
-        let unhealthy = fields.get(row).is_some_and(|text| text.contains("\".healthy\":0"));
-        found.unhealthy += usize::from(unhealthy);
-    }
-    for row in recording.metrics.column("error")?.str()?.iter() {
-        found.requests += usize::from(row.is_some());
-        found.http_errors += usize::from(row.is_some());
-    }
-    // What the probe read itself knows of every restart; a page of the same process only repeats it.
-    let (of_kernel, of_pages): (Vec<Page>, Vec<Page>) =
-        metrics_pages(recording)?.into_iter().partition(Page::is_of_kernel);
-    let answers = |page: &Page| page.numbers.values().map(Vec::len).max().unwrap_or(0);
-    found.requests += of_pages.iter().map(answers).sum::<usize>();
-    let pages = if of_kernel.is_empty() { &of_pages } else { &of_kernel };
-    starts.extend(
-        pages
-            .iter()
-            .filter_map(|page| page.numbers.get("process_start_time_seconds").map(Vec::as_slice)),
-    );
-    found.take_starts(&starts);
-    for page in &of_kernel {
-        let service = page.source.trim_start_matches(KERNEL_PAGE);
-        found.crashes.extend(crashes(service, page.numbers.get("processes")));
-        let kills = page.numbers.get("oom_kills_total").into_iter().flatten().map(|point| point.1);
-        let kills: Vec<f64> = kills.collect();
-        let more = kills.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0)).sum::<f64>();
-        found.oom_kills += more as usize;
-    }
-    Ok(found)
-}
-
-/// Each time that a service had no process left.
-fn crashes(service: &str, processes: Option<&Vec<(i64, f64)>>) -> Vec<Crash> {
-    let mut found: Vec<Crash> = Vec::new();
-    let mut before = 0.0;
-    for (at, count) in processes.into_iter().flatten() {
-        if *count == 0.0 && before > 0.0 {
-            let service = service.to_owned();
-            found.push(Crash { service, at_unix_ns: *at, back_unix_ns: None });
-        }
-        if *count > 0.0
-            && let Some(last) = found.last_mut()
-            && last.back_unix_ns.is_none()
-        {
-            last.back_unix_ns = Some(*at);
-        }
-        before = *count;
-    }
-    found
-}
-
-/// How often a start time moved by more than its own rounding.
-fn changes(starts: &[(i64, f64)]) -> usize {
-    starts.windows(2).filter(|pair| (pair[1].1 - pair[0].1).abs() > 1.0).count()
 }
 
 /// What each growing number grows with.

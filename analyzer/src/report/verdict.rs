@@ -2,7 +2,8 @@
 
 use crate::client::report::ClientReport;
 use crate::clock::utc_time;
-use crate::leak::report::{Crash, growing};
+use crate::leak::report::growing;
+use crate::leak::stability::Crash;
 use crate::report::build::state;
 use crate::report::client_text::milliseconds;
 use crate::report::handshake::HandshakeReport;

@@ -1,4 +1,4 @@
-//! The calls of bpf(2) and statfs(2) that aya 0.14 does not wrap.
+//! The system calls around programs and maps that aya 0.14 does not wrap.
 
 use std::{
     ffi::CString,
@@ -29,6 +29,16 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// Returns once every program that is running now, on whatever CPU, has ended.
+///
+/// # Errors
+/// As membarrier(2).
+pub fn wait_for_programs() -> io::Result<()> {
+    // SAFETY: a system call without pointers. It waits for all readers of RCU, as which programs run.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Visits every entry of a hash map, bucket by bucket: an entry that stays is seen exactly once,

@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    io,
     time::{Duration, Instant},
 };
 
@@ -19,10 +18,13 @@ use probe_common::{
 };
 
 use super::counters::Counters;
-use crate::identity::{
-    Identity,
-    cgroup::{self, Mounted},
-    netns,
+use crate::{
+    identity::{
+        Identity,
+        cgroup::{self, Mounted},
+        netns,
+    },
+    kernel::sys,
 };
 
 /// Up to so many populations are kept, idle or not.
@@ -251,15 +253,8 @@ impl Alive {
     }
 }
 
-/// Returns once every program that is running now has ended.
 fn wait_for_programs() -> anyhow::Result<()> {
-    // SAFETY: a system call without pointers. It waits for all readers of RCU, as which programs run.
-    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
-    if result < 0 {
-        return Err(io::Error::last_os_error())
-            .context("cannot wait for the kernel programs (membarrier)");
-    }
-    Ok(())
+    sys::wait_for_programs().context("cannot wait for the kernel programs (membarrier)")
 }
 
 #[cfg(test)]
