@@ -11,7 +11,7 @@ use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::join::{Basis, Comparison, Joined, Judged, health_urls};
 use crate::leak;
-use crate::leak::report::Plan;
+use crate::leak::report::{LeakReport, Plan};
 use crate::population::Population;
 use crate::report::handshake::{self, HandshakeReport};
 use crate::report::model::{
@@ -45,12 +45,15 @@ pub(crate) fn report(
 ) -> anyhow::Result<Report> {
     let mut handshakes = Vec::new();
     let mut judged = Vec::new();
-    for recording in recordings {
+    for (index, recording) in recordings.iter().enumerate() {
+        let logs = if index == 0 { request.logs.as_slice() } else { &[] };
         let chosen = Population::of_filter(recording, &judging.filter)?;
-        let (found, servers) =
-            both(|| handshake::of(recording, &chosen), || servers(recording, judging));
+        let (found, held) = both(
+            || handshake::of(recording, &chosen),
+            || held(recording, judging, &chosen, logs, &request.plan),
+        );
         handshakes.push(found);
-        judged.push((chosen, servers?));
+        judged.push((chosen, held?));
     }
     let populations: Vec<&Population> = judged.iter().map(|(population, _)| population).collect();
     let clients = request
@@ -61,11 +64,7 @@ pub(crate) fn report(
         .iter()
         .zip(handshakes)
         .zip(judged)
-        .enumerate()
-        .map(|(index, ((recording, handshakes), (population, servers)))| {
-            let logs = if index == 0 { request.logs.as_slice() } else { &[] };
-            capture(recording, handshakes, servers, &population, logs, &request.plan)
-        })
+        .map(|((recording, handshakes), (_, held))| capture(recording, handshakes, held))
         .collect::<Result<_, _>>()?;
     let shards = if request.rules.iter().any(|rule| rule.figure.starts_with("shards.")) {
         recordings
@@ -127,17 +126,26 @@ fn limits(captures: &[CaptureReport], judging: &Judging, request: &Request) -> V
     thresholds
 }
 
-fn capture(
+/// What is held against the kernel's word, and what grew.
+fn held(
     recording: &Recording,
-    handshakes: HandshakeReport,
-    servers: Vec<ServerReport>,
+    judging: &Judging,
     population: &Population,
     logs: &[KeptLog],
     plan: &Plan,
-) -> anyhow::Result<CaptureReport> {
-    let ended_ns = recording.ended_ns()?;
+) -> anyhow::Result<(Vec<ServerReport>, Option<LeakReport>)> {
+    let servers = servers(recording, judging)?;
     let followed = servers.first().map_or(population, |server| &server.population);
     let leaks = leak::report::of(Some((recording, followed)), &servers, logs, plan)?;
+    Ok((servers, leaks))
+}
+
+fn capture(
+    recording: &Recording,
+    handshakes: HandshakeReport,
+    (servers, leaks): (Vec<ServerReport>, Option<LeakReport>),
+) -> anyhow::Result<CaptureReport> {
+    let ended_ns = recording.ended_ns()?;
     let meta = &recording.meta;
     let unix = |mono_ns| recording.clock.unix_ns(mono_ns);
     Ok(CaptureReport {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::both::both;
 use crate::client::spread::Spread;
 use crate::handshake::attempt::{Attempt, Attempts, RESPONSE, SYN, UPGRADE};
 use crate::handshake::legs::{Legs, Upstream};
@@ -209,17 +210,18 @@ fn report(recording: &Recording, known: &Known<'_>) -> HandshakeReport {
             connect.record_ms((response - syn) as f64 / 1e6);
         }
     }
-    let causes = causes(&Case::new(recording, attempts, legs))
-        .into_iter()
-        .map(|cause| {
-            let examples = cause.explains.iter().take(EXAMPLES);
-            RankedCause {
-                percent: 100.0 * cause.count as f64 / failed as f64,
-                examples: examples.map(|i| pair(recording, attempts.get(*i).row())).collect(),
-                cause,
-            }
-        })
-        .collect();
+    let ranked = |cause: Cause| {
+        let examples = cause.explains.iter().take(EXAMPLES);
+        RankedCause {
+            percent: 100.0 * cause.count as f64 / failed as f64,
+            examples: examples.map(|i| pair(recording, attempts.get(*i).row())).collect(),
+            cause,
+        }
+    };
+    let (causes, services) = both(
+        || causes(&Case::new(recording, attempts, legs)).into_iter().map(ranked).collect(),
+        || services(recording, known),
+    );
     HandshakeReport {
         capture: recording.name.clone(),
         attempts: total,
@@ -239,7 +241,7 @@ fn report(recording: &Recording, known: &Known<'_>) -> HandshakeReport {
                 .filter(|index| legs.upstream(**index) == Upstream::NeverTried)
                 .count(),
         },
-        services: services(recording, known),
+        services,
         causes,
         over_time: over_time(recording, known),
         connect,
