@@ -6,11 +6,27 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn report(into: &Path, more: &[&str]) -> Output {
+fn analyzer(of: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_analyzer"));
     command.current_dir(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/nginx_k6"));
-    command.args(["report", "capture", "--client", "k6.json.gz", "--port", "18080"]);
-    command.args(more).arg("-o").arg(into).output().unwrap()
+    command.args([of, "capture", "--client", "k6.json.gz", "--port", "18080"]);
+    command
+}
+
+fn report(into: &Path, more: &[&str]) -> Output {
+    analyzer("report").args(more).arg("-o").arg(into).output().unwrap()
+}
+
+/// `analyzer clients` knows what the kernel saw as well.
+#[test]
+fn handshakes_are_judged_beside_clients() {
+    let rules =
+        ["--threshold", "handshake.failed_percent < 5", "--threshold", "handshake.p99_ms > 0"];
+    let output = analyzer("clients").args(rules).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(99), "{text}");
+    assert!(text.contains("✗ handshake.failed_percent               20.9 %   limit < 5"), "{text}");
+    assert!(text.contains("✓ handshake.p99_ms"), "{text}");
 }
 
 #[test]
