@@ -361,8 +361,13 @@ pub struct Of {
 
 impl Of {
     #[must_use]
+    pub fn any_port() -> Self {
+        Self { container: None, port: None, netns: None, cgroup_id: None, role: "passive" }
+    }
+
+    #[must_use]
     pub fn port(port: u16) -> Self {
-        Self { container: None, port: Some(port), netns: None, cgroup_id: None, role: "passive" }
+        Self { port: Some(port), ..Self::any_port() }
     }
 
     #[must_use]

@@ -27,13 +27,7 @@ fn wait_given_back(agent: &Agent) {
 
 /// Established, seen from the side that connected, over all ports.
 fn connected(counts: &Counts, netns: u64) -> i64 {
-    counts.0["counts"]
-        .as_array()
-        .expect("rows")
-        .iter()
-        .filter(|row| row["netns"] == netns && row["role"] == "active")
-        .map(|row| row["established"].as_i64().expect("a number"))
-        .sum()
+    counts.established(&Of::any_port().netns(netns).active())
 }
 
 #[test]

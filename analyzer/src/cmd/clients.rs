@@ -28,12 +28,7 @@ pub(crate) fn run(args: &cli::Clients) -> anyhow::Result<Outcome> {
     }
     let populations: Vec<&Population> = populations.iter().collect();
     let report = client::report::of(results, &recordings, &populations, &handshakes);
-    let subject = Subject {
-        clients: Some(&report),
-        handshakes: handshakes.iter().collect(),
-        handshake_times: handshakes.iter().filter_map(|found| found.connect.latency()).collect(),
-        ..Subject::default()
-    };
+    let subject = Subject { clients: Some(&report), ..Subject::of_handshakes(&handshakes) };
     let thresholds = judge(&args.chosen.rules()?, &subject);
 
     let mut out = io::stdout().lock();

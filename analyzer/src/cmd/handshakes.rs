@@ -47,12 +47,7 @@ pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
             out.write_all(handshake_text::render(report).as_bytes())?;
         }
     }
-    let subject = Subject {
-        handshakes: reports.iter().collect(),
-        handshake_times: reports.iter().filter_map(|report| report.connect.latency()).collect(),
-        ..Subject::default()
-    };
-    let mut thresholds = judge(&args.chosen.rules()?, &subject);
+    let mut thresholds = judge(&args.chosen.rules()?, &Subject::of_handshakes(&reports));
     if let Some(limit) = args.max_failed {
         let magnitudes: Vec<Magnitude> = reports.iter().map(handshake::failed).collect();
         thresholds.insert(0, limit.judge("failed handshakes", &magnitudes, true));

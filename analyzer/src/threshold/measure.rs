@@ -22,6 +22,16 @@ pub(crate) struct Subject<'a> {
     pub(crate) clients: Option<&'a ClientReport>,
 }
 
+impl<'a> Subject<'a> {
+    pub(crate) fn of_handshakes(reports: &'a [HandshakeReport]) -> Self {
+        Self {
+            handshakes: reports.iter().collect(),
+            handshake_times: reports.iter().filter_map(|found| found.connect.latency()).collect(),
+            ..Self::default()
+        }
+    }
+}
+
 /// One figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Measure {

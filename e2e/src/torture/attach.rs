@@ -98,8 +98,8 @@ fn attach(cable: &Cable, address: &str, at: &str) -> Round {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let counts = agent.counts();
-        let passive = Of { port: None, ..Of::port(0).netns(server.inode()) };
-        let active = Of { port: None, ..Of::port(0).netns(client.inode()).active() };
+        let passive = Of::any_port().netns(server.inode());
+        let active = Of::any_port().netns(client.inode()).active();
         let compared = [
             ("passive established = CurrEstab", counts.established(&passive), &server),
             ("active established = CurrEstab", counts.established(&active), &client),

@@ -76,14 +76,15 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     let mut watcher = Watcher::new(&poller, &population, LAG);
     let first = watcher.poll().await?;
     if let Err(failure) = &first.sample.answer {
-        let next = match failure {
-            Failure::Tls(_) => "name the certificate to trust with --ca FILE".to_owned(),
-            Failure::Plain => "write http:// instead of https://".to_owned(),
-            _ => format!(
-                "expected JSON with the number of connections at {} (choose with --reported)",
-                poller.reported
-            ),
-        };
+        let next = failure.next_step().map_or_else(
+            || {
+                format!(
+                    "expected JSON with the number of connections at {} (choose with --reported)",
+                    poller.reported
+                )
+            },
+            str::to_owned,
+        );
         return Err(Error::input(format!("{}: {failure}", poller.target.url), next).into());
     }
     let paths = Paths::new(&arguments.field);

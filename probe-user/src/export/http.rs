@@ -57,7 +57,7 @@ use crate::{
     truth::{
         agent::AgentState,
         raw,
-        source::{Ended, Source},
+        source::{Ended, Exactness, Source},
     },
 };
 
@@ -122,13 +122,14 @@ impl Agent {
         (container.name, container.runtime.name().to_owned(), key.port, role)
     }
 
-    async fn counts(&self, filter: &Filter) -> anyhow::Result<(Vec<CountSlot>, Counts)> {
+    async fn counts(&self, filter: &Filter) -> anyhow::Result<(Vec<CountSlot>, Counts, Exactness)> {
         let slots = self.source.slots()?;
         let populations = slots.iter().map(|slot| slot.key);
         self.identity.refresh_soon(populations).await;
         let exactness = self.source.exactness()?;
-        let counts = Counts::new(&slots, self.source.backend(), exactness, &self.identity, filter);
-        Ok((slots, counts))
+        let backend = self.source.backend();
+        let counts = Counts::new(&slots, backend, exactness.clone(), &self.identity, filter);
+        Ok((slots, counts, exactness))
     }
 }
 
@@ -220,12 +221,11 @@ fn metrics_form(accepted: &str) -> Form {
 }
 
 async fn metrics(State(agent): State<Arc<Agent>>, headers: HeaderMap) -> Result<Response, Refused> {
-    let (slots, counts) = agent.counts(&Filter::default()).await?;
+    let (slots, counts, exactness) = agent.counts(&Filter::default()).await?;
     let mut established = BTreeMap::new();
     for slot in &slots {
         *established.entry(agent.service(&slot.key)).or_insert(0) += slot.established_total;
     }
-    let exactness = agent.source.exactness()?;
     let vitals = agent.source.vitals();
     let costs = agent.source.costs();
     let handshakes = agent.handshakes().await?;

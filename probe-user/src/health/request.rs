@@ -73,6 +73,17 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// What to do next, where the failure itself tells.
+    pub(crate) fn next_step(&self) -> Option<&'static str> {
+        match self {
+            Self::Tls(_) => Some("name the certificate to trust with --ca FILE"),
+            Self::Plain => Some("write http:// instead of https://"),
+            _ => None,
+        }
+    }
+}
+
+impl Failure {
     /// True for what waiting will not mend: a wrong URL or field path.
     pub(crate) fn is_misuse(&self) -> bool {
         matches!(

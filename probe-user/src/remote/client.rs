@@ -141,11 +141,9 @@ impl Client {
     }
 
     fn unreachable(&self, failure: &Failure) -> Error {
-        let next = match failure {
-            Failure::Tls(_) => "name the certificate to trust with --ca FILE",
-            Failure::Plain => "write http:// instead of https://",
-            _ => "does `probe serve --listen` run there, and may this host connect?",
-        };
+        let next = failure
+            .next_step()
+            .unwrap_or("does `probe serve --listen` run there, and may this host connect?");
         Error::input(format!("{}: {failure}", self.target.url), next)
     }
 

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context;
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, Stack};
+use aya_obj::generated::BPF_NOEXIST;
 use probe_common::{
     key::{CountKey, CountSlot, SLOTS},
     loss::Stat,
@@ -33,7 +34,6 @@ const KEPT: u64 = 1024;
 /// of all counters are in use.
 const PATIENCE: Duration = Duration::from_mins(5);
 const PATIENCE_IN_NEED: Duration = Duration::from_secs(4);
-const BPF_NOEXIST: u64 = 1;
 
 /// Whose counters are which, and which are nobody's.
 pub struct Reclaim {
@@ -157,7 +157,7 @@ impl Reclaim {
         let closed: HashSet<u32> = closed.into_iter().collect();
         for index in unlinked.iter().filter(|index| !closed.contains(index)) {
             // A socket came. Where others were made for it, these are given back once it is gone.
-            let _ = self.slot_of.insert(key_of[index], index, BPF_NOEXIST);
+            let _ = self.slot_of.insert(key_of[index], index, u64::from(BPF_NOEXIST));
         }
         idle.map(|_| ())
     }

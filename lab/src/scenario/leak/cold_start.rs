@@ -16,5 +16,5 @@ pub(super) const SCENARIO: Leaks = Leaks {
     name: "cold-start",
     about: "25 connections in under 2 s, before the background cleanup runs",
     loads: &[LOAD],
-    ..ONE_USER
+    preset: ONE_USER,
 };

@@ -16,5 +16,5 @@ pub(super) const SCENARIO: Leaks = Leaks {
     name: "key-mismatch",
     about: "registered as thread_session, cleaned up as thread_websocket_factory",
     loads: &[LOAD],
-    ..ONE_USER
+    preset: ONE_USER,
 };

@@ -24,7 +24,8 @@ pub(crate) struct Leaks {
     preset: &'static str,
 }
 
-const ONE_USER: Leaks = Leaks { name: "", about: "", loads: &[], preset: "managers-50" };
+/// The preset for the managers of one user.
+const ONE_USER: &str = "managers-50";
 
 /// Connections of one user, who meets the bug of the same name.
 #[derive(Clone, Copy, Debug)]

@@ -16,5 +16,5 @@ pub(super) const SCENARIO: Leaks = Leaks {
     name: "reconnects",
     about: "15 cycles of 0.2 s; the key is used again before its cleanup ends",
     loads: &[LOAD],
-    ..ONE_USER
+    preset: ONE_USER,
 };

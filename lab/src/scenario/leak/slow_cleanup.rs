@@ -16,5 +16,5 @@ pub(super) const SCENARIO: Leaks = Leaks {
     name: "slow-cleanup",
     about: "one connection each 500 ms for 10 s; the cleanup's cycle is 120 s",
     loads: &[LOAD],
-    ..ONE_USER
+    preset: ONE_USER,
 };

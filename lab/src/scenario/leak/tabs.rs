@@ -16,5 +16,5 @@ pub(super) const SCENARIO: Leaks = Leaks {
     name: "tabs",
     about: "8 tabs open at once; their managers share a key",
     loads: &[LOAD],
-    ..ONE_USER
+    preset: ONE_USER,
 };
