@@ -138,10 +138,11 @@ fn shipped_rules_and_panels_work_on_a_real_prometheus() {
     let servers =
         [server(&[]), server(&["--fault", "shed-load"]), server(&["--fault", "never-close"])];
     let _agent = Agent::start();
-    // Percentiles are of handshakes that go on.
-    let loads = servers.each_ref().map(|server| {
+    // Percentiles are of handshakes that go on. Without a close frame the third server never closes.
+    let ends = [(&servers[0], "close-frame"), (&servers[1], "close-frame"), (&servers[2], "fin")];
+    let loads = ends.map(|(server, end)| {
         let load = format!(
-            "while {} load --url ws://{}/ --connections 5 --hold 1500ms; do :; done",
+            "while {} load --url ws://{}/ --connections 5 --hold 1500ms --end {end}; do :; done",
             binary("lab").display(),
             server.address()
         );
