@@ -21,7 +21,7 @@ use crate::{
     kernel::Options,
     remote::client::Client,
     truth::{
-        agent::Agent,
+        agent,
         choose::{self, Need},
         polled::{dump_each, keyed},
         sock_diag::Detail,
@@ -37,8 +37,8 @@ const MINI_STATES: [u8; 3] = [state::SYN_RECV, state::FIN_WAIT_2, state::TIME_WA
 pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit> {
     let counts = match Client::of(&arguments.remote, &arguments.trust)? {
         Some(agent) => agent.counts(&arguments.filter).await?,
-        None => match Agent::connect(socket)? {
-            Some(agent) => agent.counts(&arguments.filter)?,
+        None => match agent::counts(socket, &arguments.filter).await? {
+            Some(counts) => counts,
             None => own(arguments).await?,
         },
     };
@@ -68,7 +68,8 @@ pub(crate) async fn now(
 ) -> anyhow::Result<Counts> {
     source.settle()?;
     let mut slots = source.slots()?;
-    if source.backend() == Backend::Ebpf {
+    let has_mini_states = MINI_STATES.into_iter().any(|state| filter.keeps_state(state));
+    if source.backend() == Backend::Ebpf && has_mini_states {
         add_mini_sockets(&mut slots, identity, source.may_have_pending())?;
     }
     identity.refresh_soon(slots.iter().map(|slot| slot.key)).await;

@@ -79,16 +79,7 @@ impl Agent {
     pub(crate) fn connect(socket: &Path) -> anyhow::Result<Option<Self>> {
         match std::os::unix::net::UnixStream::connect(socket) {
             Ok(_) => {}
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound
-                        | io::ErrorKind::ConnectionRefused
-                        | io::ErrorKind::PermissionDenied
-                ) =>
-            {
-                return Ok(None);
-            }
+            Err(error) if is_nobody(&error) => return Ok(None),
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot ask {}", socket.display()));
             }
@@ -102,15 +93,28 @@ impl Agent {
         let state = ask_state(&calls)?;
         Ok(Some(Self { calls, state }))
     }
+}
 
-    /// The counts as the agent knows them, its names of containers included.
-    ///
-    /// # Errors
-    /// [`Error::Input`] for a filter that the agent refuses; else when it cannot be asked.
-    pub(crate) fn counts(&self, filter: &Filter) -> anyhow::Result<Counts> {
-        let body = get(&self.calls, &with_query("/v1/counts", &filter.to_query()))?;
-        serde_json::from_slice(&body).context(UNREADABLE)
-    }
+/// The counts as the agent on this socket knows them, its names of containers included; `None` if nobody
+/// listens there.
+///
+/// # Errors
+/// [`Error::Input`] for a filter that the agent refuses; else when it cannot be asked.
+pub(crate) async fn counts(socket: &Path, filter: &Filter) -> anyhow::Result<Option<Counts>> {
+    let stream = match UnixStream::connect(socket).await {
+        Err(error) if is_nobody(&error) => return Ok(None),
+        stream => stream.with_context(|| format!("cannot ask {}", socket.display()))?,
+    };
+    let mut connection = Some(handshake(stream).await?);
+    let path = with_query("/v1/counts", &filter.to_query());
+    let body = fetch(socket, &mut connection, &path).await?;
+    serde_json::from_slice(&body).context(UNREADABLE)
+}
+
+/// Whether a failed connect means that no agent listens, or none that this user may ask.
+fn is_nobody(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | ConnectionRefused | PermissionDenied)
 }
 
 fn get(calls: &mpsc::UnboundedSender<Call>, path: &str) -> anyhow::Result<Bytes> {
@@ -198,6 +202,10 @@ async fn connect(socket: &Path) -> anyhow::Result<Sender> {
     let stream = UnixStream::connect(socket)
         .await
         .with_context(|| format!("the agent at {} is gone", socket.display()))?;
+    handshake(stream).await
+}
+
+async fn handshake(stream: UnixStream) -> anyhow::Result<Sender> {
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     Ok(sender)

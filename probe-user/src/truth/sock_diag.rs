@@ -5,18 +5,18 @@
 
 use std::{io, net::IpAddr};
 
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, Nla as _,
-};
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _};
 use netlink_packet_sock_diag::{
     SockDiagMessage,
-    constants::{AF_INET, AF_INET6, IPPROTO_TCP},
-    inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags, Timer, nlas::Nla},
+    constants::SOCK_DIAG_BY_FAMILY,
+    inet::{ExtensionFlags, InetResponse, StateFlags, Timer, nlas::Nla},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 use crate::identity::netns::Netns;
 
+/// `TCPDIAG_GETSOCK`
+const GETSOCK: u16 = 18;
 /// `INET_DIAG_CGROUP_ID`, Linux 5.8 and later.
 const INET_DIAG_CGROUP_ID: u16 = 21;
 
@@ -161,21 +161,17 @@ pub fn each(
     netns.run(|| {
         let socket = Socket::new(NETLINK_SOCK_DIAG)?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        for family in [AF_INET, AF_INET6] {
-            dump_family(&socket, family, detail, netns.inode, &mut visit)?;
-        }
-        Ok(())
+        listed(&socket, detail, netns.inode, &mut visit)
     })?
 }
 
-fn dump_family(
+fn listed(
     socket: &Socket,
-    family: u8,
     detail: Detail,
     netns: u32,
     visit: &mut impl FnMut(DiagSocket),
 ) -> io::Result<()> {
-    socket.send(&request(family, detail), 0)?;
+    socket.send(&request(detail), 0)?;
     // The kernel fills datagrams of up to 32 KiB once it has seen a buffer that large.
     let mut buffer = Vec::with_capacity(64 << 10);
     loop {
@@ -184,8 +180,12 @@ fn dump_family(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             result => result?,
         };
-        let mut rest = buffer.as_slice();
+        let mut rest = buffer.as_mut_slice();
         while !rest.is_empty() {
+            // The answers of both requests are the same `struct inet_diag_msg`.
+            if let Some(kind) = rest.get_mut(4..6).filter(|kind| **kind == GETSOCK.to_ne_bytes()) {
+                kind.copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+            }
             let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))?;
             match message.payload {
@@ -198,38 +198,30 @@ fn dump_family(
             }
             // Messages are aligned to 4 bytes (`NLMSG_ALIGN`); the length is not.
             let length = (message.header.length as usize).next_multiple_of(4).min(rest.len());
-            rest = &rest[length..];
+            rest = &mut rest[length..];
         }
     }
 }
 
-fn request(family: u8, detail: Detail) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(
-        header,
-        NetlinkPayload::from(SockDiagMessage::InetRequest(InetRequest {
-            family,
-            protocol: IPPROTO_TCP,
-            extensions: match detail {
-                Detail::Basic | Detail::Mini => ExtensionFlags::empty(),
-                Detail::TcpInfo => ExtensionFlags::INFO,
-            },
-            states: match detail {
-                Detail::Basic | Detail::TcpInfo => StateFlags::all(),
-                Detail::Mini => {
-                    StateFlags::LISTEN
-                        | StateFlags::SYN_RECV
-                        | StateFlags::FIN_WAIT2
-                        | StateFlags::TIME_WAIT
-                }
-            },
-            socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
-        })),
-    );
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
+/// The request of before Linux 3.3, `struct inet_diag_req`: the only one that asks for IPv4 and IPv6 at once.
+/// A dump passes over every socket of the host, so two would take twice the time.
+fn request(detail: Detail) -> Vec<u8> {
+    const LENGTH: usize = 16 + 60;
+    let (extensions, states) = match detail {
+        Detail::Basic => (ExtensionFlags::empty(), StateFlags::all()),
+        Detail::TcpInfo => (ExtensionFlags::INFO, StateFlags::all()),
+        Detail::Mini => {
+            let mini = StateFlags::SYN_RECV | StateFlags::FIN_WAIT2 | StateFlags::TIME_WAIT;
+            (ExtensionFlags::empty(), StateFlags::LISTEN | mini)
+        }
+    };
+    let mut bytes = vec![0; LENGTH];
+    bytes[..4].copy_from_slice(&(LENGTH as u32).to_ne_bytes());
+    bytes[4..6].copy_from_slice(&GETSOCK.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
+    // `idiag_ext` and `idiag_states`; no addresses, ports and interface are asked for.
+    bytes[19] = extensions.bits();
+    bytes[68..72].copy_from_slice(&states.bits().to_ne_bytes());
     bytes
 }
 
@@ -279,6 +271,7 @@ fn mapped(address: IpAddr) -> [u8; 16] {
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
+    use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6};
     use probe_common::state;
 
     use super::*;

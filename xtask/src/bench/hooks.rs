@@ -14,8 +14,10 @@ use super::statistics::Median;
 /// Figures by name, a value for each round.
 type Figures = BTreeMap<String, Vec<f64>>;
 
-const LIMIT: &str = "The mean is over all state changes of a connection, of which the first (an entry \
-    is made) and the last (it becomes a record) do most of the work; the hooks above are all of it.";
+const LIMIT: &str = "Two runs of an empty program are in it: the second copy of `inet_sock_set_state` hardly does \
+    more. Of the first, sampled with all stages (`perf record -a -g -e cpu-clock` beside `probe doctor --cost`), 42 % \
+    are its own instructions, 25 % entries put into hash maps and taken out, 13 % entries looked up, 11 % the clock. \
+    The first state change of a connection (an entry is made) and the last (it becomes a record) do most of it.";
 
 pub(crate) fn measure(context: &Context) -> Result<Vec<Row>> {
     let (mut all, mut counts) = (Figures::new(), Figures::new());
