@@ -52,20 +52,24 @@ pub(crate) const KERNELS: [Kernel; 7] = [
 ];
 
 impl Kernel {
-    /// The kernels of these names, in the order of their age.
+    /// The kernels of these names, `debian-` may be left out, in the order of their age.
     pub(crate) fn named(names: &[String]) -> Result<Vec<Kernel>> {
         let all = names.iter().any(|name| name == "all");
-        if let Some(unknown) = names
-            .iter()
-            .find(|name| *name != "all" && !KERNELS.iter().any(|kernel| kernel.name == **name))
+        let mut wanted = names.iter().filter(|name| *name != "all");
+        if let Some(unknown) =
+            wanted.find(|name| !KERNELS.iter().any(|kernel| kernel.is_called(name)))
         {
             let known: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).collect();
             bail!("no kernel {unknown:?}: expected {} or all", known.join(", "));
         }
         Ok(KERNELS
             .into_iter()
-            .filter(|kernel| all || names.iter().any(|name| name == kernel.name))
+            .filter(|kernel| all || names.iter().any(|name| kernel.is_called(name)))
             .collect())
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.name.strip_prefix("debian-") == Some(name.strip_prefix("debian-").unwrap_or(name))
     }
 }
 
@@ -134,6 +138,7 @@ mod tests {
         };
         assert_eq!(names(&["debian-6.12", "debian-5.10"]), ["debian-5.10", "debian-6.12"]);
         assert_eq!(names(&["all", "debian-6.1"]).len(), KERNELS.len());
+        assert_eq!(names(&["newest", "6.1"]), ["debian-6.1", "debian-newest"]);
         let error = Kernel::named(&["debian-4.19".to_owned()]).unwrap_err();
         assert_eq!(
             error.to_string(),
