@@ -154,6 +154,30 @@ fn a_healthy_run_holds_and_a_stopped_one_does_not() {
     assert_eq!(leaks(&other, dir.path()).0, 4);
 }
 
+/// How long a cleanup takes is no leak, however it grows; what it may be is for a threshold to say, and that
+/// shows its unit.
+#[test]
+fn a_number_of_the_users_choice_is_judged_by_the_users_threshold_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let values: &[Metric] =
+        &[("go_goroutines", |s| 50.0 + noise(s)), ("cleanup_ms", |s| 3.0 + (s / 10) as f64)];
+    fs::write(dir.path().join("log"), prometheus_log((0..=1800).step_by(10), values)).unwrap();
+    let args = ["--log", "log", "--series", "cleanup_ms=cleanup_ms"];
+    let (code, report) = leaks(&args, dir.path());
+    let cleanup = followed(&report, "cleanup_ms");
+    assert_eq!((code, &cleanup["level"]), (0, &"no_target".into()));
+    assert_eq!(
+        report["conclusion"],
+        "Nothing that was followed grows beyond its target. Also growing, without a target: \
+         cleanup_ms grow by 6.0 a minute (a threshold on it decides)."
+    );
+    let limited = |rule| text(&[&args[..], &["--threshold", rule]].concat(), dir.path());
+    let line = "✗ leaks.cleanup_ms_per_minute          6 ms/min   limit < 1\n";
+    assert!(limited("leaks.cleanup_ms_per_minute < 1").contains(line));
+    let line = "✓ leaks.cleanup_ms_final                 183 ms   limit < 500\n";
+    assert!(limited("leaks.cleanup_ms_final < 500").contains(line));
+}
+
 /// Ten clients a second come and go, and every second end leaks a phantom and two tasks.
 #[test]
 fn growth_goes_with_phantoms_in_a_capture() {

@@ -43,6 +43,8 @@ pub(crate) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Level {
+    /// It grows, and only a threshold of the user's can say what that means.
+    NoTarget,
     Good,
     Ok,
     AboveTarget,
@@ -55,6 +57,7 @@ pub(crate) enum Level {
 impl Level {
     pub(crate) fn words(self) -> &'static str {
         match self {
+            Level::NoTarget => "– no target",
             Level::Good => "✓ good",
             Level::Ok => "✓ ok",
             Level::AboveTarget => "! above target",
@@ -193,7 +196,8 @@ fn followed(series: &Series, full: Option<(i64, i64)>, load: &[(i64, f64)]) -> O
     let level = level(&series.name, &trend, little, limits);
     let load = at_times_of(&series.points, load);
     let with_load = comes_with_load(&series.name) && relation(&series.points, &load).is_some();
-    let level = if with_load && level > Level::Ok { Level::Unknown } else { level };
+    let grows = level > Level::Ok || level == Level::NoTarget;
+    let level = if with_load && grows { Level::Unknown } else { level };
     let held = full.and_then(|full| trend_within(&series.points, full));
     Some(Followed {
         name: series.name.clone(),
@@ -217,7 +221,11 @@ fn level(name: &str, trend: &Trend, is_little: bool, limits: Option<&[f64; 4]>) 
         // No limit of their own: growth that chance does not explain is worth a look, but not of what
         // is load or comes and goes by itself.
         let grows = trend.shape == Shape::Growth && !is_load(name) && !is_little;
-        return if grows { Level::Warning } else { Level::Ok };
+        return match grows {
+            true if is_held(name) => Level::Warning,
+            true => Level::NoTarget,
+            false => Level::Ok,
+        };
     };
     if rate >= *target && low <= 0.0 {
         return Level::Unknown;
@@ -238,6 +246,13 @@ fn is_little(trend: &Trend, minutes: f64) -> bool {
 fn minutes(points: &[(i64, f64)]) -> f64 {
     let (first, last) = (points.first(), points.last());
     first.zip(last).map_or(0.0, |(first, last)| (last.0 - first.0) as f64 / 60e9)
+}
+
+/// What a process holds, or seems to, and should give back. A number of the user's choice may be anything: a
+/// time, a total, a share.
+fn is_held(name: &str) -> bool {
+    matches!(kind_of(name), "memory_mb" | "sockets" | "threads" | "phantoms")
+        || name.starts_with("sockets_")
 }
 
 /// What comes and goes with the clients.
@@ -347,15 +362,18 @@ fn ended_connections(
 
 /// What grows beyond its target, in words; `None` if nothing does.
 pub(crate) fn growing(followed: &[Followed]) -> Option<String> {
-    let growing: Vec<String> = followed
-        .iter()
-        .filter(|found| found.level >= Level::AboveTarget && found.level != Level::Unknown)
+    let growing = rates(followed, |level| level >= Level::AboveTarget && level != Level::Unknown);
+    (!growing.is_empty()).then(|| growing.join("; "))
+}
+
+fn rates(followed: &[Followed], of: impl Fn(Level) -> bool) -> Vec<String> {
+    let found = followed.iter().filter(|found| of(found.level));
+    found
         .map(|found| {
             let rate = found.trend.per_minute.unwrap_or(0.0);
             format!("{} grow by {rate:.1} a minute", found.name)
         })
-        .collect();
-    (!growing.is_empty()).then(|| growing.join("; "))
+        .collect()
 }
 
 fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> String {
@@ -363,6 +381,13 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         None => "Nothing that was followed grows beyond its target.".to_owned(),
         Some(growing) => format!("There is a leak: {growing}."),
     };
+    let chosen = rates(followed, |level| level == Level::NoTarget);
+    if !chosen.is_empty() {
+        text.push_str(&format!(
+            " Also growing, without a target: {} (a threshold on it decides).",
+            chosen.join("; ")
+        ));
+    }
     let load: Vec<&str> = followed
         .iter()
         .filter(|found| found.with_load && found.level == Level::Unknown)
