@@ -259,6 +259,22 @@ fn what_comes_with_the_load_is_not_accused() {
     assert!(shown.contains("\n    chance or the connections that opened explain this"), "{shown}");
 }
 
+/// Eight tabs at once, and nobody comes after them: no rate tells a step, and what it left is there to the end.
+#[test]
+fn phantoms_that_stay_are_a_leak_though_no_more_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(60 * S);
+    scene.conns =
+        (0..8).map(|_| Conn::open(5 * S).ended(8 * S, "remote", "fin").leaked()).collect();
+    scene.write(&dir.path().join("run"));
+    let (_, report) = leaks(&["run"], dir.path());
+    let phantoms = followed(&report, "phantoms");
+    assert_eq!((&phantoms["final"], &phantoms["level"]), (&8.0.into(), &"warning".into()));
+    assert_ne!(phantoms["shape"], "growth");
+    let said = "There is a leak: phantoms grew by 8 in 1 s, and stayed.";
+    assert_eq!(report["conclusion"], said);
+}
+
 /// A server that dies explains what else there is to see, and stands first.
 #[test]
 fn a_server_that_dies_is_the_headline() {

@@ -17,6 +17,7 @@ use crate::leak::stability::{Stability, stability};
 use crate::leak::trend::{Shape, Trend, trend};
 use crate::lives::Lives;
 use crate::population::Population;
+use crate::report::leak_text::number;
 use crate::report::model::{ServerReport, UnreadableLine, shown_lines};
 
 /// Checkpoints of a run whose interval is not given.
@@ -31,6 +32,8 @@ const LITTLE: f64 = 0.1;
 
 /// The series of the kernel's count of connections.
 pub(crate) const ESTABLISHED: &str = "sockets_established";
+
+const PHANTOMS: &str = "phantoms";
 
 /// What the user says of a run.
 #[derive(Clone, Debug, Default)]
@@ -193,7 +196,13 @@ fn followed(series: &Series, full: Option<(i64, i64)>, load: &[(i64, f64)]) -> O
     let trend = trend(&series.points)?;
     let limits = limits(&series.name);
     let little = is_little(&trend, minutes(&series.points));
-    let level = level(&series.name, &trend, little, limits);
+    let level = match level(&series.name, &trend, little, limits) {
+        // Whom nobody cleans up is still there when no more come.
+        Level::Ok if series.name == PHANTOMS && stayed_ns(&series.points).is_some() => {
+            Level::Warning
+        }
+        level => level,
+    };
     let load = at_times_of(&series.points, load);
     let with_load = comes_with_load(&series.name) && relation(&series.points, &load).is_some();
     let grows = level > Level::Ok || level == Level::NoTarget;
@@ -243,6 +252,21 @@ fn is_little(trend: &Trend, minutes: f64) -> bool {
     trend.per_minute.is_none_or(|rate| rate * minutes < trend.baseline.abs() * LITTLE)
 }
 
+/// How long a number took to come from where it began to where it was for the last quarter of the time;
+/// `None` if it was not above its beginning all that quarter.
+fn stayed_ns(points: &[(i64, f64)]) -> Option<i64> {
+    let (first, last) = (points.first()?, points.last()?);
+    let begin = last.0 - (last.0 - first.0) / 4;
+    let quarter = &points[points.partition_point(|point| point.0 < begin)..];
+    let least = quarter.iter().map(|point| point.1).min_by(f64::total_cmp)?;
+    if least <= first.1 {
+        return None;
+    }
+    let from = points.iter().rfind(|point| point.1 <= first.1)?;
+    let until = points.iter().find(|point| point.0 > from.0 && point.1 >= least)?;
+    Some(until.0 - from.0)
+}
+
 fn minutes(points: &[(i64, f64)]) -> f64 {
     let (first, last) = (points.first(), points.last());
     first.zip(last).map_or(0.0, |(first, last)| (last.0 - first.0) as f64 / 60e9)
@@ -251,7 +275,7 @@ fn minutes(points: &[(i64, f64)]) -> f64 {
 /// What a process holds, or seems to, and should give back. A number of the user's choice may be anything: a
 /// time, a total, a share.
 fn is_held(name: &str) -> bool {
-    matches!(kind_of(name), "memory_mb" | "sockets" | "threads" | "phantoms")
+    matches!(kind_of(name), "memory_mb" | "sockets" | "threads" | PHANTOMS)
         || name.starts_with("sockets_")
 }
 
@@ -289,7 +313,7 @@ fn at_times_of(points: &[(i64, f64)], known: &[(i64, f64)]) -> Vec<(i64, f64)> {
 
 /// What each open connection takes some of. Phantoms and sockets that are over are none of that.
 fn comes_with_load(name: &str) -> bool {
-    !is_load(name) && name != "phantoms" && !name.starts_with("sockets_")
+    !is_load(name) && name != PHANTOMS && !name.starts_with("sockets_")
 }
 
 fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
@@ -310,12 +334,12 @@ fn related(
     all: &[Series],
     followed: &[Followed],
 ) -> anyhow::Result<Vec<String>> {
-    let phantoms = all.iter().find(|series| series.name == "phantoms");
+    let phantoms = all.iter().find(|series| series.name == PHANTOMS);
     let ended = recording.map(|(recording, of)| ended_connections(recording, of)).transpose()?;
     let ended = ended.unwrap_or_default();
     let mut sentences = Vec::new();
     for (series, found) in all.iter().zip(followed) {
-        if found.trend.growth <= 0.0 || series.name == "phantoms" || !series.polled {
+        if found.trend.growth <= 0.0 || series.name == PHANTOMS || !series.polled {
             continue;
         }
         let against = [
@@ -369,9 +393,17 @@ pub(crate) fn growing(followed: &[Followed]) -> Option<String> {
 fn rates(followed: &[Followed], of: impl Fn(Level) -> bool) -> Vec<String> {
     let found = followed.iter().filter(|found| of(found.level));
     found
-        .map(|found| {
-            let rate = found.trend.per_minute.unwrap_or(0.0);
-            format!("{} grow by {rate:.1} a minute", found.name)
+        .map(|found| match (found.trend.shape, stayed_ns(&found.points)) {
+            (shape, Some(took_ns)) if shape != Shape::Growth => format!(
+                "{} grew by {} in {:.0} s, and stayed",
+                found.name,
+                number(found.trend.growth),
+                took_ns as f64 / 1e9
+            ),
+            _ => {
+                let rate = found.trend.per_minute.unwrap_or(0.0);
+                format!("{} grow by {rate:.1} a minute", found.name)
+            }
         })
         .collect()
 }
@@ -402,6 +434,7 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
     let plateaus: Vec<&str> = followed
         .iter()
         .filter(|found| found.trend.shape == Shape::Plateau && !is_load(&found.name))
+        .filter(|found| found.level <= Level::Ok)
         .map(|found| found.name.as_str())
         .collect();
     if !plateaus.is_empty() {
@@ -440,4 +473,24 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         text.push_str(" The run was stopped early.");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(values: [i32; 8]) -> Option<i64> {
+        let points = (0..).zip(values);
+        stayed_ns(&points.map(|(at, value)| (at, f64::from(value))).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_stays_is_told_from_what_comes_and_goes() {
+        assert_eq!(of([0, 0, 3, 7, 7, 7, 7, 7]), Some(2));
+        assert_eq!(of([2, 7, 2, 9, 7, 6, 7, 7]), Some(1));
+        assert_eq!(of([0, 0, 3, 7, 7, 7, 7, 0]), None);
+        assert_eq!(of([0, 0, 3, 7, 0, 0, 0, 7]), None);
+        assert_eq!(of([4, 4, 4, 4, 4, 4, 4, 4]), None);
+        assert_eq!(stayed_ns(&[]), None);
+    }
 }
