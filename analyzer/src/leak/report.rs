@@ -193,16 +193,15 @@ fn usual_pace(polled: &[&Series]) -> i64 {
 }
 
 fn followed(series: &Series, full: Option<(i64, i64)>, load: &[(i64, f64)]) -> Option<Followed> {
-    let trend = trend(&series.points)?;
+    let mut trend = trend(&series.points)?;
     let limits = limits(&series.name);
     let little = is_little(&trend, minutes(&series.points));
-    let level = match level(&series.name, &trend, little, limits) {
-        // Whom nobody cleans up is still there when no more come.
-        Level::Ok if series.name == PHANTOMS && stayed_ns(&series.points).is_some() => {
-            Level::Warning
-        }
-        level => level,
-    };
+    let mut level = level(&series.name, &trend, little, limits);
+    // Whom nobody cleans up is still there when no more come.
+    if level == Level::Ok && series.name == PHANTOMS && stayed_ns(&series.points).is_some() {
+        trend.shape = Shape::Plateau;
+        level = Level::Warning;
+    }
     let load = at_times_of(&series.points, load);
     let with_load = comes_with_load(&series.name) && relation(&series.points, &load).is_some();
     let grows = level > Level::Ok || level == Level::NoTarget;
