@@ -178,3 +178,42 @@ fn a_server_that_dies() {
     let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
     assert_eq!((finished.code, &summary["server_died"]), (Some(0), &Value::Null), "{finished}");
 }
+
+/// Behind a balancer, which goes on listening, a server that is killed takes the connections along that it
+/// held, and no others.
+#[test]
+fn a_server_that_dies_behind_a_balancer() {
+    const CLIENTS: u64 = 23;
+
+    let Some(_machine) = require_beside_others(&[Need::Root]) else { return };
+    let (place, scratch) = (Place::host(), Scratch::new("cut"));
+    let serve = || lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0"]);
+    let (killed, other) = (serve(), serve());
+    let shards = [killed.address(), other.address()].map(|address| address.to_string());
+    let balance =
+        ["balance", "--listen", "127.0.0.1:0", "--shard", &shards[0], "--shard", &shards[1]];
+    let balancer = lab::Server::start(&place, &balance);
+    let mut load = lab::command(&place);
+    load.args(["load", "--url", &format!("ws://{}/", balancer.address()), "--json"]);
+    load.args(["--hold", "8s", "--connections", &CLIENTS.to_string()]);
+    let load = Running::start(load.args(["-o", &scratch.join("results.jsonl")]));
+    load.wait_stderr(&format!("{CLIENTS}/{CLIENTS} upgraded"));
+    let at = std::time::SystemTime::now();
+    drop(killed);
+    let finished = load.wait(std::time::Duration::from_secs(60));
+    assert_eq!(finished.code, Some(99), "{finished}");
+    let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
+    assert!(summary["server_died"].is_null(), "{summary}");
+    let stayed = other.stop()["upgraded"].as_u64().expect("a count");
+    let cut_off = &summary["cut_off"];
+    assert_eq!(
+        (&cut_off["connections"], &cut_off["of_open"]),
+        (&(CLIENTS - stayed).into(), &CLIENTS.into())
+    );
+    assert!((1..CLIENTS).contains(&stayed), "{summary}");
+    let says = format!(" {} of {CLIENTS} open connections, within a second", CLIENTS - stayed);
+    assert!(finished.stderr.contains(&says), "{finished}");
+    let at = at.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seen = cut_off["at_unix_ns"].as_u64().expect("a time");
+    assert!((at..at + 1_000_000_000).contains(&seen), "{seen}, killed at {at}");
+}
