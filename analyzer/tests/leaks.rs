@@ -367,6 +367,35 @@ fn a_pool_that_is_not_used_again() {
     assert_eq!(pool(0.0, 80.0), of("crossed", "crossed"));
 }
 
+/// Of a proxy there are its connections, and of a page without them the numbers that it has, and the line that
+/// could not be read.
+#[test]
+fn the_pages_of_a_proxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = |minute: i64, active: &str| {
+        format!(
+            "{}\nActive connections: {active} \nserver accepts handled requests\n 5 5 9 \n\
+             Reading: 0 Writing: 1 Waiting: 2 \n",
+            1_700_000_000 + 60 * minute
+        )
+    };
+    let log = dir.path().join("log");
+    fs::write(&log, (0..5).map(|n| page(n, &(3 + n).to_string())).collect::<String>()).unwrap();
+    let shown = text(&["--log", "log", "--interval", "2m"], dir.path());
+    assert!(shown.contains("\nBaseline: CONN=3\n[1/2] 2min: CONN=5 (+2)\n"), "{shown}");
+
+    fs::write(&log, page(0, "many")).unwrap();
+    let output = analyzer(&["leaks", "--log", "log"], dir.path());
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "analyzer: nothing was followed over time: name a number with --series NAME=PATH, of \
+         nginx_connections_accepted, nginx_connections_handled, nginx_connections_reading, \
+         nginx_connections_waiting, nginx_connections_writing, nginx_http_requests_total\n\
+         unreadable: log:2: expected a sample such as `go_goroutines 12`, or a time\n"
+    );
+}
+
 #[test]
 fn nothing_to_follow_is_inconclusive_and_nothing_to_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();
