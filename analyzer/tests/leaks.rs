@@ -314,6 +314,32 @@ fn a_server_that_dies_is_the_headline() {
     assert_eq!(sentences[0], said);
 }
 
+/// What Docker's check said each second.
+#[test]
+fn the_health_of_a_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(30 * S);
+    let healthy = |second: i64| MetricRow {
+        url: format!("{KERNEL_PAGE}web, port 3005").into(),
+        start_mono_ns: START + second * S,
+        end_mono_ns: START + second * S,
+        name: Some("container_healthy".into()),
+        labels: None,
+        value: Some(if (13..20).contains(&second) { 0.0 } else { 1.0 }),
+        error: None,
+    };
+    scene.metrics = (0..30).map(healthy).collect();
+    scene.write(&dir.path().join("run"));
+    let (_, report) = leaks(&["run"], dir.path());
+    let looks = ["container_looks", "container_unhealthy"].map(|name| &report["stability"][name]);
+    assert_eq!(looks, [&30.into(), &7.into()] as [&Value; 2]);
+    let markdown = text(&["run", "--markdown"], dir.path());
+    assert!(
+        markdown.contains(" answers unhealthy, container unhealthy in 7 of 30 looks"),
+        "{markdown}"
+    );
+}
+
 /// Two clients a second come and go, and each leaves a task behind; the requests for the health body, which
 /// are connections as well, do not.
 #[test]

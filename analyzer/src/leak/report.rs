@@ -455,6 +455,12 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
         let kills = stability.oom_kills;
         text.push_str(&format!(" {kills} processes were killed for lack of memory."));
     }
+    if stability.container_unhealthy > 0 {
+        let (bad, looks) = (stability.container_unhealthy, stability.container_looks);
+        text.push_str(&format!(
+            " The container's health check did not hold in {bad} of {looks} looks."
+        ));
+    }
     if stability.restarts > 0 {
         text.push_str(&format!(" The process was restarted {} times.", stability.restarts));
     }

@@ -58,13 +58,13 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
     let _ = writeln!(
         text,
         "\n**Stability**: {} restarts, {} crashes, {} killed for lack of memory, {} of {} requests \
-         failed, {} answers unhealthy, observed for {:.1} min{}{}.",
+         failed, {}, observed for {:.1} min{}{}.",
         stability.restarts,
         stability.crashes.len(),
         stability.oom_kills,
         stability.http_errors,
         stability.requests,
-        stability.unhealthy,
+        stability.health_text(),
         stability.observed_s / 60.0,
         stability.up_text(),
         if stability.stopped_early { ", stopped early" } else { "" }
