@@ -4,7 +4,7 @@
 use e2e::lab;
 use e2e::machine::{Need, require_beside_others};
 use e2e::net::Place;
-use e2e::process::{Running, binary, finish};
+use e2e::process::{Running, Signal, binary, finish};
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
@@ -216,4 +216,36 @@ fn a_server_that_dies_behind_a_balancer() {
     let at = at.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
     let seen = cut_off["at_unix_ns"].as_u64().expect("a time");
     assert!((at..at + 1_000_000_000).contains(&seen), "{seen}, killed at {at}");
+}
+
+/// A server that stands still for three seconds is slow to every message that was sent meanwhile, and to the
+/// first of them for the longest.
+#[test]
+fn a_stall_is_slow_to_all_that_was_sent_in_it() {
+    const STALL: std::time::Duration = std::time::Duration::from_secs(3);
+
+    let Some(_machine) = require_beside_others(&[Need::Root]) else { return };
+    let place = Place::host();
+    let server = lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0"]);
+    let mut load = lab::command(&place);
+    load.args(["load", "--url", &format!("ws://{}/", server.address()), "--json"]);
+    // It leaves in the middle between two messages.
+    load.args(["--connections", "5", "--message-interval", "300ms", "--hold", "12150ms"]);
+    let load = Running::start(&mut load);
+    load.wait_stderr("5/5 upgraded");
+    server.signal(Signal::STOP);
+    std::thread::sleep(STALL);
+    server.signal(Signal::CONT);
+    let finished = load.wait(std::time::Duration::from_secs(60));
+    assert_eq!(finished.code, Some(0), "{finished}");
+    let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
+    let of = |name: &str| summary[name].as_f64().unwrap_or_else(|| panic!("{name}: {summary}"));
+    assert_eq!(
+        (of("rtt_count"), of("messages_received")),
+        (of("messages_sent"), of("messages_sent"))
+    );
+    // Ten of each client's, by 300 ms less each.
+    let (longest, mean) = (STALL.as_micros() as f64, of("rtt_mean_us"));
+    assert!(of("rtt_max_us") > longest - 300e3, "{summary}");
+    assert!(mean * of("rtt_count") > 5.0 * 10.0 * (longest / 2.0 - 300e3), "{summary}");
 }

@@ -21,6 +21,7 @@ use crate::{net, process};
 mod connection;
 mod death;
 mod live;
+mod outstanding;
 pub(crate) mod record;
 
 use connection::Part;
