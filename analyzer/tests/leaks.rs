@@ -115,6 +115,8 @@ fn a_healthy_run_holds_and_a_stopped_one_does_not() {
     // Twelve minutes of thirty.
     fs::write(&path, prometheus_log((0..=720).step_by(10), values)).unwrap();
     assert_eq!(leaks(&args, dir.path()).0, 99);
+    let markdown = text(&[&args[..], &["--markdown"]].concat(), dir.path());
+    assert!(markdown.contains("\n**Conclusion** (✗ not stable): Nothing that was"), "{markdown}");
     // No checkpoint for more than one and a half intervals.
     let seconds = (0..=1800).step_by(10).filter(|s| !(600..1000).contains(s));
     fs::write(&path, prometheus_log(seconds, values)).unwrap();
@@ -383,6 +385,9 @@ fn a_pool_that_is_not_used_again() {
             })
             .collect();
         let crossed = states.iter().any(|(_, state)| state == "crossed");
+        let said = [" No idle connection is left in the pool.", " Only 80.0 % of the pool's"];
+        let conclusion = report["conclusion"].as_str().unwrap();
+        assert_eq!(said.map(|one| conclusion.contains(one)), [idle == 0.0, reuse == 80.0]);
         assert_eq!(code, if crossed { 99 } else { 0 }, "{report}");
         states
     };

@@ -448,6 +448,13 @@ fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> Str
     if !little.is_empty() {
         text.push_str(&format!(" Grows, by less than a tenth: {}.", little.join(", ")));
     }
+    let last = |name: &str| Some(followed.iter().find(|found| found.name == name)?.trend.last);
+    if last("pool_idle").is_some_and(|idle| idle <= 0.0) {
+        text.push_str(" No idle connection is left in the pool.");
+    }
+    if let Some(percent) = last("pool_reuse_percent").filter(|percent| *percent <= 80.0) {
+        text.push_str(&format!(" Only {percent:.1} % of the pool's connections are used again."));
+    }
     for crash in &stability.crashes {
         text.push_str(&format!(" {}", crash.text()));
     }

@@ -44,6 +44,18 @@ impl Stability {
         self.up_s = up.min_by(f64::total_cmp);
     }
 
+    /// Whether anything happened that a run without a fault has none of.
+    pub(crate) fn is_shaken(&self) -> bool {
+        let counts = [
+            self.restarts,
+            self.crashes.len(),
+            self.oom_kills,
+            self.http_errors,
+            self.container_unhealthy,
+        ];
+        self.stopped_early || counts.iter().any(|count| *count > 0)
+    }
+
     /// What health checks say: the server's own word, and Docker's where the container has a check.
     pub(crate) fn health_text(&self) -> String {
         let own = format!("{} answers unhealthy", self.unhealthy);

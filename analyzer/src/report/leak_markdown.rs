@@ -82,6 +82,10 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
     }
     let worst =
         report.followed.iter().map(|one| one.level).filter(|level| *level != Level::Unknown);
-    let worst = worst.max().map_or("nothing could be judged", Level::words);
+    let worst = match worst.max() {
+        _ if stability.is_shaken() || !report.gaps.is_empty() => "✗ not stable",
+        None => "nothing could be judged",
+        Some(worst) => worst.words(),
+    };
     let _ = writeln!(text, "\n**Conclusion** ({worst}): {}", escape(&report.conclusion));
 }
