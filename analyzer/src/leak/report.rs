@@ -10,6 +10,7 @@ use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::join::pollers;
 use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
+use crate::leak::conclusion::conclusion;
 use crate::leak::held::{full_time, trend_within};
 use crate::leak::related::{Alike, relation};
 use crate::leak::source::{Choice, Series, series};
@@ -17,7 +18,6 @@ use crate::leak::stability::{Stability, stability};
 use crate::leak::trend::{Shape, Trend, trend};
 use crate::lives::Lives;
 use crate::population::Population;
-use crate::report::leak_text::number;
 use crate::report::model::{ServerReport, UnreadableLine, shown_lines};
 
 /// Checkpoints of a run whose interval is not given.
@@ -247,13 +247,13 @@ fn level(name: &str, trend: &Trend, is_little: bool, limits: Option<&[f64; 4]>) 
     }
 }
 
-fn is_little(trend: &Trend, minutes: f64) -> bool {
+pub(super) fn is_little(trend: &Trend, minutes: f64) -> bool {
     trend.per_minute.is_none_or(|rate| rate * minutes < trend.baseline.abs() * LITTLE)
 }
 
 /// How long a number took to come from where it began to where it was for the last quarter of the time;
 /// `None` if it was not above its beginning all that quarter.
-fn stayed_ns(points: &[(i64, f64)]) -> Option<i64> {
+pub(super) fn stayed_ns(points: &[(i64, f64)]) -> Option<i64> {
     let (first, last) = (points.first()?, points.last()?);
     let begin = last.0 - (last.0 - first.0) / 4;
     let quarter = &points[points.partition_point(|point| point.0 < begin)..];
@@ -266,7 +266,7 @@ fn stayed_ns(points: &[(i64, f64)]) -> Option<i64> {
     Some(until.0 - from.0)
 }
 
-fn minutes(points: &[(i64, f64)]) -> f64 {
+pub(super) fn minutes(points: &[(i64, f64)]) -> f64 {
     let (first, last) = (points.first(), points.last());
     first.zip(last).map_or(0.0, |(first, last)| (last.0 - first.0) as f64 / 60e9)
 }
@@ -279,7 +279,7 @@ fn is_held(name: &str) -> bool {
 }
 
 /// What comes and goes with the clients.
-fn is_load(name: &str) -> bool {
+pub(super) fn is_load(name: &str) -> bool {
     matches!(
         name,
         ESTABLISHED | "cpu_percent" | "pool_idle" | "pool_reuse_percent" | "proxy_connections"
@@ -381,110 +381,6 @@ fn ended_connections(
     let end = recording.clock.unix_ns(recording.ended_ns()?);
     points.push((end, at.len() as f64));
     Ok(points)
-}
-
-/// What grows beyond its target, in words; `None` if nothing does.
-pub(crate) fn growing(followed: &[Followed]) -> Option<String> {
-    let growing = rates(followed, |level| level >= Level::AboveTarget && level != Level::Unknown);
-    (!growing.is_empty()).then(|| growing.join("; "))
-}
-
-fn rates(followed: &[Followed], of: impl Fn(Level) -> bool) -> Vec<String> {
-    let found = followed.iter().filter(|found| of(found.level));
-    found
-        .map(|found| match (found.trend.shape, stayed_ns(&found.points)) {
-            (shape, Some(took_ns)) if shape != Shape::Growth => format!(
-                "{} grew by {} in {:.0} s, and stayed",
-                found.name,
-                number(found.trend.growth),
-                took_ns as f64 / 1e9
-            ),
-            _ => {
-                let rate = found.trend.per_minute.unwrap_or(0.0);
-                format!("{} grow by {rate:.1} a minute", found.name)
-            }
-        })
-        .collect()
-}
-
-fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> String {
-    let mut text = match growing(followed) {
-        None => "Nothing that was followed grows beyond its target.".to_owned(),
-        Some(growing) => format!("There is a leak: {growing}."),
-    };
-    let chosen = rates(followed, |level| level == Level::NoTarget);
-    if !chosen.is_empty() {
-        text.push_str(&format!(
-            " Also growing, without a target: {} (a threshold on it decides).",
-            chosen.join("; ")
-        ));
-    }
-    let load: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.with_load && found.level == Level::Unknown)
-        .map(|found| found.name.as_str())
-        .collect();
-    if !load.is_empty() {
-        text.push_str(&format!(
-            " Grows with the open connections, which may be load: {}.",
-            load.join(", ")
-        ));
-    }
-    let plateaus: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.trend.shape == Shape::Plateau && !is_load(&found.name))
-        .filter(|found| found.level <= Level::Ok)
-        .map(|found| found.name.as_str())
-        .collect();
-    if !plateaus.is_empty() {
-        text.push_str(&format!(" Grew and then stopped: {}.", plateaus.join(", ")));
-    }
-    let little: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.trend.shape == Shape::Growth && found.target_per_minute.is_none())
-        .filter(|found| !is_load(&found.name) && is_little(&found.trend, minutes(&found.points)))
-        .map(|found| found.name.as_str())
-        .collect();
-    if !little.is_empty() {
-        text.push_str(&format!(" Grows, by less than a tenth: {}.", little.join(", ")));
-    }
-    let last = |name: &str| Some(followed.iter().find(|found| found.name == name)?.trend.last);
-    if last("pool_idle").is_some_and(|idle| idle <= 0.0) {
-        text.push_str(" No idle connection is left in the pool.");
-    }
-    if let Some(percent) = last("pool_reuse_percent").filter(|percent| *percent <= 80.0) {
-        text.push_str(&format!(" Only {percent:.1} % of the pool's connections are used again."));
-    }
-    for crash in &stability.crashes {
-        text.push_str(&format!(" {}", crash.text()));
-    }
-    if stability.oom_kills > 0 {
-        let kills = stability.oom_kills;
-        text.push_str(&format!(" {kills} processes were killed for lack of memory."));
-    }
-    if stability.container_unhealthy > 0 {
-        let (bad, looks) = (stability.container_unhealthy, stability.container_looks);
-        text.push_str(&format!(
-            " The container's health check did not hold in {bad} of {looks} looks."
-        ));
-    }
-    if stability.restarts > 0 {
-        text.push_str(&format!(" The process was restarted {} times.", stability.restarts));
-    }
-    if stability.http_errors > 0 {
-        text.push_str(&format!(
-            " {} of {} requests failed.",
-            stability.http_errors, stability.requests
-        ));
-    }
-    if !gaps.is_empty() {
-        let times = if gaps.len() == 1 { "Once" } else { "Several times" };
-        text.push_str(&format!(" {times} no sample came for more than 1.5 intervals."));
-    }
-    if stability.stopped_early {
-        text.push_str(" The run was stopped early.");
-    }
-    text
 }
 
 #[cfg(test)]

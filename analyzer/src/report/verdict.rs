@@ -2,7 +2,7 @@
 
 use crate::client::report::ClientReport;
 use crate::clock::utc_time;
-use crate::leak::report::growing;
+use crate::leak::conclusion::growing;
 use crate::leak::stability::Crash;
 use crate::report::build::state;
 use crate::report::client_text::milliseconds;
