@@ -115,6 +115,8 @@ fn a_healthy_run_holds_and_a_stopped_one_does_not() {
     // Twelve minutes of thirty.
     fs::write(&path, prometheus_log((0..=720).step_by(10), values)).unwrap();
     assert_eq!(leaks(&args, dir.path()).0, 99);
+    let markdown = text(&[&args[..], &["--markdown"]].concat(), dir.path());
+    assert!(markdown.contains("\n**Conclusion** (✗ not stable): Nothing that was"), "{markdown}");
     // No checkpoint for more than one and a half intervals.
     let seconds = (0..=1800).step_by(10).filter(|s| !(600..1000).contains(s));
     fs::write(&path, prometheus_log(seconds, values)).unwrap();
@@ -152,6 +154,30 @@ fn a_healthy_run_holds_and_a_stopped_one_does_not() {
     );
     let other = ["--log", "log", "--threshold", "leaks.heap_per_minute < 10"];
     assert_eq!(leaks(&other, dir.path()).0, 4);
+}
+
+/// How long a cleanup takes is no leak, however it grows; what it may be is for a threshold to say, and that
+/// shows its unit.
+#[test]
+fn a_number_of_the_users_choice_is_judged_by_the_users_threshold_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let values: &[Metric] =
+        &[("go_goroutines", |s| 50.0 + noise(s)), ("cleanup_ms", |s| 3.0 + (s / 10) as f64)];
+    fs::write(dir.path().join("log"), prometheus_log((0..=1800).step_by(10), values)).unwrap();
+    let args = ["--log", "log", "--series", "cleanup_ms=cleanup_ms"];
+    let (code, report) = leaks(&args, dir.path());
+    let cleanup = followed(&report, "cleanup_ms");
+    assert_eq!((code, &cleanup["level"]), (0, &"no_target".into()));
+    assert_eq!(
+        report["conclusion"],
+        "Nothing that was followed grows beyond its target. Also growing, without a target: \
+         cleanup_ms grow by 6.0 a minute (a threshold on it decides)."
+    );
+    let limited = |rule| text(&[&args[..], &["--threshold", rule]].concat(), dir.path());
+    let line = "✗ leaks.cleanup_ms_per_minute          6 ms/min   limit < 1\n";
+    assert!(limited("leaks.cleanup_ms_per_minute < 1").contains(line));
+    let line = "✓ leaks.cleanup_ms_final                 183 ms   limit < 500\n";
+    assert!(limited("leaks.cleanup_ms_final < 500").contains(line));
 }
 
 /// Ten clients a second come and go, and every second end leaks a phantom and two tasks.
@@ -235,6 +261,22 @@ fn what_comes_with_the_load_is_not_accused() {
     assert!(shown.contains("\n    chance or the connections that opened explain this"), "{shown}");
 }
 
+/// Eight tabs at once, and nobody comes after them: no rate tells a step, and what it left is there to the end.
+#[test]
+fn phantoms_that_stay_are_a_leak_though_no_more_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(60 * S);
+    scene.conns =
+        (0..8).map(|_| Conn::open(5 * S).ended(8 * S, "remote", "fin").leaked()).collect();
+    scene.write(&dir.path().join("run"));
+    let (_, report) = leaks(&["run"], dir.path());
+    let phantoms = followed(&report, "phantoms");
+    assert_eq!((&phantoms["final"], &phantoms["level"]), (&8.0.into(), &"warning".into()));
+    assert_eq!(phantoms["shape"], "plateau");
+    let said = "There is a leak: phantoms grew by 8 in 1 s, and stayed.";
+    assert_eq!(report["conclusion"], said);
+}
+
 /// A server that dies explains what else there is to see, and stands first.
 #[test]
 fn a_server_that_dies_is_the_headline() {
@@ -272,6 +314,32 @@ fn a_server_that_dies_is_the_headline() {
                 ended by the server or the network.";
     let sentences = report["verdict"]["sentences"].as_array().unwrap();
     assert_eq!(sentences[0], said);
+}
+
+/// What Docker's check said each second.
+#[test]
+fn the_health_of_a_container() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene::new(30 * S);
+    let healthy = |second: i64| MetricRow {
+        url: format!("{KERNEL_PAGE}web, port 3005").into(),
+        start_mono_ns: START + second * S,
+        end_mono_ns: START + second * S,
+        name: Some("container_healthy".into()),
+        labels: None,
+        value: Some(if (13..20).contains(&second) { 0.0 } else { 1.0 }),
+        error: None,
+    };
+    scene.metrics = (0..30).map(healthy).collect();
+    scene.write(&dir.path().join("run"));
+    let (_, report) = leaks(&["run"], dir.path());
+    let looks = ["container_looks", "container_unhealthy"].map(|name| &report["stability"][name]);
+    assert_eq!(looks, [&30.into(), &7.into()] as [&Value; 2]);
+    let markdown = text(&["run", "--markdown"], dir.path());
+    assert!(
+        markdown.contains(" answers unhealthy, container unhealthy in 7 of 30 looks"),
+        "{markdown}"
+    );
 }
 
 /// Two clients a second come and go, and each leaves a task behind; the requests for the health body, which
@@ -317,6 +385,9 @@ fn a_pool_that_is_not_used_again() {
             })
             .collect();
         let crossed = states.iter().any(|(_, state)| state == "crossed");
+        let said = [" No idle connection is left in the pool.", " Only 80.0 % of the pool's"];
+        let conclusion = report["conclusion"].as_str().unwrap();
+        assert_eq!(said.map(|one| conclusion.contains(one)), [idle == 0.0, reuse == 80.0]);
         assert_eq!(code, if crossed { 99 } else { 0 }, "{report}");
         states
     };
@@ -325,6 +396,35 @@ fn a_pool_that_is_not_used_again() {
     };
     assert_eq!(pool(3.0, 97.5), of("held", "held"));
     assert_eq!(pool(0.0, 80.0), of("crossed", "crossed"));
+}
+
+/// Of a proxy there are its connections, and of a page without them the numbers that it has, and the line that
+/// could not be read.
+#[test]
+fn the_pages_of_a_proxy() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = |minute: i64, active: &str| {
+        format!(
+            "{}\nActive connections: {active} \nserver accepts handled requests\n 5 5 9 \n\
+             Reading: 0 Writing: 1 Waiting: 2 \n",
+            1_700_000_000 + 60 * minute
+        )
+    };
+    let log = dir.path().join("log");
+    fs::write(&log, (0..5).map(|n| page(n, &(3 + n).to_string())).collect::<String>()).unwrap();
+    let shown = text(&["--log", "log", "--interval", "2m"], dir.path());
+    assert!(shown.contains("\nBaseline: CONN=3\n[1/2] 2min: CONN=5 (+2)\n"), "{shown}");
+
+    fs::write(&log, page(0, "many")).unwrap();
+    let output = analyzer(&["leaks", "--log", "log"], dir.path());
+    assert_eq!(output.status.code(), Some(4));
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "analyzer: nothing was followed over time: name a number with --series NAME=PATH, of \
+         nginx_connections_accepted, nginx_connections_handled, nginx_connections_reading, \
+         nginx_connections_waiting, nginx_connections_writing, nginx_http_requests_total\n\
+         unreadable: log:2: expected a sample such as `go_goroutines 12`, or a time\n"
+    );
 }
 
 #[test]

@@ -58,6 +58,10 @@ impl Server {
         self.process.pid()
     }
 
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// Ends it; its totals.
     #[track_caller]
     #[must_use]

@@ -4,7 +4,7 @@
 use e2e::lab;
 use e2e::machine::{Need, require_beside_others};
 use e2e::net::Place;
-use e2e::process::{Running, binary, finish};
+use e2e::process::{Running, Signal, binary, finish};
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
@@ -102,8 +102,9 @@ fn smoke() {
     assert!(said.contains("Baseline: GOR=") && said.contains("  phantoms         0 "), "{said}");
     assert!(checkpoint.contains(" GOR=") && checkpoint.contains("/min) FD="), "{checkpoint}");
 
-    let sick = lab::scenario("smoke-30m", &[&scale[..], &["--fault", "never-close:50%"]].concat())
-        .exited(99);
+    // Long enough that the seconds after the last client do not look like an end of the growth.
+    let sick = ["--time-scale", "0.02", "--fault", "never-close:50%"];
+    let sick = lab::scenario("smoke-30m", &sick).exited(99);
     assert_eq!(sick.threshold("leaks.descriptors_per_minute"), "crossed");
     let leaks = &sick.report["captures"][0]["leaks"];
     let followed = leaks["followed"].as_array().unwrap();
@@ -177,4 +178,75 @@ fn a_server_that_dies() {
     let finished = finish(&mut load);
     let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
     assert_eq!((finished.code, &summary["server_died"]), (Some(0), &Value::Null), "{finished}");
+}
+
+/// Behind a balancer, which goes on listening, a server that is killed takes the connections along that it
+/// held, and no others.
+#[test]
+fn a_server_that_dies_behind_a_balancer() {
+    const CLIENTS: u64 = 23;
+
+    let Some(_machine) = require_beside_others(&[Need::Root]) else { return };
+    let (place, scratch) = (Place::host(), Scratch::new("cut"));
+    let serve = || lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0"]);
+    let (killed, other) = (serve(), serve());
+    let shards = [killed.address(), other.address()].map(|address| address.to_string());
+    let balance =
+        ["balance", "--listen", "127.0.0.1:0", "--shard", &shards[0], "--shard", &shards[1]];
+    let balancer = lab::Server::start(&place, &balance);
+    let mut load = lab::command(&place);
+    load.args(["load", "--url", &format!("ws://{}/", balancer.address()), "--json"]);
+    load.args(["--hold", "8s", "--connections", &CLIENTS.to_string()]);
+    let load = Running::start(load.args(["-o", &scratch.join("results.jsonl")]));
+    load.wait_stderr(&format!("{CLIENTS}/{CLIENTS} upgraded"));
+    let at = std::time::SystemTime::now();
+    drop(killed);
+    let finished = load.wait(std::time::Duration::from_secs(60));
+    assert_eq!(finished.code, Some(99), "{finished}");
+    let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
+    assert!(summary["server_died"].is_null(), "{summary}");
+    let stayed = other.stop()["upgraded"].as_u64().expect("a count");
+    let cut_off = &summary["cut_off"];
+    assert_eq!(
+        (&cut_off["connections"], &cut_off["of_open"]),
+        (&(CLIENTS - stayed).into(), &CLIENTS.into())
+    );
+    assert!((1..CLIENTS).contains(&stayed), "{summary}");
+    let says = format!(" {} of {CLIENTS} open connections, within a second", CLIENTS - stayed);
+    assert!(finished.stderr.contains(&says), "{finished}");
+    let at = at.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    let seen = cut_off["at_unix_ns"].as_u64().expect("a time");
+    assert!((at..at + 1_000_000_000).contains(&seen), "{seen}, killed at {at}");
+}
+
+/// A server that stands still for three seconds is slow to every message that was sent meanwhile, and to the
+/// first of them for the longest.
+#[test]
+fn a_stall_is_slow_to_all_that_was_sent_in_it() {
+    const STALL: std::time::Duration = std::time::Duration::from_secs(3);
+
+    let Some(_machine) = require_beside_others(&[Need::Root]) else { return };
+    let place = Place::host();
+    let server = lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0"]);
+    let mut load = lab::command(&place);
+    load.args(["load", "--url", &format!("ws://{}/", server.address()), "--json"]);
+    // It leaves in the middle between two messages.
+    load.args(["--connections", "5", "--message-interval", "300ms", "--hold", "12150ms"]);
+    let load = Running::start(&mut load);
+    load.wait_stderr("5/5 upgraded");
+    server.signal(Signal::STOP);
+    std::thread::sleep(STALL);
+    server.signal(Signal::CONT);
+    let finished = load.wait(std::time::Duration::from_secs(60));
+    assert_eq!(finished.code, Some(0), "{finished}");
+    let summary: Value = serde_json::from_str(&finished.stdout).expect("a summary");
+    let of = |name: &str| summary[name].as_f64().unwrap_or_else(|| panic!("{name}: {summary}"));
+    assert_eq!(
+        (of("rtt_count"), of("messages_received")),
+        (of("messages_sent"), of("messages_sent"))
+    );
+    // Ten of each client's, by 300 ms less each.
+    let (longest, mean) = (STALL.as_micros() as f64, of("rtt_mean_us"));
+    assert!(of("rtt_max_us") > longest - 300e3, "{summary}");
+    assert!(mean * of("rtt_count") > 5.0 * 10.0 * (longest / 2.0 - 300e3), "{summary}");
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use e2e::lab::{self, Server};
 use e2e::machine::{Need, require};
-use e2e::net::Place;
+use e2e::net::{Place, free_port};
 use e2e::probe;
 use e2e::process::Running;
 use serde_json::Value;
@@ -96,4 +96,44 @@ fn shards_and_failures_are_counted_to_the_one() {
         refused += failure["count"].as_i64().expect("a count");
     }
     assert_eq!(refused, REFUSED);
+}
+
+/// A balancer whose body lists no shards, watched on all its ports: what it connects to itself is not what it
+/// reports on.
+#[test]
+fn legs_to_shards_that_no_body_lists_are_left_out() {
+    const CLIENTS: i64 = 23;
+
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let shards = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let start = ["balance", "--spawn-shards", "--listen", "127.0.0.1:0"];
+    let shard = ["--shard", &shards[0], "--shard", &shards[1]];
+    let balancer = Server::start(&Place::host(), &[&start[..], &shard].concat());
+    let address = balancer.address();
+    let ports = [&address.to_string()[..], &shards[0], &shards[1]]
+        .map(|listening| listening.replace("127.0.0.1:", ""));
+    let mut command = probe::command();
+    command.args(["--agent-socket", "/nonexistent/agent.sock", "watch", "--json"]);
+    command.args(["--health", &format!("http://{address}/health"), "--shards", ".none"]);
+    command.args(["--port", &ports.join(","), "--interval", "500ms", "--until-idle"]);
+    let watching = Running::start(&mut command);
+    watching.wait_stderr("watching");
+
+    let (url, count) = (format!("ws://{address}/"), CLIENTS.to_string());
+    let load = ["load", "--url", &url, "--connections", &count, "--hold", "3s"];
+    let load = lab::run(&Place::host(), &load, Duration::from_secs(60));
+    assert_eq!(load["outcomes"]["upgraded"], CLIENTS, "{load}");
+
+    let finished = watching.wait(Duration::from_secs(60));
+    assert_eq!(finished.code, Some(0), "{finished}");
+    let lines = finished.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    let blocks: Vec<Value> = lines.filter(|line: &Value| line["type"] == "block").collect();
+    let held = blocks.iter().filter(|block| block["reported"] == CLIENTS);
+    let held: Vec<&Value> = held.collect();
+    assert!(!held.is_empty(), "{blocks:#?}");
+    for block in held {
+        assert!(block["shards"].is_null(), "{block}");
+        let kernel = &block["kernel"]["established"];
+        assert_eq!((kernel, &block["phantoms"]["reverse"]), (&CLIENTS.into(), &0.into()));
+    }
 }

@@ -157,7 +157,9 @@ fn slow(slowest_ms: f64, connections: &[ClientConnection]) -> String {
 /// keep their pace would have measured it many times (coordinated omission).
 fn stalled(connections: &[ClientConnection]) -> Option<String> {
     let (mut stalled, mut missed) = (0, 0.0);
-    for connection in connections.iter().filter(|connection| connection.messages_sent >= 3) {
+    let waits =
+        |connection: &&ClientConnection| !connection.keeps_pace && connection.messages_sent >= 3;
+    for connection in connections.iter().filter(waits) {
         let (Some(from), Some(to), Some(slowest_ms)) =
             (connection.upgraded_unix_ns, connection.closed_unix_ns, connection.slowest_ms)
         else {
@@ -209,5 +211,7 @@ mod tests {
             text.starts_with("1 clients waited") && text.contains("about 9 messages"),
             "{text}"
         );
+        let keeps_pace = ClientConnection { keeps_pace: true, ..client(1_000.0) };
+        assert_eq!(stalled(&[keeps_pace]), None);
     }
 }

@@ -10,7 +10,7 @@ use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::leak::report::{self, LeakReport, Plan};
 use crate::population::Population;
-use crate::report::model::{SCHEMA_VERSION, Threshold};
+use crate::report::model::{SCHEMA_VERSION, Threshold, shown_lines};
 use crate::report::{build, leak_markdown, leak_text, text};
 use crate::threshold::judge;
 use crate::threshold::measure::Subject;
@@ -28,6 +28,9 @@ const USUAL: [&str; 9] = [
     "leaks.oom_kills == 0",
     "leaks.stopped_early == 0",
 ];
+
+/// So many names of a log's numbers are enough to see what it is.
+const SHOWN: usize = 10;
 
 /// Held where checkpoints have an interval that was asked for.
 const IN_TIME: &str = "leaks.gaps == 0";
@@ -76,10 +79,30 @@ pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
     }
     out.flush()?;
     if reports.is_empty() {
-        eprintln!("analyzer: nothing was followed over time: record with --health or --metrics");
+        eprintln!("{}", nothing_followed(&logs));
         return Ok(Outcome::Inconclusive);
     }
     Ok(text::outcome(&thresholds))
+}
+
+/// What the logs have instead, and what of them could not be read.
+fn nothing_followed(logs: &[KeptLog]) -> String {
+    let mut text = "analyzer: nothing was followed over time: ".to_owned();
+    let names: Vec<&str> =
+        logs.iter().flat_map(|log| log.numbers.keys()).map(String::as_str).take(SHOWN).collect();
+    match names.as_slice() {
+        [] => text.push_str("record with --health or --metrics"),
+        names => {
+            text.push_str(&format!(
+                "name a number with --series NAME=PATH, of {}",
+                names.join(", ")
+            ));
+        }
+    }
+    for bad in shown_lines(logs.iter().flat_map(|log| &log.unreadable)) {
+        text.push_str(&format!("\nunreadable: {}:{}: {}", bad.file, bad.line, bad.why));
+    }
+    text
 }
 
 pub(crate) fn logs(args: &OverTime) -> Result<Vec<KeptLog>, InputError> {

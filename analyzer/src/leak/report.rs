@@ -10,6 +10,7 @@ use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::join::pollers;
 use crate::leak::checkpoint::{Checkpoint, Gap, checkpoints, gaps};
+use crate::leak::conclusion::conclusion;
 use crate::leak::held::{full_time, trend_within};
 use crate::leak::related::{Alike, relation};
 use crate::leak::source::{Choice, Series, series};
@@ -32,6 +33,8 @@ const LITTLE: f64 = 0.1;
 /// The series of the kernel's count of connections.
 pub(crate) const ESTABLISHED: &str = "sockets_established";
 
+const PHANTOMS: &str = "phantoms";
+
 /// What the user says of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
@@ -43,6 +46,8 @@ pub(crate) struct Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Level {
+    /// It grows, and only a threshold of the user's can say what that means.
+    NoTarget,
     Good,
     Ok,
     AboveTarget,
@@ -55,6 +60,7 @@ pub(crate) enum Level {
 impl Level {
     pub(crate) fn words(self) -> &'static str {
         match self {
+            Level::NoTarget => "– no target",
             Level::Good => "✓ good",
             Level::Ok => "✓ ok",
             Level::AboveTarget => "! above target",
@@ -187,13 +193,19 @@ fn usual_pace(polled: &[&Series]) -> i64 {
 }
 
 fn followed(series: &Series, full: Option<(i64, i64)>, load: &[(i64, f64)]) -> Option<Followed> {
-    let trend = trend(&series.points)?;
+    let mut trend = trend(&series.points)?;
     let limits = limits(&series.name);
     let little = is_little(&trend, minutes(&series.points));
-    let level = level(&series.name, &trend, little, limits);
+    let mut level = level(&series.name, &trend, little, limits);
+    // Whom nobody cleans up is still there when no more come.
+    if level == Level::Ok && series.name == PHANTOMS && stayed_ns(&series.points).is_some() {
+        trend.shape = Shape::Plateau;
+        level = Level::Warning;
+    }
     let load = at_times_of(&series.points, load);
     let with_load = comes_with_load(&series.name) && relation(&series.points, &load).is_some();
-    let level = if with_load && level > Level::Ok { Level::Unknown } else { level };
+    let grows = level > Level::Ok || level == Level::NoTarget;
+    let level = if with_load && grows { Level::Unknown } else { level };
     let held = full.and_then(|full| trend_within(&series.points, full));
     Some(Followed {
         name: series.name.clone(),
@@ -217,7 +229,11 @@ fn level(name: &str, trend: &Trend, is_little: bool, limits: Option<&[f64; 4]>) 
         // No limit of their own: growth that chance does not explain is worth a look, but not of what
         // is load or comes and goes by itself.
         let grows = trend.shape == Shape::Growth && !is_load(name) && !is_little;
-        return if grows { Level::Warning } else { Level::Ok };
+        return match grows {
+            true if is_held(name) => Level::Warning,
+            true => Level::NoTarget,
+            false => Level::Ok,
+        };
     };
     if rate >= *target && low <= 0.0 {
         return Level::Unknown;
@@ -231,17 +247,39 @@ fn level(name: &str, trend: &Trend, is_little: bool, limits: Option<&[f64; 4]>) 
     }
 }
 
-fn is_little(trend: &Trend, minutes: f64) -> bool {
+pub(super) fn is_little(trend: &Trend, minutes: f64) -> bool {
     trend.per_minute.is_none_or(|rate| rate * minutes < trend.baseline.abs() * LITTLE)
 }
 
-fn minutes(points: &[(i64, f64)]) -> f64 {
+/// How long a number took to come from where it began to where it was for the last quarter of the time;
+/// `None` if it was not above its beginning all that quarter.
+pub(super) fn stayed_ns(points: &[(i64, f64)]) -> Option<i64> {
+    let (first, last) = (points.first()?, points.last()?);
+    let begin = last.0 - (last.0 - first.0) / 4;
+    let quarter = &points[points.partition_point(|point| point.0 < begin)..];
+    let least = quarter.iter().map(|point| point.1).min_by(f64::total_cmp)?;
+    if least <= first.1 {
+        return None;
+    }
+    let from = points.iter().rfind(|point| point.1 <= first.1)?;
+    let until = points.iter().find(|point| point.0 > from.0 && point.1 >= least)?;
+    Some(until.0 - from.0)
+}
+
+pub(super) fn minutes(points: &[(i64, f64)]) -> f64 {
     let (first, last) = (points.first(), points.last());
     first.zip(last).map_or(0.0, |(first, last)| (last.0 - first.0) as f64 / 60e9)
 }
 
+/// What a process holds, or seems to, and should give back. A number of the user's choice may be anything: a
+/// time, a total, a share.
+fn is_held(name: &str) -> bool {
+    matches!(kind_of(name), "memory_mb" | "sockets" | "threads" | PHANTOMS)
+        || name.starts_with("sockets_")
+}
+
 /// What comes and goes with the clients.
-fn is_load(name: &str) -> bool {
+pub(super) fn is_load(name: &str) -> bool {
     matches!(
         name,
         ESTABLISHED | "cpu_percent" | "pool_idle" | "pool_reuse_percent" | "proxy_connections"
@@ -274,7 +312,7 @@ fn at_times_of(points: &[(i64, f64)], known: &[(i64, f64)]) -> Vec<(i64, f64)> {
 
 /// What each open connection takes some of. Phantoms and sockets that are over are none of that.
 fn comes_with_load(name: &str) -> bool {
-    !is_load(name) && name != "phantoms" && !name.starts_with("sockets_")
+    !is_load(name) && name != PHANTOMS && !name.starts_with("sockets_")
 }
 
 fn thinned(points: &[(i64, f64)]) -> Vec<(i64, f64)> {
@@ -295,12 +333,12 @@ fn related(
     all: &[Series],
     followed: &[Followed],
 ) -> anyhow::Result<Vec<String>> {
-    let phantoms = all.iter().find(|series| series.name == "phantoms");
+    let phantoms = all.iter().find(|series| series.name == PHANTOMS);
     let ended = recording.map(|(recording, of)| ended_connections(recording, of)).transpose()?;
     let ended = ended.unwrap_or_default();
     let mut sentences = Vec::new();
     for (series, found) in all.iter().zip(followed) {
-        if found.trend.growth <= 0.0 || series.name == "phantoms" || !series.polled {
+        if found.trend.growth <= 0.0 || series.name == PHANTOMS || !series.polled {
             continue;
         }
         let against = [
@@ -345,74 +383,22 @@ fn ended_connections(
     Ok(points)
 }
 
-/// What grows beyond its target, in words; `None` if nothing does.
-pub(crate) fn growing(followed: &[Followed]) -> Option<String> {
-    let growing: Vec<String> = followed
-        .iter()
-        .filter(|found| found.level >= Level::AboveTarget && found.level != Level::Unknown)
-        .map(|found| {
-            let rate = found.trend.per_minute.unwrap_or(0.0);
-            format!("{} grow by {rate:.1} a minute", found.name)
-        })
-        .collect();
-    (!growing.is_empty()).then(|| growing.join("; "))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stability) -> String {
-    let mut text = match growing(followed) {
-        None => "Nothing that was followed grows beyond its target.".to_owned(),
-        Some(growing) => format!("There is a leak: {growing}."),
-    };
-    let load: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.with_load && found.level == Level::Unknown)
-        .map(|found| found.name.as_str())
-        .collect();
-    if !load.is_empty() {
-        text.push_str(&format!(
-            " Grows with the open connections, which may be load: {}.",
-            load.join(", ")
-        ));
+    fn of(values: [i32; 8]) -> Option<i64> {
+        let points = (0..).zip(values);
+        stayed_ns(&points.map(|(at, value)| (at, f64::from(value))).collect::<Vec<_>>())
     }
-    let plateaus: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.trend.shape == Shape::Plateau && !is_load(&found.name))
-        .map(|found| found.name.as_str())
-        .collect();
-    if !plateaus.is_empty() {
-        text.push_str(&format!(" Grew and then stopped: {}.", plateaus.join(", ")));
+
+    #[test]
+    fn what_stays_is_told_from_what_comes_and_goes() {
+        assert_eq!(of([0, 0, 3, 7, 7, 7, 7, 7]), Some(2));
+        assert_eq!(of([2, 7, 2, 9, 7, 6, 7, 7]), Some(1));
+        assert_eq!(of([0, 0, 3, 7, 7, 7, 7, 0]), None);
+        assert_eq!(of([0, 0, 3, 7, 0, 0, 0, 7]), None);
+        assert_eq!(of([4, 4, 4, 4, 4, 4, 4, 4]), None);
+        assert_eq!(stayed_ns(&[]), None);
     }
-    let little: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.trend.shape == Shape::Growth && found.target_per_minute.is_none())
-        .filter(|found| !is_load(&found.name) && is_little(&found.trend, minutes(&found.points)))
-        .map(|found| found.name.as_str())
-        .collect();
-    if !little.is_empty() {
-        text.push_str(&format!(" Grows, by less than a tenth: {}.", little.join(", ")));
-    }
-    for crash in &stability.crashes {
-        text.push_str(&format!(" {}", crash.text()));
-    }
-    if stability.oom_kills > 0 {
-        let kills = stability.oom_kills;
-        text.push_str(&format!(" {kills} processes were killed for lack of memory."));
-    }
-    if stability.restarts > 0 {
-        text.push_str(&format!(" The process was restarted {} times.", stability.restarts));
-    }
-    if stability.http_errors > 0 {
-        text.push_str(&format!(
-            " {} of {} requests failed.",
-            stability.http_errors, stability.requests
-        ));
-    }
-    if !gaps.is_empty() {
-        let times = if gaps.len() == 1 { "Once" } else { "Several times" };
-        text.push_str(&format!(" {times} no sample came for more than 1.5 intervals."));
-    }
-    if stability.stopped_early {
-        text.push_str(" The run was stopped early.");
-    }
-    text
 }

@@ -28,6 +28,9 @@ pub(crate) struct Stability {
     pub(crate) oom_kills: usize,
     /// Answers in which the server called itself unhealthy.
     pub(crate) unhealthy: usize,
+    /// Looks at the containers of the services that have a health check, and those at which it did not hold.
+    pub(crate) container_looks: usize,
+    pub(crate) container_unhealthy: usize,
     /// Stopped before the planned duration, or cut off.
     pub(crate) stopped_early: bool,
 }
@@ -39,6 +42,27 @@ impl Stability {
         let up = starts.iter().filter_map(|of_one| of_one.last());
         let up = up.map(|(at, start)| (*at as f64 / 1e9 - start).max(0.0));
         self.up_s = up.min_by(f64::total_cmp);
+    }
+
+    /// Whether anything happened that a run without a fault has none of.
+    pub(crate) fn is_shaken(&self) -> bool {
+        let counts = [
+            self.restarts,
+            self.crashes.len(),
+            self.oom_kills,
+            self.http_errors,
+            self.container_unhealthy,
+        ];
+        self.stopped_early || counts.iter().any(|count| *count > 0)
+    }
+
+    /// What health checks say: the server's own word, and Docker's where the container has a check.
+    pub(crate) fn health_text(&self) -> String {
+        let own = format!("{} answers unhealthy", self.unhealthy);
+        match (self.container_looks, self.container_unhealthy) {
+            (0, _) => format!("{own}, no container with a health check"),
+            (looks, bad) => format!("{own}, container unhealthy in {bad} of {looks} looks"),
+        }
     }
 
     /// `, up for 3 h 12 min`, or nothing.
@@ -122,6 +146,9 @@ pub(super) fn stability(
         let kills: Vec<f64> = kills.collect();
         let more = kills.windows(2).map(|pair| (pair[1] - pair[0]).max(0.0)).sum::<f64>();
         found.oom_kills += more as usize;
+        let healthy = page.numbers.get("container_healthy").into_iter().flatten();
+        found.container_looks += healthy.clone().count();
+        found.container_unhealthy += healthy.filter(|point| point.1 == 0.0).count();
     }
     Ok(found)
 }

@@ -99,7 +99,7 @@ impl Plot<'_> {
                     }
                     div.x {
                         @for (at, label) in &x_ticks {
-                            span style=(format!("left:{:.3}%", scale.x(*at))) { (label) }
+                            span style=(format!("--at:{:.3}%", scale.x(*at))) { (label) }
                         }
                     }
                 }

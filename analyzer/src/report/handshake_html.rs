@@ -5,10 +5,19 @@ use maud::{Markup, html};
 use crate::clock::utc;
 use crate::handshake::outcome::is_failure;
 use crate::report::chart::{Plot, Series};
+use crate::report::client_text::milliseconds;
 use crate::report::handshake::{HandshakeReport, RankedCause, ServiceHandshakes};
 use crate::report::handshake_text::sentence;
 use crate::report::html::run_again;
 use crate::report::verdict::{capitalised, thousands};
+
+/// A length of time with digits that tell.
+fn words(ns: i64) -> String {
+    match ns {
+        ..100_000_000 => format!("{} ms", milliseconds(ns as f64 / 1e6)),
+        _ => format!("{:.2} s", ns as f64 / 1e9),
+    }
+}
 
 pub(crate) fn section(report: &HandshakeReport, command: &str) -> Markup {
     let column = |of: fn(&crate::report::handshake::Bucket) -> i64| -> Vec<i64> {
@@ -18,7 +27,7 @@ pub(crate) fn section(report: &HandshakeReport, command: &str) -> Markup {
         [first, second, ..] => second.at_unix_ns - first.at_unix_ns,
         _ => 0,
     };
-    let title = format!("Attempts per {:.2} s, and those that failed", interval_ns as f64 / 1e9);
+    let title = format!("Attempts per {}, and those that failed", words(interval_ns));
     let plot = Plot {
         title: &title,
         at_unix_ns: column(|bucket| bucket.at_unix_ns),
@@ -140,5 +149,16 @@ fn service_part(service: &ServiceHandshakes, open: bool) -> Markup {
                 }
             } }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::words;
+
+    #[test]
+    fn a_short_time_is_not_zero() {
+        let lengths = [2_125_000, 50_000_000, 100_000_000, 2_500_000_000].map(words);
+        assert_eq!(lengths, ["2.12 ms", "50.00 ms", "0.10 s", "2.50 s"]);
     }
 }

@@ -58,13 +58,13 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
     let _ = writeln!(
         text,
         "\n**Stability**: {} restarts, {} crashes, {} killed for lack of memory, {} of {} requests \
-         failed, {} answers unhealthy, observed for {:.1} min{}{}.",
+         failed, {}, observed for {:.1} min{}{}.",
         stability.restarts,
         stability.crashes.len(),
         stability.oom_kills,
         stability.http_errors,
         stability.requests,
-        stability.unhealthy,
+        stability.health_text(),
         stability.observed_s / 60.0,
         stability.up_text(),
         if stability.stopped_early { ", stopped early" } else { "" }
@@ -82,6 +82,10 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
     }
     let worst =
         report.followed.iter().map(|one| one.level).filter(|level| *level != Level::Unknown);
-    let worst = worst.max().map_or("nothing could be judged", Level::words);
+    let worst = match worst.max() {
+        _ if stability.is_shaken() || !report.gaps.is_empty() => "✗ not stable",
+        None => "nothing could be judged",
+        Some(worst) => worst.words(),
+    };
     let _ = writeln!(text, "\n**Conclusion** ({worst}): {}", escape(&report.conclusion));
 }

@@ -9,17 +9,21 @@ use crate::report::text::wrap;
 use crate::report::verdict::thousands;
 
 /// The short names of the checkpoint lines.
-const SHORT: [(&str, &str); 5] = [
+const SHORT: [(&str, &str); 6] = [
     ("goroutines", "GOR"),
     ("descriptors", "FD"),
     ("memory_mb", "MEM"),
     ("managers", "MGR"),
     ("phantoms", "PHANTOMS"),
+    ("proxy_connections", "CONN"),
 ];
 
 pub(crate) fn render(report: &LeakReport) -> String {
     let mut text = format!("{}\n\n", report.name);
-    for checkpoint in &report.checkpoints {
+    let is_shown = |checkpoint: &&Checkpoint| {
+        checkpoint.values.iter().any(|value| is_in_checkpoints(&value.name))
+    };
+    for checkpoint in report.checkpoints.iter().filter(is_shown) {
         text.push_str(&checkpoint_line(checkpoint, report.planned));
     }
     let _ = writeln!(
@@ -109,8 +113,7 @@ fn followed_line(followed: &Followed) -> String {
 /// Whole numbers as they are, others with one digit.
 pub(crate) fn number(value: f64) -> String {
     if value.fract() == 0.0 && value.abs() < 1e15 {
-        // ASCII, as the rates beside it.
-        thousands(value as i64).replace('−', "-")
+        thousands(value as i64)
     } else {
         format!("{value:.1}")
     }

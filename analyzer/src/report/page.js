@@ -59,7 +59,7 @@ for (const plot of document.querySelectorAll("[data-plot]")) {
     for (let at = Math.ceil(begin / step) * step; at <= end && spans.length < 8; at += step) {
       const label = document.createElement("span");
       label.textContent = new Date(at).toISOString().slice(11, step < 60000 ? 19 : 16);
-      label.style.left = left(100 * (at - first) / span) + "%";
+      label.style.setProperty("--at", left(100 * (at - first) / span) + "%");
       spans.push(label);
     }
     return spans;

@@ -2,7 +2,7 @@
 
 use crate::client::report::ClientReport;
 use crate::clock::utc_time;
-use crate::leak::report::growing;
+use crate::leak::conclusion::growing;
 use crate::leak::stability::Crash;
 use crate::report::build::state;
 use crate::report::client_text::milliseconds;
@@ -268,7 +268,7 @@ pub(crate) fn thousands(number: i64) -> String {
         }
         text.push(digit);
     }
-    if number < 0 { format!("−{text}") } else { text }
+    if number < 0 { format!("-{text}") } else { text }
 }
 
 #[cfg(test)]
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        let cases = [(0, "0"), (997, "997"), (12_000, "12,000"), (-1_000_000, "−1,000,000")];
+        let cases = [(0, "0"), (997, "997"), (12_000, "12,000"), (-1_000_000, "-1,000,000")];
         for (number, text) in cases {
             assert_eq!(thousands(number), text);
         }

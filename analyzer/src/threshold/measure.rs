@@ -259,6 +259,16 @@ fn is_of(followed: &Followed, series: &str) -> bool {
     followed.name == series || kind_of(&followed.name) == series
 }
 
+/// The unit of a series, told by the end of its name, and that of its slope.
+fn units(series: &str) -> [&'static str; 2] {
+    match series.rsplit('_').next() {
+        Some("mb") => ["MiB", "MiB/min"],
+        Some("percent") => ["%", "%/min"],
+        Some("ms") => ["ms", "ms/min"],
+        _ => ["", "/min"],
+    }
+}
+
 fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
     let over = |of: fn(&LeakReport) -> usize| {
         Measure::of(worst(subject.leaks.iter().map(|report| Some(of(report) as f64))), "")
@@ -284,7 +294,7 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
         return Measure::of(None, "");
     };
     let followed = subject.leaks.iter().flat_map(|report| &report.followed);
-    let memory = series == "memory_mb";
+    let [unit, unit_per_minute] = units(series);
     let mut found = Measure::of(None, "");
     for one in followed.filter(|followed| is_of(followed, series)) {
         let trend = &one.trend;
@@ -297,15 +307,14 @@ fn of_leaks(name: &str, subject: &Subject<'_>) -> Measure {
                 // While the connections are held, it is not they.
                 let by_load = end == "_per_minute" && one.with_load;
                 let certain = low.is_some_and(|low| low > 0.0) && !by_load;
-                (slope, if memory { "MiB/min" } else { "/min" }, certain)
+                (slope, unit_per_minute, certain)
             }
-            "_peak_growth" => (Some(trend.peak - trend.baseline), "", true),
-            "_growth" => (Some(trend.growth), "", true),
-            "_max" => (Some(trend.peak), "", true),
-            "_mean" => (Some(trend.mean), "", true),
-            _ => (Some(trend.last), "", true),
+            "_peak_growth" => (Some(trend.peak - trend.baseline), unit, true),
+            "_growth" => (Some(trend.growth), unit, true),
+            "_max" => (Some(trend.peak), unit, true),
+            "_mean" => (Some(trend.mean), unit, true),
+            _ => (Some(trend.last), unit, true),
         };
-        let unit = if memory && unit.is_empty() { "MiB" } else { unit };
         if found.value.is_none() || value > found.value {
             found = Measure { value, unit, complete: true, certain };
         }

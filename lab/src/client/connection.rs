@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::Plan;
+use super::outstanding::Outstanding;
 use super::record::{End, EndedBy, Record};
 use crate::net::bind_address_no_port;
 use crate::server::websocket::config;
@@ -193,8 +194,8 @@ async fn talk(
         ticks
     };
     let (mut messages, mut heartbeats) = (ticks(plan.message_interval), ticks(plan.heartbeat));
-    let mut message_out: Option<(String, Instant)> = None;
-    let mut heartbeat_out: Option<(u64, Instant)> = None;
+    let name = format!("lab {} ", record.connection);
+    let (mut messages_out, mut heartbeats_out) = (Outstanding::default(), Outstanding::default());
     let mut close_code = None;
 
     loop {
@@ -204,7 +205,8 @@ async fn talk(
                     Some(Ok(Message::Text(text))) => {
                         record.messages_received += 1;
                         plan.live.received.fetch_add(1, Ordering::Relaxed);
-                        if let Some((_, sent)) = message_out.take_if(|(out, _)| *out == *text) {
+                        let number = text.strip_prefix(&name).and_then(|number| number.parse().ok());
+                        if let Some(sent) = number.and_then(|number| messages_out.answered(number)) {
                             record.add_rtt(micros_since(sent));
                         }
                     }
@@ -214,7 +216,7 @@ async fn talk(
                     }
                     Some(Ok(Message::Pong(payload))) => {
                         let number = payload[..].try_into().map(u64::from_be_bytes).ok();
-                        if let Some((_, sent)) = heartbeat_out.take_if(|(out, _)| Some(*out) == number) {
+                        if let Some(sent) = number.and_then(|number| heartbeats_out.answered(number)) {
                             record.heartbeats_answered += 1;
                             record.add_rtt(micros_since(sent));
                         }
@@ -235,16 +237,16 @@ async fn talk(
                 continue;
             }
             _ = messages.tick() => {
-                let text = format!("lab {} {}", record.connection, record.messages_sent);
+                let number = record.messages_sent;
                 record.messages_sent += 1;
                 plan.live.sent.fetch_add(1, Ordering::Relaxed);
-                message_out = Some((text.clone(), Instant::now()));
-                Message::text(text)
+                messages_out.sent(number);
+                Message::text(format!("{name}{number}"))
             }
             _ = heartbeats.tick() => {
                 let number = record.heartbeats_sent;
                 record.heartbeats_sent += 1;
-                heartbeat_out = Some((number, Instant::now()));
+                heartbeats_out.sent(number);
                 Message::Ping(Bytes::copy_from_slice(&number.to_be_bytes()))
             }
             () = sleep_until(part.end_at) => return true,

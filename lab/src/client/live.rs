@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
-use super::death::Death;
+use super::death::{CutOff, Death};
 use super::record::{End, EndedBy, Record};
 use crate::progress::clock;
 
@@ -83,6 +83,8 @@ pub(crate) struct Summary {
     ends: BTreeMap<String, u64>,
     /// Null if it did not.
     pub(super) server_died: Option<Death>,
+    /// Null if the server died, or none were.
+    pub(super) cut_off: Option<CutOff>,
     messages_sent: u64,
     messages_received: u64,
     heartbeats_sent: u64,
@@ -123,6 +125,7 @@ impl Summary {
             outcomes,
             ends,
             server_died: None,
+            cut_off: None,
             messages_sent: sum(|r| r.messages_sent),
             messages_received: sum(|r| r.messages_received),
             heartbeats_sent: sum(|r| r.heartbeats_sent),
@@ -158,6 +161,9 @@ impl Summary {
         }
         if let Some(death) = self.server_died {
             row("server died", death.text());
+        }
+        if let Some(cut_off) = self.cut_off {
+            row("cut off", cut_off.text());
         }
         row(
             "messages",

@@ -21,10 +21,11 @@ use crate::{net, process};
 mod connection;
 mod death;
 mod live;
+mod outstanding;
 pub(crate) mod record;
 
 use connection::Part;
-use death::DeathWatch;
+use death::{CutOff, DeathWatch};
 use live::Live;
 pub(crate) use live::Summary;
 use record::{End, Record};
@@ -203,8 +204,10 @@ pub(crate) async fn run(
     if let Some(output) = &mut output {
         output.flush()?;
     }
+    death_watch.take_last(&records).await;
     let mut summary = Summary::of(options.url.clone(), &records, began.elapsed(), ramp);
     summary.server_died = death_watch.death(&records);
+    summary.cut_off = CutOff::find(&records).filter(|_| summary.server_died.is_none());
     Ok((summary, signal))
 }
 
@@ -225,6 +228,9 @@ pub(crate) fn conclude(
     }
     if let Some(death) = summary.server_died {
         return Err(LabError::Threshold(format!("the server died: {}", death.text())).into());
+    }
+    if let Some(cut_off) = summary.cut_off {
+        return Err(LabError::Threshold(format!("cut off: {}", cut_off.text())).into());
     }
     match min_success_percent {
         Some(min) if summary.connections == 0 => Err(LabError::Inconclusive(format!(

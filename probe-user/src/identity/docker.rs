@@ -1,4 +1,4 @@
-//! Names of containers from the Docker API, asked over its socket. Podman's compatible socket
+//! Names and health of containers from the Docker API, asked over its socket. Podman's compatible socket
 //! answers the same.
 
 use std::{
@@ -23,6 +23,17 @@ struct Listed {
     id: String,
     #[serde(rename = "Names", default)]
     names: Vec<String>,
+    /// `Up 2 hours (healthy)`
+    #[serde(rename = "Status", default)]
+    status: String,
+}
+
+/// What Docker says of a container.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Told {
+    pub(crate) name: String,
+    /// `None` without a health check, while it is stopped, and until the first check has ended.
+    pub(crate) healthy: Option<bool>,
 }
 
 /// The socket that `DOCKER_HOST` names if it is one, else the usual one.
@@ -33,17 +44,26 @@ pub(crate) fn socket_path() -> PathBuf {
         .unwrap_or_else(|| "/var/run/docker.sock".into())
 }
 
-/// Full id → name of every container, stopped ones included.
+/// Every container by its full id, stopped ones included.
 ///
 /// # Errors
 /// When nobody listens on the socket, permission is missing, or the answer is not Docker's.
-pub(crate) async fn names(socket: &Path) -> anyhow::Result<HashMap<String, String>> {
+pub(crate) async fn containers(socket: &Path) -> anyhow::Result<HashMap<String, Told>> {
     let body = tokio::time::timeout(TIMEOUT, get(socket, "/containers/json?all=1")).await??;
     let listed: Vec<Listed> = serde_json::from_slice(&body)?;
-    Ok(listed
-        .into_iter()
-        .filter_map(|container| Some((container.id, own_name(&container.names)?)))
-        .collect())
+    let told = |container: Listed| {
+        let (name, healthy) = (own_name(&container.names)?, healthy(&container.status));
+        Some((container.id, Told { name, healthy }))
+    };
+    Ok(listed.into_iter().filter_map(told).collect())
+}
+
+fn healthy(status: &str) -> Option<bool> {
+    match status.rsplit_once('(')?.1 {
+        "healthy)" => Some(true),
+        "unhealthy)" => Some(false),
+        _ => None,
+    }
 }
 
 /// `["/db", "/web/db"]` → `db`: a name with a second slash is another container's link to it.
@@ -84,8 +104,22 @@ mod tests {
         assert_eq!(own_name(&["/web/db".to_owned()]), None);
     }
 
+    #[test]
+    fn health_is_the_last_word_of_the_status() {
+        for (status, is) in [
+            ("Up 2 hours (healthy)", Some(true)),
+            ("Up 3 seconds (unhealthy)", Some(false)),
+            ("Up 1 second (health: starting)", None),
+            ("Up 2 hours", None),
+            ("Exited (0) 3 minutes ago", None),
+            ("", None),
+        ] {
+            assert_eq!(healthy(status), is, "{status}");
+        }
+    }
+
     #[tokio::test]
     async fn a_missing_socket_is_an_error() {
-        assert!(names(Path::new("/nonexistent/docker.sock")).await.is_err());
+        assert!(containers(Path::new("/nonexistent/docker.sock")).await.is_err());
     }
 }

@@ -45,6 +45,8 @@ struct Known {
     paths: HashMap<u64, String>,
     /// Docker's id → name, of containers that exist and of those that did.
     names: HashMap<String, String>,
+    /// Docker's id → whether its health check holds, of containers that have one.
+    healthy: HashMap<String, bool>,
     /// Containers whose name was waited for.
     asked: HashSet<String>,
     asked_at: Option<Instant>,
@@ -100,8 +102,13 @@ impl Identity {
     fn ask_docker(&self) -> JoinHandle<()> {
         let known = Arc::clone(&self.known);
         tokio::spawn(async move {
-            if let Ok(names) = docker::names(&docker::socket_path()).await {
-                lock(&known).names.extend(names);
+            if let Ok(told) = docker::containers(&docker::socket_path()).await {
+                let mut known = lock(&known);
+                known.healthy.clear();
+                for (id, told) in told {
+                    known.healthy.extend(told.healthy.map(|healthy| (id.clone(), healthy)));
+                    known.names.insert(id, told.name);
+                }
             }
         })
     }
@@ -179,6 +186,11 @@ impl Identity {
             container.name.clone_from(name);
         }
         container
+    }
+
+    /// Whether the health check of a container holds, by Docker's last word; `None` where there is none.
+    pub(crate) fn is_healthy(&self, id: &str) -> Option<bool> {
+        self.lock().healthy.get(id).copied()
     }
 
     /// The number that a population's container has in a capture: its cgroup's, or where that is the root

@@ -29,6 +29,7 @@ const MOST: usize = 32;
 struct Service {
     /// The container's name, or the process's.
     name: String,
+    container: Option<String>,
     pids: Vec<u32>,
     /// Kept when they are gone: that may be why.
     kills: Option<KillCount>,
@@ -41,6 +42,17 @@ pub(crate) struct ServiceFacts {
     pub(crate) port: u16,
     #[serde(flatten)]
     pub(crate) facts: Facts,
+    /// Whether Docker's health check holds; null without one.
+    pub(crate) container_healthy: Option<bool>,
+}
+
+impl ServiceFacts {
+    /// As [`Facts::named`], and what Docker says.
+    pub(crate) fn named(&self) -> Vec<(&'static str, f64)> {
+        let mut named = self.facts.named();
+        named.extend(self.container_healthy.map(|yes| ("container_healthy", f64::from(yes))));
+        named
+    }
 }
 
 /// Every service that was ever found, by its lowest port.
@@ -85,6 +97,10 @@ impl Services {
             name: service.name.clone(),
             port: *port,
             facts: Facts::of(&service.pids, service.kills.as_ref()),
+            container_healthy: service
+                .container
+                .as_ref()
+                .and_then(|id| self.identity.is_healthy(id)),
         };
         let all = self.known.iter().map(facts).collect();
         self.looked = clock::thread_cpu() - before;
@@ -99,6 +115,7 @@ impl Services {
             let name = if container.id.is_some() { container.name } else { first.comm.clone() };
             let service = now.entry(key.port).or_insert_with(|| Service {
                 name,
+                container: container.id,
                 pids: Vec::new(),
                 kills: KillCount::of(first.pid),
             });

@@ -267,7 +267,7 @@ pub(crate) fn processes(all: &[ServiceFacts]) -> Vec<MetricRow> {
     all.iter()
         .flat_map(|service| {
             let url = format!("{KERNEL_PAGE}{}, port {}", service.name, service.port);
-            service.facts.named().into_iter().map(move |(name, value)| MetricRow {
+            service.named().into_iter().map(move |(name, value)| MetricRow {
                 url: url.clone().into(),
                 start_mono_ns: at_mono_ns,
                 end_mono_ns: at_mono_ns,

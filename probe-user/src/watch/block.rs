@@ -148,19 +148,18 @@ impl Return {
         Self { before, after, back }
     }
 
-    fn text(self, style: Style) -> String {
+    /// `kernel`: what the kernel's own count came to. While connections are open, more than before is as it should be.
+    fn text(self, kernel: Self, style: Style) -> String {
         let number = |n: Option<i64>| n.map_or("unavailable".to_owned(), |n| n.to_string());
-        let (word, tone) = match self.back {
-            Some(true) => ("back", Tone::Good),
-            Some(false) => ("not back", Tone::Bad),
-            None => ("unknown", Tone::Warning),
+        let word = match (self.back, self.before.zip(self.after)) {
+            (Some(true), _) => style.paint(Tone::Good, "back"),
+            (Some(false), Some((before, after))) if kernel.back == Some(false) => {
+                format!("{} more are open", after - before)
+            }
+            (Some(false), _) => style.paint(Tone::Bad, "not back"),
+            (None, _) => style.paint(Tone::Warning, "unknown"),
         };
-        format!(
-            "before {}, now {}   {}",
-            number(self.before),
-            number(self.after),
-            style.paint(tone, word)
-        )
+        format!("before {}, now {}   {word}", number(self.before), number(self.after))
     }
 }
 
@@ -281,8 +280,8 @@ impl End {
             "end after {} blocks, stopped by {}\n  kernel    {}\n  reported  {}",
             self.blocks,
             self.stopped_by,
-            self.kernel.text(style),
-            self.reported.text(style)
+            self.kernel.text(self.kernel, style),
+            self.reported.text(self.kernel, style)
         );
         let (tone, text) = match self.worst_phantoms {
             None => (Tone::Warning, "nothing could be judged".to_owned()),
@@ -407,21 +406,25 @@ mod tests {
         assert!(json["reported"].is_null() && json["phantoms"].is_null());
     }
 
-    #[test]
-    fn the_end_says_what_is_back() {
-        let end = End {
+    fn end(kernel: Return, reported: Return) -> End {
+        End {
             schema_version: "1.0",
             r#type: "end",
             at_unix_ns: 0,
             blocks: 7,
             stopped_by: "--until-idle",
-            kernel: Return::new(Some(0), Some(0)),
-            reported: Return::new(Some(0), Some(45)),
+            kernel,
+            reported,
             worst_phantoms: Some(Phantoms { count: 45, percent: 4.5, reverse: 0 }),
             max_phantoms: "2%".into(),
             threshold_crossed: true,
             exit_code: 99,
-        };
+        }
+    }
+
+    #[test]
+    fn the_end_says_what_is_back() {
+        let end = end(Return::new(Some(0), Some(0)), Return::new(Some(0), Some(45)));
         assert_eq!(
             end.text(Style::plain()),
             "end after 7 blocks, stopped by --until-idle
@@ -430,5 +433,15 @@ mod tests {
   verdict   at most 45 phantoms, 4.5 %: more than 2% allowed
 "
         );
+    }
+
+    /// A watch that ends before the clients do is no reason for alarm.
+    #[test]
+    fn the_end_while_connections_are_open() {
+        let open = Return::new(Some(3), Some(53));
+        let text = end(open, open).text(Style::plain());
+        let line = "before 3, now 53   50 more are open\n";
+        assert!(text.contains(&format!("  kernel    {line}  reported  {line}")), "{text}");
+        assert_eq!(open.back, Some(false));
     }
 }

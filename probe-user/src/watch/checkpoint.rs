@@ -63,8 +63,9 @@ impl Sample {
         };
         let named = |name: &str| sum(&|known| known == name);
         let of_kernel = |pick: fn(&ServiceFacts) -> f64| {
+            // One that is gone holds nothing, which is no fall to zero.
             let there = services.iter().filter(|service| service.facts.processes > 0);
-            (!services.is_empty()).then(|| there.map(pick).sum::<f64>())
+            there.map(pick).reduce(|sum, one| sum + one)
         };
         let mebibytes = |bytes: f64| bytes / 1_048_576.0;
         let series = [
@@ -476,7 +477,8 @@ mod tests {
             threads: 2,
             ..Default::default()
         };
-        let service = ServiceFacts { name: "web".into(), port: 3005, facts };
+        let service =
+            ServiceFacts { name: "web".into(), port: 3005, facts, container_healthy: None };
         let values = Sample::new(&pages, &[service], &["lab_tasks".into(), "open".into()]).values;
         let expected = [
             ("connections", 7.0),
@@ -488,5 +490,12 @@ mod tests {
             ("threads", 2.0),
         ];
         assert_eq!(values, BTreeMap::from(expected.map(|(name, value)| (name.to_owned(), value))));
+    }
+
+    #[test]
+    fn of_a_service_that_is_gone_nothing_is_known() {
+        let facts = crate::process::facts::Facts::default();
+        let gone = ServiceFacts { name: "web".into(), port: 3005, facts, container_healthy: None };
+        assert_eq!(Sample::new(&[], &[gone], &[]).values, BTreeMap::new());
     }
 }

@@ -74,12 +74,13 @@ impl<'a> Watcher<'a> {
 
     pub(crate) async fn poll(&mut self) -> anyhow::Result<Poll> {
         let poll = self.poll_once().await?;
-        let shards = poll.sample.answer.iter().flat_map(|answer| &answer.shards);
-        // What was counted was more than the server reports on.
-        match self.population.leave_out(shards.filter_map(|shard| shard.port)) {
-            true => self.poll_once().await,
-            false => Ok(poll),
-        }
+        let Ok(answer) = &poll.sample.answer else { return Ok(poll) };
+        // What was counted may be more than the server reports on: its body says so, or its processes do.
+        let listed = answer.shards.iter().filter_map(|shard| shard.port);
+        let is_new = self.population.leave_out(listed)
+            || poll.bracket.reverse_phantoms(answer.reported) > 0
+                && self.population.leave_out(self.population.passed_on()?.into_iter());
+        if is_new { self.poll_once().await } else { Ok(poll) }
     }
 
     async fn poll_once(&mut self) -> anyhow::Result<Poll> {

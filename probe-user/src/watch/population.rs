@@ -131,7 +131,32 @@ impl Population {
         Ok(())
     }
 
-    /// What the server that is asked lists as its shards has connections of its own, which it does not
+    /// The ports among those of interest to which the processes behind the asked port connect themselves:
+    /// they pass their clients on. Costs a look at every descriptor of the host.
+    pub(crate) fn passed_on(&self) -> anyhow::Result<BTreeSet<u16>> {
+        let dumped = dump_all(Detail::Basic)?;
+        let mut listeners = HashSet::new();
+        let mut upstream = HashMap::new();
+        for (socket, key) in keyed(&dumped.sockets) {
+            let is_asked = Some(key.port) == self.asked;
+            if is_asked && socket.state == state::LISTEN && self.contains(&key) {
+                listeners.insert(socket.inode);
+            } else if !is_asked && key.role == role::ACTIVE && self.filter.ports.contains(key.port)
+            {
+                upstream.insert(socket.inode, key.port);
+            }
+        }
+        if listeners.is_empty() || upstream.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let owners = process::owners(&listeners.iter().chain(upstream.keys()).copied().collect());
+        let pids = |inode: &u32| owners.get(inode).into_iter().flatten().map(|owner| owner.pid);
+        let proxies: HashSet<u32> = listeners.iter().flat_map(pids).collect();
+        let is_theirs = |inode: &u32| pids(inode).any(|pid| proxies.contains(&pid));
+        Ok(upstream.iter().filter(|(inode, _)| is_theirs(inode)).map(|(_, port)| *port).collect())
+    }
+
+    /// What the server that is asked passes its clients on to has connections of its own, which it does not
     /// report, although their ports are among those of interest. True if that is new.
     pub(crate) fn leave_out(&self, ports: impl Iterator<Item = u16>) -> bool {
         if !self.asked.is_some_and(|asked| self.filter.ports.contains(asked)) {

@@ -54,7 +54,8 @@ fn share((then_ns, then): (i64, f64), (now_ns, now): (i64, f64)) -> Option<f64> 
 impl ProcessesNow {
     /// One line for people.
     pub(crate) fn line(&self) -> String {
-        let ProcessesNow { of: ServiceFacts { name, port, facts }, cpu_percent } = self;
+        let ProcessesNow { of, cpu_percent } = self;
+        let ServiceFacts { name, port, facts, container_healthy } = of;
         let kills = facts.oom_kills.filter(|kills| *kills > 0);
         let kills = kills.map(|kills| format!("{kills} killed for lack of memory"));
         if facts.processes == 0 {
@@ -69,6 +70,9 @@ impl ProcessesNow {
         ];
         parts.extend(cpu_percent.map(|percent| format!("cpu {percent:.1} %")));
         parts.extend(kills);
+        parts.extend(
+            (*container_healthy == Some(false)).then(|| "unhealthy by Docker's check".to_owned()),
+        );
         fit("", parts, "   ", "  ")
     }
 }
@@ -88,12 +92,15 @@ mod tests {
             threads: 3,
             ..Facts::default()
         };
-        let of = ServiceFacts { name: "lab".to_owned(), port: 3005, facts };
+        let name = "lab".to_owned();
+        let of = ServiceFacts { name, port: 3005, facts, container_healthy: Some(true) };
         let mut now = ProcessesNow { of, cpu_percent: share((0, 1.0), (2_000_000_000, 1.5)) };
         assert_eq!(
             now.line(),
             "lab, port 3005: 214 fds (203 sockets)   12.2 MB   3 threads   cpu 25.0 %"
         );
+        now.of.container_healthy = Some(false);
+        assert!(now.line().contains("cpu 25.0 %\n  unhealthy by Docker's check"), "{}", now.line());
         now.of.facts = Facts::default();
         assert_eq!(now.line(), "lab, port 3005: no process any more");
         now.of.facts.oom_kills = Some(1);

@@ -58,6 +58,7 @@ pub(super) fn read(path: &Path, results: &mut ClientResults) -> Result<u64, Inpu
             ended_by: line.ended_by.map(|word| results.word(&word)),
             end: line.end.map(|word| results.word(&word)),
             slowest_ms: line.rtt_max_us.map(|us| us / 1e3),
+            keeps_pace: true,
         };
         results.add_connection(connection);
         Ok(())

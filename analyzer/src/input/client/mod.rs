@@ -35,6 +35,8 @@ pub(crate) struct ClientConnection {
     pub(crate) end: Option<Arc<str>>,
     /// The slowest round trip of its messages.
     pub(crate) slowest_ms: Option<f64>,
+    /// It sends at its pace whether it was answered or not, and times every answer.
+    pub(crate) keeps_pace: bool,
 }
 
 /// The tools whose files are recognised.
