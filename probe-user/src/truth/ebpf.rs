@@ -216,8 +216,9 @@ fn build(
     let mut take = |name: &str| {
         attached.ebpf.take_map(name).with_context(|| format!("the object file has no map {name}"))
     };
+    let give_back = walk::give_back(&mut attached.ebpf)?;
     let counters = Counters::new(take("COUNTS")?, take("STATISTICS")?)?;
-    let reclaim = Reclaim::new(take("SLOT_OF")?, take("FREE_SLOTS")?)?;
+    let reclaim = Reclaim::new(take("SLOT_OF")?, give_back)?;
     let Map::HashMap(connections) = take("CONNECTIONS")? else {
         anyhow::bail!("CONNECTIONS is not a hash map");
     };
