@@ -5,13 +5,13 @@ use aya_ebpf::{EbpfContext, bindings::__sk_buff, macros::cgroup_skb, programs::S
 
 use crate::{count, packet};
 
-/// Packet: index of the counter, and of the one that its totals are added to, or one that there is not; 8 bytes each.
+/// Packet: index of the counter in the lower half of 8 bytes; in the upper, that of the one that its totals are added to,
+/// or one that there is not.
 #[cgroup_skb(ingress)]
 pub fn give_back(ctx: SkBuffContext) -> i32 {
     let skb: *mut __sk_buff = ctx.as_ptr().cast();
-    let word = |index: u32| packet::load::<8>(skb, index * 8).map(u64::from_ne_bytes);
-    if let (Some(index), Some(into)) = (word(0), word(1)) {
-        count::give_back(index as u32, into as u32);
+    if let Some(word) = packet::load::<8>(skb, 0).map(u64::from_ne_bytes) {
+        count::give_back(word as u32, (word >> 32) as u32);
     }
     0
 }

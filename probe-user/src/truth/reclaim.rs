@@ -167,8 +167,8 @@ impl Reclaim {
 
     fn close(&mut self, step: &Step) -> anyhow::Result<()> {
         for index in step.indexes() {
-            let arguments = [u64::from(*index), u64::from(step.into())];
-            sys::run_program(self.give_back.as_fd(), &arguments)
+            let argument = u64::from(*index) | u64::from(step.into()) << 32;
+            sys::run_program(self.give_back.as_fd(), &[argument])
                 .context("cannot give counters back")?;
             self.idle.remove(index);
         }
