@@ -101,6 +101,25 @@ fn a_second_agent_is_refused_also_where_the_runtime_directory_is_gone() {
     assert!(second.stderr.starts_with(&told), "{second}");
 }
 
+/// Nor is it enough to remove that, and the first says what it has lost by it.
+#[test]
+fn a_second_agent_is_refused_also_where_the_pins_are_gone() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let agent = Agent::start();
+    assert!(!agent.counts().0["degraded"].to_string().contains("was pinned"));
+    tool("rm", &["-r", "/sys/fs/bpf/groundtruth"]);
+    let scratch = Scratch::new("second-agent");
+    let socket = scratch.join("agent.sock");
+    let second = probe::run(&["serve", "--agent-socket", &socket, "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, Some(2), "{second}");
+    let told = format!("probe: an agent is already running, pid {}\n", agent.pid());
+    assert!(second.stderr.starts_with(&told), "{second}");
+    let counts = agent.counts();
+    counts.assert_exact();
+    let degraded = counts.0["degraded"].to_string();
+    assert!(degraded.contains("was removed: these counts end with this agent"), "{degraded}");
+}
+
 #[test]
 fn metrics_and_json_say_the_same() {
     let Some(_machine) = require(&[Need::Bpf]) else { return };

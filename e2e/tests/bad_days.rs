@@ -6,7 +6,6 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use e2e::day::{CHURNED, Day, PORT, SERVICE};
-use e2e::kept_alive::KeptAlive;
 use e2e::machine::{Need, require, tool};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
@@ -239,26 +238,4 @@ fn pins_of_another_build_are_replaced() {
     server.wait_reaped(Reaped { fin: 41, ..Reaped::default() });
     wait_equal("in the end", &0, || agent.counts().established(&of));
     agent.counts().assert_exact();
-}
-
-/// Counts that nothing was held against for half a minute are not called exact, whatever is in the way.
-#[test]
-fn an_agent_that_can_no_longer_audit_says_so() {
-    const PATIENCE: Duration = Duration::from_secs(150);
-    let Some(_machine) = require(&[Need::Bpf]) else { return };
-    let agent = Agent::start();
-    wait_equal_within(PATIENCE, "audited", &true, || agent.vital("audits") > 0);
-    assert_eq!(agent.vital("audits_failed"), 0);
-    let mut asked = KeptAlive::to_agent();
-    let (exact, degraded) = asked.verdict();
-    assert!(exact, "{degraded}");
-    // With no descriptor to be had, it can enter no namespace and ask the kernel for no list.
-    agent.limit_files(3);
-    wait_equal_within(PATIENCE, "exact without an audit", &false, || asked.verdict().0);
-    let (_, degraded) = asked.verdict();
-    let told = "counts have not been held against the kernel's list of sockets since ";
-    assert!(degraded.contains(told) && degraded.contains("Too many open files"), "{degraded}");
-    agent.limit_files(1024);
-    wait_equal_within(PATIENCE, "exact again", &true, || asked.verdict().0);
-    assert!(agent.vital("audits_failed") > 0);
 }

@@ -1,6 +1,7 @@
 //! There are 16,384 counters, and a host sees more containers and ports than that in its life: what is no more
 //! gives its counter back, and no total of a service falls by it.
 
+use std::process::Command;
 use std::time::Duration;
 
 use e2e::cgroup::Cgroup;
@@ -8,6 +9,7 @@ use e2e::machine::{Need, require};
 use e2e::net::Cable;
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{Agent, Counts, Of};
+use e2e::process::Running;
 use e2e::truth::{curr_estab, wait_equal, wait_equal_within};
 use serde_json::Value;
 
@@ -61,6 +63,42 @@ fn a_port_scan_uses_up_no_counters() {
         assert_eq!(counts.established(&of), 1, "port {port}");
     }
     assert_eq!(agent.vital("count_slots_full"), 0);
+}
+
+/// Killed at whatever step of giving counters back, it loses none.
+#[test]
+fn killed_while_it_gives_counters_back() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("strace")]) else { return };
+    let cable = Cable::new();
+    let mut server = Peer::start(&cable.server.place());
+    let mut client = Peer::start(&cable.client.place());
+    server.listen(SERVICE);
+    let mut agent = Agent::start();
+    client.connect(SERVICE, 23);
+    server.wait_held(23);
+    // Two calls for each that is not to be found any more, and then one for each that is to be had.
+    for call in [9_001, 30_001] {
+        assert_eq!(client.try_each(SERVER, 20_000..=40_000), 0);
+        assert!(agent.vital("count_slots_in_use") > 12_000);
+        let mut strace = Command::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
+        strace.arg(format!("inject=bpf:signal=KILL:when={call}"));
+        let strace = Running::start(strace.arg("-p").arg(agent.pid().to_string()));
+        strace.wait(PATIENCE);
+        agent.kill();
+        agent.start_again();
+    }
+    let counts = agent.counts();
+    counts.assert_exact();
+    let passive = Of::port(8080).netns(cable.server.place().inode());
+    assert_eq!((counts.established(&passive), counts.accepted(&passive)), (23, 23));
+    // More than there are.
+    let _more = [20_000..=28_999, 29_000..=37_999].map(|ports| {
+        let mut peer = Peer::start(&cable.server.place());
+        peer.listen_each(SERVER, ports);
+        peer
+    });
+    assert_eq!(agent.vital("count_slots_in_use"), 16_384, "all that there are");
 }
 
 /// More ports at once than counters: the container is still counted exactly, and what is not is said until it is over.

@@ -9,9 +9,10 @@ use std::time::Duration;
 use e2e::machine::{Need, require};
 use e2e::net::{Cable, Place};
 use e2e::peer::{Peer, Reaped};
-use e2e::probe::{Agent, Of};
+use e2e::probe::{self, Agent, Of};
 use e2e::truth::{ss, wait_equal, wait_equal_within};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
 
 const SERVICE: &str = "10.77.0.1:8080";
 /// Two audits are further apart the longer one takes.
@@ -31,6 +32,16 @@ fn connect_in(place: &Place, count: usize) -> Vec<TcpStream> {
 fn can_be_opened() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     release.starts_with("6.18.")
+}
+
+#[test]
+fn the_doctor_says_whether_they_can_be_looked_at() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let said = probe::run(&["doctor", "--json"]).success("probe doctor");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let features = said["features"].as_array().unwrap();
+    let row = features.iter().find(|row| row["name"] == "network namespaces").unwrap();
+    assert_eq!(row["state"], if can_be_opened() { "ok" } else { "degraded" }, "{row}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use core::{
     hint::cold_path,
     intrinsics::{AtomicOrdering, atomic_xadd},
+    mem::offset_of,
 };
 
 use aya_ebpf::bindings::BPF_NOEXIST;
@@ -121,6 +122,28 @@ fn make_slot(key: &CountKey) -> Option<u32> {
     Some(index)
 }
 
+/// Makes a counter nobody's, after its totals were added to those of `into`, if there is such a one. Userspace has
+/// found that no socket is counted in it any more, nor will be.
+#[inline(always)]
+pub fn give_back(index: u32, into: u32) {
+    let Some(from) = slot(index) else { return };
+    // SAFETY: live array elements; of `from` nobody else knows.
+    unsafe {
+        if let Some(into) = slot(into) {
+            add((&raw mut (*into).established_total).cast(), (*from).established_total as i64);
+            add((&raw mut (*into).accepted_total).cast(), (*from).accepted_total as i64);
+            add((&raw mut (*into).closed_total).cast(), (*from).closed_total as i64);
+        }
+        let words: *mut u64 = from.cast();
+        // All but the mark that it was used, the last word.
+        for word in 0..offset_of!(CountSlot, used) / 8 {
+            words.add(word).write_volatile(0);
+        }
+    }
+    change(Stat::SlotsInUse, -1);
+    let _ = FREE_SLOTS.push(index, 0);
+}
+
 #[inline(always)]
 fn slot(index: u32) -> Option<*mut CountSlot> {
     COUNTS.get_ptr_mut(index)
@@ -128,7 +151,7 @@ fn slot(index: u32) -> Option<*mut CountSlot> {
 
 const CLASSES: u8 = class::NAMES.len() as u8;
 // The verifier's bound of a class leaves no counter's memory.
-const _: () = assert!(core::mem::offset_of!(CountSlot, classes) + 8 * 8 <= size_of::<CountSlot>());
+const _: () = assert!(offset_of!(CountSlot, classes) + 8 * 8 <= size_of::<CountSlot>());
 
 /// Where a socket is counted.
 #[derive(Clone, Copy)]

@@ -19,14 +19,15 @@ use crate::{
 /// The consumer polls; waking it for each record would cost an interrupt.
 const BPF_RB_NO_WAKEUP: u64 = 1;
 
-/// Keeps what is at an address there, or nothing: without the socket's lock, its entry may be ended by
-/// another CPU and a new socket's inserted, which would then be taken out in place of the old one.
+/// For whoever ends an entry that another socket has left at an address: else two might, one of them after a new
+/// socket's entry was inserted, which it would take out in place of the old one, or count from another state.
 /// False if somebody else has the claim. To be given back by [`unclaim`].
 ///
-/// Entries are inserted only where there is no claim, and looked up after claiming: one that is found is
-/// there until the claim is given back, or taken out by another CPU, and then the removal fails here.
+/// Entries are looked up after claiming, and inserted only by who has seen that there is none, and then no claim. So
+/// one that is found under a claim is there until that is given back, or its own socket ends it, and then the removal
+/// fails here; and a claim that is made after an insertion was allowed finds nothing that is older.
 #[inline(always)]
-pub fn claim(key: u64) -> bool {
+fn claim(key: u64) -> bool {
     count::note_claim(1);
     let is_ours = CLAIMS.insert(key, 1, u64::from(BPF_NOEXIST)).is_ok();
     if !is_ours {
@@ -36,7 +37,7 @@ pub fn claim(key: u64) -> bool {
 }
 
 #[inline(always)]
-pub fn unclaim(key: u64) {
+fn unclaim(key: u64) {
     let _ = CLAIMS.remove(key);
     count::note_claim(-1);
 }
@@ -46,11 +47,23 @@ pub fn is_claimed(key: u64) -> bool {
     count::any_claims() && CLAIMS.get_ptr(key).is_some()
 }
 
-/// The entry's socket is gone, and another lives at its address: its end was missed.
+/// Ends the entry of an earlier socket, whose end was missed, for the one that lives at its address now. `is_its`
+/// knows the latter's own. False if another CPU is about to do the same: the next packet or walk tries again.
 #[inline(always)]
-pub fn replaced(key: u64, connection: &mut Connection) {
-    count::note(Stat::StaleHealed);
-    end_unseen(key, connection);
+pub fn make_room(key: u64, is_its: impl Fn(&Connection) -> bool) -> bool {
+    if !claim(key) {
+        return false;
+    }
+    if let Some(connection) = CONNECTIONS.get_ptr_mut(key) {
+        // SAFETY: a live map value; if it is not this socket's, nobody else writes to it under the claim.
+        let connection = unsafe { &mut *connection };
+        if !is_its(connection) {
+            count::note(Stat::StaleHealed);
+            end_unseen(key, connection);
+        }
+    }
+    unclaim(key);
+    true
 }
 
 /// Ends a connection whose CLOSE may have been missed.

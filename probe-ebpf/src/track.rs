@@ -19,7 +19,7 @@ use probe_common::{
 
 use crate::{
     count::{self, Place},
-    end::{close, end, is_claimed, replaced},
+    end::{close, end, is_claimed, make_room},
     listener,
     maps::{CONNECTIONS, LISTENERS},
     sock::{Sock, counts_only},
@@ -35,24 +35,26 @@ pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
     let key = sk.address();
     let is_birth = (old == state::CLOSE && new != state::CLOSE)
         || (old == state::SYN_RECV && new == state::ESTABLISHED);
+    let is_same = |connection: &Connection| {
+        if is_birth {
+            is_same_connection(sk, connection, old, new)
+        } else {
+            connection.cookie == 0 || connection.cookie == sk.stored_cookie()
+        }
+    };
     let mut generation = 0;
     let mut entry = CONNECTIONS.get_ptr_mut(&key);
     if let Some(connection) = entry {
         // SAFETY: a live map value; this socket's events are serialised by its lock, and a copy of
         // this program that runs for the same event runs after, on the same CPU.
         let connection = unsafe { &mut *connection };
-        let is_same = if is_birth {
-            is_same_connection(sk, connection, old, new)
-        } else {
-            connection.cookie == 0 || connection.cookie == sk.stored_cookie()
-        };
-        if !is_same {
+        if !is_same(connection) {
             cold_path();
             if connection.state == state::CLOSE && connection.cookie == sk.cookie() {
                 generation = connection.generation + 1;
                 end(key, connection);
-            } else {
-                replaced(key, connection);
+            } else if !make_room(key, is_same) {
+                return; // its next packet or a walk finds it
             }
             entry = None;
         }

@@ -59,7 +59,9 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
             return PASS;
         }
         cold_path();
-        end::replaced(socket as u64, connection);
+        if !end::make_room(socket as u64, |connection| connection.remote_port == remote_port) {
+            return PASS;
+        }
     }
     cold_path();
     adopt(skb, socket);

@@ -66,8 +66,10 @@ fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) -> bool {
         && listener::has_handshake(&pair)
         && let Some(scratch) = SCRATCH.get_ptr_mut(0)
     {
-        if !make_room(socket) {
-            return false; // its birth is being told on another CPU, or its next packet comes by as well
+        // SAFETY: a field that the verifier knows of every socket.
+        let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
+        if !end::make_room(socket as u64, |connection| connection.remote_port == remote_port) {
+            return false; // its next packet comes by as well
         }
         // SAFETY: the context that this helper asks for.
         let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
@@ -78,25 +80,4 @@ fn adopt(skb: *mut __sk_buff, socket: *mut bpf_sock) -> bool {
         return true;
     }
     false
-}
-
-/// Ends the entry of an earlier socket at this address. Looked up under the claim, since the birth of this
-/// one may have replaced it already.
-#[inline(always)]
-fn make_room(socket: *mut bpf_sock) -> bool {
-    let key = socket as u64;
-    if !end::claim(key) {
-        return false;
-    }
-    // SAFETY: a field that the verifier knows of every socket.
-    let remote_port = u16::from_be(unsafe { (*socket).dst_port } as u16);
-    if let Some(connection) = CONNECTIONS.get_ptr_mut(key) {
-        // SAFETY: a live map value; if its port is another's, the socket that it told of is gone.
-        let connection = unsafe { &mut *connection };
-        if connection.remote_port != remote_port {
-            end::replaced(key, connection);
-        }
-    }
-    end::unclaim(key);
-    true
 }

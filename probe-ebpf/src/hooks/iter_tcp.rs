@@ -39,7 +39,9 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
             return 0;
         }
         // Another socket's: its end was missed, and the birth of this one.
-        end::replaced(sk.address(), connection);
+        if !end::make_room(sk.address(), |connection| connection.cookie == cookie) {
+            return 0;
+        }
     }
     track::found(sk, cookie, walk > 0, &mut track::room());
     0

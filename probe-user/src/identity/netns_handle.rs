@@ -55,6 +55,14 @@ impl Handle {
     }
 }
 
+/// Whether a namespace can be opened by its handle, tried on our own.
+///
+/// # Errors
+/// Why not.
+pub fn can_be_had() -> io::Result<()> {
+    Handle::of(&File::open("/proc/self/ns/net")?)?.open().map(drop)
+}
+
 /// Handles of the namespaces that were found so far and are of interest still, by inode.
 #[derive(Debug, Default)]
 pub struct Remembered(HashMap<u32, Handle>);

@@ -10,7 +10,7 @@ use super::{
     hooks::{HOOKS, Hook},
     offsets, walk,
 };
-use crate::identity::cgroup::Mounted;
+use crate::identity::{cgroup::Mounted, netns_handle};
 
 /// The oldest kernel that has ring buffers, `iter/tcp` and test runs of raw tracepoints.
 const OLDEST: (u32, u32) = (5, 10);
@@ -68,7 +68,7 @@ impl Feature {
 /// Tries everything that counting and recording need; loads the programs and unloads them again.
 #[must_use]
 pub fn probe(options: &Options) -> Vec<Feature> {
-    let mut features = vec![kernel(), btf(), cgroups(), capabilities()];
+    let mut features = vec![kernel(), btf(), cgroups(), namespaces(), capabilities()];
     features.extend(hooks(options));
     features.push(docker());
     features
@@ -136,6 +136,21 @@ fn cgroups() -> Feature {
             &container::cure("mount -t cgroup2 none /sys/fs/cgroup".into()),
         ),
         Err(error) => Feature::degraded("cgroup", format!("/proc/self/mountinfo: {error}"), ""),
+    }
+}
+
+fn namespaces() -> Feature {
+    const NAME: &str = "network namespaces";
+    match netns_handle::can_be_had() {
+        Ok(()) => Feature::ok(NAME, "also those that no process lives in any more"),
+        Err(error) => Feature::degraded(
+            NAME,
+            format!(
+                "sockets in one that no process lives in any more, and that is mounted nowhere, are \
+                 counted by their own events alone: no walk and no audit can look ({error})"
+            ),
+            "nothing needs to be done; Linux 6.18 can look there too",
+        ),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One agent per set of pinned programs: their records can be read only once. The lock is on the directory
 //! that the pins are in, so it is there wherever they can be reached: also from a container, and when the
-//! runtime directory has been removed.
+//! runtime directory has been removed. And on the file system's own, which nobody can remove.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -20,6 +20,7 @@ const MODE: u32 = 0o700;
 /// Held as long as the pins are used; the kernel frees it however that ends.
 #[derive(Debug)]
 pub struct Hold {
+    _file_system: Option<File>,
     _directory: File,
 }
 
@@ -29,27 +30,20 @@ pub struct Hold {
 /// [`Error::AgentRuns`] if another process has them; [`Error::Unsupported`] where there can't be any.
 pub fn take(root: &Path) -> anyhow::Result<Hold> {
     pin::mount_if_needed().map_err(unsupported)?;
-    let refused = |error: io::Error| Error::Unsupported {
-        what: format!("lock the pin directory {}", root.display()),
-        why: error.to_string(),
-        cure: container::cure("run as root".into()),
-    };
+    let above = root.parent().context("the pin directory is in another")?;
+    let file_system = if is_roots_alone(above) { Some(lock(above)?) } else { None };
     loop {
-        DirBuilder::new().recursive(true).mode(MODE).create(root).map_err(refused)?;
+        let made = DirBuilder::new().recursive(true).mode(MODE).create(root);
+        made.map_err(|error| refused(root, &error))?;
         let directory = match File::open(root) {
             // A purge was faster.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            opened => opened.map_err(refused)?,
+            opened => opened.map_err(|error| refused(root, &error))?,
         };
         // An earlier version made it readable for all.
-        directory.set_permissions(fs::Permissions::from_mode(MODE)).map_err(refused)?;
-        match directory.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::AgentRuns { who: holder(&directory)? }.into());
-            }
-            Err(TryLockError::Error(error)) => return Err(refused(error).into()),
-        }
+        let closed = directory.set_permissions(fs::Permissions::from_mode(MODE));
+        closed.map_err(|error| refused(root, &error))?;
+        let directory = lock_opened(directory, root)?;
         // A purge that went on meanwhile has removed what was opened.
         let is_there = fs::metadata(root).is_ok_and(|now| {
             directory
@@ -57,8 +51,34 @@ pub fn take(root: &Path) -> anyhow::Result<Hold> {
                 .is_ok_and(|ours| (ours.dev(), ours.ino()) == (now.dev(), now.ino()))
         });
         if is_there {
-            return Ok(Hold { _directory: directory });
+            return Ok(Hold { _file_system: file_system, _directory: directory });
         }
+    }
+}
+
+fn refused(directory: &Path, error: &io::Error) -> Error {
+    Error::Unsupported {
+        what: format!("lock the directory {}", directory.display()),
+        why: error.to_string(),
+        cure: container::cure("run as root".into()),
+    }
+}
+
+/// Nobody else can open it.
+fn is_roots_alone(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|found| found.uid() == 0 && found.mode() & 0o077 == 0)
+}
+
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let directory = File::open(path).map_err(|error| refused(path, &error))?;
+    lock_opened(directory, path)
+}
+
+fn lock_opened(directory: File, path: &Path) -> anyhow::Result<File> {
+    match directory.try_lock() {
+        Ok(()) => Ok(directory),
+        Err(TryLockError::WouldBlock) => Err(Error::AgentRuns { who: holder(&directory)? }.into()),
+        Err(TryLockError::Error(error)) => Err(refused(path, &error).into()),
     }
 }
 

@@ -152,3 +152,6 @@ pub const WALK: &str = "walk";
 
 /// Attached nowhere: takes out entries whose sockets are gone.
 pub const FORGET: &str = "forget";
+
+/// Likewise: gives counters back.
+pub const GIVE_BACK: &str = "give_back";

@@ -54,6 +54,17 @@ impl Pins {
         self.directory.join("ready").is_dir()
     }
 
+    /// Said where somebody has removed what was complete.
+    #[must_use]
+    pub fn removed(&self) -> Option<String> {
+        (!self.are_complete()).then(|| {
+            format!(
+                "what was pinned in {} was removed: these counts end with this agent",
+                self.directory.display()
+            )
+        })
+    }
+
     #[must_use]
     pub fn map(&self, name: &str) -> PathBuf {
         self.directory.join(name)

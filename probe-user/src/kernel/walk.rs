@@ -1,7 +1,11 @@
 //! Walks every socket of the host, one network namespace after the other: at the start to follow
 //! what was there before, later to note accepts and to make good what events missed.
 
-use std::{fs::File, io::Read, os::fd::AsFd};
+use std::{
+    fs::File,
+    io::Read,
+    os::fd::{AsFd, OwnedFd},
+};
 
 use anyhow::Context;
 use aya::{
@@ -12,18 +16,31 @@ use probe_common::connection::Connection;
 
 use super::{
     attach::Attached,
-    hooks::{FORGET, Kind, WALK},
+    hooks::{FORGET, GIVE_BACK, Kind, WALK},
     sys,
 };
 use crate::identity::netns::Netns;
 
-/// Loads the two programs that are attached nowhere.
+/// Loads the programs that are attached nowhere.
 ///
 /// # Errors
 /// Where the kernel refuses `iter/tcp`.
 pub fn load(ebpf: &mut Ebpf, btf: &Btf) -> anyhow::Result<()> {
     iterator(ebpf)?.load("tcp", btf).context("cannot load iter/tcp")?;
-    forgetter(ebpf)?.load().context("cannot load the program that takes out stale entries")
+    for (name, what) in [(FORGET, "takes out stale entries"), (GIVE_BACK, "gives counters back")] {
+        on_call(ebpf, name)?
+            .load()
+            .with_context(|| format!("cannot load the program that {what}"))?;
+    }
+    Ok(())
+}
+
+/// The program that gives counters back.
+///
+/// # Errors
+/// Before it is loaded.
+pub fn give_back(ebpf: &mut Ebpf) -> anyhow::Result<OwnedFd> {
+    Ok(on_call(ebpf, GIVE_BACK)?.fd()?.as_fd().try_clone_to_owned()?)
 }
 
 /// Walks every socket of `namespace` once.
@@ -58,7 +75,7 @@ pub fn forget(attached: &mut Attached, connection: &Connection, number: u32) -> 
         attached.hooks.iter().any(|running| running.hook.kind == Kind::CgroupRelease);
     let arguments =
         [connection.sk, connection.cookie, u64::from(number), u64::from(releases_are_seen)];
-    let program = forgetter(&mut attached.ebpf)?;
+    let program = on_call(&mut attached.ebpf, FORGET)?;
     sys::run_program(program.fd()?.as_fd(), &arguments)
         .context("cannot take out the entry of a socket that is gone")
 }
@@ -70,9 +87,10 @@ fn iterator(ebpf: &mut Ebpf) -> anyhow::Result<&mut Iter> {
     }
 }
 
-fn forgetter(ebpf: &mut Ebpf) -> anyhow::Result<&mut CgroupSkb> {
-    match ebpf.program_mut(FORGET) {
+/// A program that runs when userspace says so.
+fn on_call<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut CgroupSkb> {
+    match ebpf.program_mut(name) {
         Some(Program::CgroupSkb(program)) => Ok(program),
-        _ => anyhow::bail!("the object file has no program {FORGET}"),
+        _ => anyhow::bail!("the object file has no program {name}"),
     }
 }

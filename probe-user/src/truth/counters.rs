@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    mem::offset_of,
     os::fd::{AsFd, AsRawFd},
     ptr,
     sync::{
@@ -17,14 +16,6 @@ use probe_common::{
     key::{CountSlot, SLOTS},
     loss::{STATS, Stat},
 };
-
-/// What only grows in a population, by where it lies.
-const TOTALS: [usize; 3] = [
-    offset_of!(CountSlot, established_total),
-    offset_of!(CountSlot, accepted_total),
-    offset_of!(CountSlot, closed_total),
-];
-const _: () = assert!(offset_of!(CountSlot, used) + 8 == size_of::<CountSlot>());
 
 /// A view of a `BPF_F_MMAPABLE` array.
 struct Mapped<T> {
@@ -87,7 +78,7 @@ impl<T> Drop for Mapped<T> {
 pub struct Counters {
     slots: Mapped<CountSlot>,
     statistics: Mapped<u64>,
-    /// Written while totals move from one population to another, so that nobody sees them twice, or not at all.
+    /// [`Self::unseen`]
     moving: RwLock<()>,
 }
 
@@ -132,22 +123,10 @@ impl Counters {
         self.statistics.get(which as usize).unwrap_or(0)
     }
 
-    /// Moves totals between populations, the pair's first to its second, and then makes those of `idle` nobody's,
-    /// among them the first of each pair. No socket is counted in them any more, nor will be: [`super::reclaim`].
-    pub(super) fn close(&self, moves: &[(u32, u32)], idle: &[u32]) {
+    /// Runs what gives counters back, while nobody looks: so a total that moves is not seen twice, or not at all, nor a
+    /// part of a service.
+    pub(super) fn unseen<T>(&self, give_back: impl FnOnce() -> T) -> T {
         let _alone = self.moving.write().unwrap_or_else(PoisonError::into_inner);
-        for &(from, into) in moves {
-            for offset in TOTALS {
-                let total = self.slots.word(from as usize, offset).load(Relaxed);
-                self.slots.word(into as usize, offset).fetch_add(total, Relaxed);
-            }
-        }
-        for &index in idle {
-            // All but the mark that it was used, the last word.
-            for offset in (0..offset_of!(CountSlot, used)).step_by(8) {
-                self.slots.word(index as usize, offset).store(0, Relaxed);
-            }
-        }
-        self.statistics.word(Stat::SlotsInUse as usize, 0).fetch_sub(idle.len() as u64, Relaxed);
+        give_back()
     }
 }

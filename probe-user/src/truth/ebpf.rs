@@ -44,6 +44,7 @@ use crate::{
         attach::{self, Attached, Options, Running},
         cost::{self, HookCost},
         log::{self, ToStderr},
+        pin::Pins,
         sys, walk,
     },
     memory,
@@ -113,6 +114,7 @@ pub struct EbpfSource {
     records: Records,
     /// Held for as long as a walk takes.
     attached: Mutex<Attached>,
+    pins: Option<Pins>,
     running: Vec<Arc<Running>>,
     /// Names of what runs.
     hooks: Vec<String>,
@@ -153,9 +155,9 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
         seeded = unseen.namespaces.is_empty();
         degraded.extend(unseen.words());
     }
-    let source = build(attached, degraded, seeded, options.counts_only)
+    let source = build(attached, pins, degraded, seeded, options.counts_only)
         .map_err(|error| inside("open the maps", &error))?;
-    if let Some(pins) = pins {
+    if let Some(pins) = &source.pins {
         // Only now is the set worth taking over, and the programs of another build are not needed.
         let replaced = pins
             .complete()
@@ -208,16 +210,18 @@ fn inside(what: &str, error: &anyhow::Error) -> Unavailable {
 
 fn build(
     mut attached: Attached,
+    pins: Option<Pins>,
     degraded: Vec<String>,
     seeded: bool,
     counts_only: bool,
 ) -> anyhow::Result<Arc<EbpfSource>> {
     let log = log::open(&mut attached.ebpf);
+    let give_back = walk::give_back(&mut attached.ebpf)?;
     let mut take = |name: &str| {
         attached.ebpf.take_map(name).with_context(|| format!("the object file has no map {name}"))
     };
     let counters = Counters::new(take("COUNTS")?, take("STATISTICS")?)?;
-    let reclaim = Reclaim::new(take("SLOT_OF")?, take("FREE_SLOTS")?)?;
+    let reclaim = Reclaim::new(take("SLOT_OF")?, give_back)?;
     let Map::HashMap(connections) = take("CONNECTIONS")? else {
         anyhow::bail!("CONNECTIONS is not a hash map");
     };
@@ -233,6 +237,7 @@ fn build(
         records: Records::start(ring, pending)?,
         running: attached.hooks.clone(),
         attached: Mutex::new(attached),
+        pins,
         hooks,
         degraded,
         seeded,
@@ -452,6 +457,7 @@ impl Source for EbpfSource {
         let mut judged = self.audits().judge(Instant::now());
         exact &= judged.exact;
         degraded.append(&mut judged.words);
+        degraded.extend(self.pins.as_ref().and_then(Pins::removed));
         let portless = portless(&self.counters.slots());
         if portless > 0 {
             exact = false;

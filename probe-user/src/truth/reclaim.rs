@@ -7,13 +7,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use aya::maps::{HashMap as BpfHashMap, Map, MapData, Stack};
+use aya::maps::{HashMap as BpfHashMap, Map, MapData};
 use aya_obj::generated::BPF_NOEXIST;
 use probe_common::{
+    connection::Connection,
     key::{CountKey, CountSlot, SLOTS},
     loss::Stat,
 };
@@ -35,10 +37,11 @@ const KEPT: u64 = 1024;
 const PATIENCE: Duration = Duration::from_mins(5);
 const PATIENCE_IN_NEED: Duration = Duration::from_secs(4);
 
-/// Whose counters are which, and which are nobody's.
+/// Whose counters are which.
 pub struct Reclaim {
     slot_of: BpfHashMap<MapData, CountKey, u32>,
-    free: Stack<MapData, u32>,
+    /// The program that makes a counter nobody's.
+    give_back: OwnedFd,
     /// Populations without a socket at the last look, by the index of their counters.
     idle: HashMap<u32, Idle>,
 }
@@ -69,17 +72,21 @@ impl Step {
             Self::All(indexes) | Self::Into(_, indexes) => indexes,
         }
     }
+
+    /// Which counter the totals are added to.
+    fn into(&self) -> u32 {
+        match self {
+            Self::All(_) => Connection::NO_SLOT,
+            Self::Into(first, _) => *first,
+        }
+    }
 }
 
 impl Reclaim {
     /// # Errors
     /// Where the maps are not what they should be.
-    pub fn new(slot_of: Map, free: Map) -> anyhow::Result<Self> {
-        Ok(Self {
-            slot_of: BpfHashMap::try_from(slot_of)?,
-            free: Stack::try_from(free)?,
-            idle: HashMap::new(),
-        })
+    pub fn new(slot_of: Map, give_back: OwnedFd) -> anyhow::Result<Self> {
+        Ok(Self { slot_of: BpfHashMap::try_from(slot_of)?, give_back, idle: HashMap::new() })
     }
 
     /// Looks once. `held` tells the indexes that connections are counted by.
@@ -148,18 +155,24 @@ impl Reclaim {
                 populations.iter().filter(|each| is_free(each)).map(|(index, _)| *index).collect()
             });
         let none = HashSet::new();
-        let (moves, closed) = confirm(steps, idle.as_ref().unwrap_or(&none));
-        counters.close(&moves, &closed);
-        for index in &closed {
-            self.free.push(index, 0).context("cannot give counters back")?;
-            self.idle.remove(index);
-        }
-        let closed: HashSet<u32> = closed.into_iter().collect();
-        for index in unlinked.iter().filter(|index| !closed.contains(index)) {
+        let steps = confirm(steps, idle.as_ref().unwrap_or(&none));
+        let closed = steps.iter().try_for_each(|step| counters.unseen(|| self.close(step)));
+        let is_closed: HashSet<u32> = steps.iter().flat_map(Step::indexes).copied().collect();
+        for index in unlinked.iter().filter(|index| !is_closed.contains(index)) {
             // A socket came. Where others were made for it, these are given back once it is gone.
             let _ = self.slot_of.insert(key_of[index], index, u64::from(BPF_NOEXIST));
         }
-        idle.map(|_| ())
+        idle.and(closed)
+    }
+
+    fn close(&mut self, step: &Step) -> anyhow::Result<()> {
+        for index in step.indexes() {
+            let argument = u64::from(*index) | u64::from(step.into()) << 32;
+            sys::run_program(self.give_back.as_fd(), &[argument])
+                .context("cannot give counters back")?;
+            self.idle.remove(index);
+        }
+        Ok(())
     }
 }
 
@@ -209,25 +222,18 @@ fn plan(
     steps.collect()
 }
 
-/// What of these steps can be gone, where those of `idle` alone may be given back: moves of totals, and what is free then.
-fn confirm(steps: &[Step], idle: &HashSet<u32>) -> (Vec<(u32, u32)>, Vec<u32>) {
-    let (mut moves, mut free) = (Vec::new(), Vec::new());
-    for step in steps {
-        match step {
-            Step::All(members) => {
-                if members.iter().all(|index| idle.contains(index)) {
-                    free.extend(members);
-                }
-            }
-            Step::Into(first, others) => {
-                for index in others.iter().filter(|index| idle.contains(index)) {
-                    moves.push((*index, *first));
-                    free.push(*index);
-                }
-            }
+/// What of these steps can be done, where those of `idle` alone may be given back.
+fn confirm(steps: &[Step], idle: &HashSet<u32>) -> Vec<Step> {
+    let steps = steps.iter().filter_map(|step| match step {
+        Step::All(members) => {
+            members.iter().all(|index| idle.contains(index)).then(|| Step::All(members.clone()))
         }
-    }
-    (moves, free)
+        Step::Into(first, others) => {
+            let others = others.iter().filter(|index| idle.contains(index)).copied().collect();
+            Some(Step::Into(*first, others))
+        }
+    });
+    steps.collect()
 }
 
 /// Cgroups and namespaces that are there now.
@@ -317,7 +323,7 @@ mod tests {
         ];
         let steps = planned(&populations, &[0, 1, 3], &[14]);
         assert_eq!(steps, [Step::Into(0, vec![1, 3])]);
-        assert_eq!(confirm(&steps, &HashSet::from([0, 3])), (vec![(3, 0)], vec![3]));
+        assert_eq!(confirm(&steps, &HashSet::from([0, 3])), [Step::Into(0, vec![3])]);
         // One of them alone stays as it is.
         assert_eq!(planned(&populations[3..], &[3], &[14]), []);
     }
@@ -325,6 +331,6 @@ mod tests {
     #[test]
     fn a_socket_that_came_meanwhile_keeps_its_service() {
         let steps = [Step::All(vec![3, 4]), Step::All(vec![5])];
-        assert_eq!(confirm(&steps, &HashSet::from([3, 5])), (vec![], vec![5]));
+        assert_eq!(confirm(&steps, &HashSet::from([3, 5])), [Step::All(vec![5])]);
     }
 }
