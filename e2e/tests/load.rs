@@ -229,7 +229,8 @@ fn a_stall_is_slow_to_all_that_was_sent_in_it() {
     let place = Place::host();
     let server = lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0"]);
     let mut load = lab::command(&place);
-    load.args(["load", "--url", &format!("ws://{}/", server.address()), "--json"]);
+    let results = Scratch::new("stall").join("results.jsonl");
+    load.args(["load", "--url", &format!("ws://{}/", server.address()), "--json", "-o", &results]);
     // It leaves in the middle between two messages.
     load.args(["--connections", "5", "--message-interval", "300ms", "--hold", "12150ms"]);
     let load = Running::start(&mut load);
@@ -249,4 +250,12 @@ fn a_stall_is_slow_to_all_that_was_sent_in_it() {
     let (longest, mean) = (STALL.as_micros() as f64, of("rtt_mean_us"));
     assert!(of("rtt_max_us") > longest - 300e3, "{summary}");
     assert!(mean * of("rtt_count") > 5.0 * 10.0 * (longest / 2.0 - 300e3), "{summary}");
+    // A quarter of all messages was sent in it.
+    let mut clients = Command::new(binary("analyzer"));
+    let clients = finish(clients.args(["clients", "--json", "--client", &results])).stdout;
+    let clients: Value = serde_json::from_str(&clients).expect("a report");
+    let trips = &clients["round_trip"];
+    assert_eq!(trips["count"], summary["rtt_count"]);
+    let ms = |name: &str| trips[name].as_f64().unwrap_or_else(|| panic!("{name}: {trips}"));
+    assert!(ms("p50_ms") < 1e3 && ms("p95_ms") > 2e3, "{trips}");
 }

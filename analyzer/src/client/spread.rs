@@ -76,19 +76,36 @@ impl Spread {
 
     /// `count` times of which only least, mean and greatest are known.
     pub(crate) fn record_means_ms(&mut self, count: u64, min_ms: f64, mean_ms: f64, max_ms: f64) {
+        self.record_rounded_ms([(mean_ms, count)], min_ms, mean_ms, max_ms);
+    }
+
+    /// How many took so long, as far as times were kept apart; least, mean and greatest are exact.
+    pub(crate) fn record_rounded_ms(
+        &mut self,
+        times: impl IntoIterator<Item = (f64, u64)>,
+        min_ms: f64,
+        mean_ms: f64,
+        max_ms: f64,
+    ) {
         let sound = min_ms >= 0.0 && min_ms <= mean_ms && mean_ms <= max_ms && max_ms.is_finite();
-        if count == 0 || !sound {
+        if !sound {
             return;
         }
-        if self.histogram.is_none() {
-            self.histogram = Histogram::new(3).ok();
+        let mut count = 0_u64;
+        for (ms, times) in times.into_iter().filter(|&(_, times)| times > 0) {
+            if self.histogram.is_none() {
+                self.histogram = Histogram::new(3).ok();
+            }
+            // It grows with its values, which fit in 64 bits of nanoseconds for 500 years.
+            let recorded = self
+                .histogram
+                .as_mut()
+                .map(|histogram| histogram.record_n(((ms * 1e6) as u64).max(1), times));
+            if matches!(recorded, Some(Ok(()))) {
+                count = count.saturating_add(times);
+            }
         }
-        // It grows with its values, which fit in 64 bits of nanoseconds for 500 years.
-        let recorded = self
-            .histogram
-            .as_mut()
-            .map(|histogram| histogram.record_n(((mean_ms * 1e6) as u64).max(1), count));
-        if !matches!(recorded, Some(Ok(()))) {
+        if count == 0 {
             return;
         }
         let measured = &mut self.measured;

@@ -1,5 +1,6 @@
 //! One line of the results file: what one client saw of its connection.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,8 @@ pub(crate) struct Record {
     pub(crate) rtt_min_us: Option<f64>,
     pub(crate) rtt_mean_us: Option<f64>,
     pub(crate) rtt_max_us: Option<f64>,
+    /// How many took so many microseconds, to three digits.
+    pub(crate) rtt_us: BTreeMap<u64, u64>,
     pub(crate) close_code: Option<u16>,
     pub(crate) ended_by: Option<EndedBy>,
     pub(crate) end: Option<End>,
@@ -89,6 +92,7 @@ impl Record {
             rtt_min_us: None,
             rtt_mean_us: None,
             rtt_max_us: None,
+            rtt_us: BTreeMap::new(),
             close_code: None,
             ended_by: None,
             end: None,
@@ -121,6 +125,7 @@ impl Record {
         self.rtt_max_us = Some(max);
         // Rounding of the running mean may leave the range by a last digit.
         self.rtt_mean_us = Some(mean.clamp(min, max));
+        *self.rtt_us.entry(three_digits(us)).or_default() += 1;
     }
 
     /// A usable WebSocket: one that was closed right after the upgrade is none.
@@ -138,6 +143,13 @@ impl Record {
     }
 }
 
+/// To the nearest number of three digits: so a long connection's line stays short.
+fn three_digits(us: f64) -> u64 {
+    let us = us.round() as u64;
+    let unit = 10_u64.pow(us.checked_ilog10().unwrap_or(0).saturating_sub(2));
+    us.saturating_add(unit / 2) / unit * unit
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +164,16 @@ mod tests {
         assert_eq!((min, max), (Some(0.1), Some(400.0)));
         assert!((mean.unwrap() - 100.175).abs() < 1e-9);
         assert!(min <= mean && mean <= max);
+        assert_eq!(record.rtt_us, BTreeMap::from([(0, 3), (400, 1)]));
+    }
+
+    #[test]
+    fn three_digits_are_kept() {
+        let cases =
+            [(0.4, 0), (999.4, 999), (1_004.4, 1_000), (1_005.0, 1_010), (2_997_612.0, 3_000_000)];
+        for (us, kept) in cases {
+            assert_eq!(three_digits(us), kept, "{us}");
+        }
     }
 
     #[test]
@@ -162,6 +184,7 @@ mod tests {
         assert_eq!(line["remote_address"], "127.0.0.1");
         assert_eq!(line["ended_by"], "client");
         assert_eq!(line["end"], "close_frame");
+        assert_eq!(line["rtt_us"], serde_json::json!({}));
         assert_eq!(line["http_status"], serde_json::Value::Null);
     }
 }

@@ -1,5 +1,6 @@
 //! Client results of `lab load`: one JSON object per line and connection.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -26,6 +27,9 @@ struct Line {
     rtt_min_us: Option<f64>,
     rtt_mean_us: Option<f64>,
     rtt_max_us: Option<f64>,
+    /// How many took so many microseconds; files of earlier versions have none.
+    #[serde(default)]
+    rtt_us: BTreeMap<u64, u64>,
     ended_by: Option<String>,
     end: Option<String>,
 }
@@ -39,12 +43,18 @@ pub(super) fn read(path: &Path, results: &mut ClientResults) -> Result<u64, Inpu
         if let (Some(min), Some(mean), Some(max)) =
             (line.rtt_min_us, line.rtt_mean_us, line.rtt_max_us)
         {
-            results.limit(
-                "lab: percentiles of round trips are of each connection's mean; least, mean and \
-                 greatest are of every round trip",
-            );
             let (min_ms, mean_ms, max_ms) = (min / 1e3, mean / 1e3, max / 1e3);
-            results.round_trip.record_means_ms(line.rtt_count, min_ms, mean_ms, max_ms);
+            let counted = line.rtt_us.values().fold(0_u64, |all, count| all.saturating_add(*count));
+            if counted == line.rtt_count {
+                let times = line.rtt_us.iter().map(|(us, count)| (*us as f64 / 1e3, *count));
+                results.round_trip.record_rounded_ms(times, min_ms, mean_ms, max_ms);
+            } else {
+                results.limit(
+                    "lab: percentiles of round trips are of each connection's mean, which is what an \
+                     earlier version kept; least, mean and greatest are of every round trip",
+                );
+                results.round_trip.record_means_ms(line.rtt_count, min_ms, mean_ms, max_ms);
+            }
         }
         let connection = ClientConnection {
             started_unix_ns: line.started_unix_ns,
