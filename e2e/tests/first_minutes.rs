@@ -186,6 +186,10 @@ fn with_a_port_that_nobody_has() {
         let next = "nothing matches these filters, neither connections nor who waits for them: \
                     `probe count` alone shows all that is there\n";
         assert!(counted.stdout.starts_with(next), "{counted}");
+        // Who waits for connections is in another state, and says nothing here.
+        let counted = finish(probe.args(["--state", "close_wait"]));
+        let next = "no connection matches these filters\n";
+        assert!(counted.stdout.starts_with(next), "{counted}");
     }
 }
 
