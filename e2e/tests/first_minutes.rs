@@ -7,7 +7,7 @@ use std::time::Duration;
 use e2e::docker::Container;
 use e2e::machine::{Need, require};
 use e2e::nobody;
-use e2e::process::{Finished, binary, finish, finish_within};
+use e2e::process::{Finished, Running, binary, finish, finish_within};
 use e2e::scratch::Scratch;
 use serde_json::Value;
 
@@ -115,6 +115,9 @@ fn in_a_container_that_is_granted_nothing() {
     };
     let next = "this is a container: start it with ";
     assert_polled(&run(&container, &["count", "--json"]), next);
+    let with_processes = Container::start("processes", &["--pid", "host"]);
+    assert_polled(&run(&with_processes, &["count", "--json"]), next);
+    drop(with_processes);
     let record = ["record", "-o", "/capture", "--duration", "1s"];
     assert_unsupported(&run(&container, &record), "cannot load the kernel programs", next);
     let refused = run(&container, &["serve"]);
@@ -140,6 +143,16 @@ fn in_a_container_that_is_granted_nothing() {
     let counted = run(&container, &["count", "--json", "--require-exact"]).success("probe count");
     let counts: Value = serde_json::from_str(&counted).unwrap();
     assert_eq!((&counts["backend"], &counts["exact"]), (&"ebpf".into(), &true.into()), "{counts}");
+
+    // Its maps are there, and to start anew would not help one that has no right to look at them.
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let agent = Running::start(container.exec("/groundtruth/probe").args(serve));
+    agent.wait_stderr("listening on");
+    let _ = run(&container, &["stop"]).success("probe stop");
+    let pins = ["--pid", "host", "--volume", "/sys/fs/bpf:/sys/fs/bpf"];
+    let refused = run(&Container::start("pins", &pins), &serve);
+    let _ = run(&container, &["stop", "--purge"]).success("probe stop --purge");
+    assert_unsupported(&refused, "cannot look at the pinned map", next);
 }
 
 #[test]
@@ -172,6 +185,10 @@ fn with_a_port_that_nobody_has() {
         assert_eq!(counted.code, Some(0), "{counted}");
         let next = "nothing matches these filters, neither connections nor who waits for them: \
                     `probe count` alone shows all that is there\n";
+        assert!(counted.stdout.starts_with(next), "{counted}");
+        // Who waits for connections is in another state, and says nothing here.
+        let counted = finish(probe.args(["--state", "close_wait"]));
+        let next = "no connection matches these filters\n";
         assert!(counted.stdout.starts_with(next), "{counted}");
     }
 }

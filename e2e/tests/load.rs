@@ -229,7 +229,8 @@ fn a_stall_is_slow_to_all_that_was_sent_in_it() {
     let place = Place::host();
     let server = lab::Server::start(&place, &["serve", "--listen", "127.0.0.1:0"]);
     let mut load = lab::command(&place);
-    let results = Scratch::new("stall").join("results.jsonl");
+    let scratch = Scratch::new("stall");
+    let results = scratch.join("results.jsonl");
     load.args(["load", "--url", &format!("ws://{}/", server.address()), "--json", "-o", &results]);
     // It leaves in the middle between two messages.
     load.args(["--connections", "5", "--message-interval", "300ms", "--hold", "12150ms"]);

@@ -28,16 +28,21 @@ struct Guarded {
 
 impl Guarded {
     fn start() -> Self {
+        // OpenSSL makes an authority otherwise, which is not a server.
+        Self::with("IP:127.0.0.1", "critical,CA:FALSE")
+    }
+
+    fn with(name: &str, constraints: &str) -> Self {
         let scratch = Scratch::new("guarded");
         let [token, key, cert] = ["token", "key.pem", "cert.pem"].map(|name| scratch.join(name));
         fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
         let request =
             ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        let subject = ["-subj", "/CN=vm", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"];
-        // OpenSSL makes an authority otherwise, which is not a server.
-        let server_only = ["-addext", "basicConstraints=critical,CA:FALSE"];
-        let files = ["-keyout", &key, "-out", &cert];
-        tool("openssl", &[&request[..], &subject, &server_only, &files].concat());
+        let name = format!("subjectAltName={name}");
+        let subject = ["-subj", "/CN=vm", "-addext", &name, "-days", "2"];
+        let constraints = format!("basicConstraints={constraints}");
+        let files = ["-addext", &constraints, "-keyout", &key, "-out", &cert];
+        tool("openssl", &[&request[..], &subject, &files].concat());
         let agent =
             Agent::start_with(&["--token-file", &token, "--tls-cert", &cert, "--tls-key", &key]);
         Self { agent, scratch }
@@ -169,7 +174,7 @@ fn only_who_shows_the_token_is_answered() {
     for (more, message) in [
         (&["--ca", &cert][..], "the agent wants to see a token"),
         (&["--ca", &cert, "--token-file", &token], "the token is not the agent's"),
-        (&["--token-file", &token], "no TLS: invalid peer certificate"),
+        (&["--token-file", &token], "name the certificate to trust with --ca FILE"),
     ] {
         let refused = probe::run(&[&["count", "--remote", &url], more].concat());
         assert_eq!(refused.code, Some(2), "{refused}");
@@ -178,6 +183,21 @@ fn only_who_shows_the_token_is_answered() {
     let open = probe::run(&["serve", "--listen", "0.0.0.0:0"]);
     assert_eq!(open.code, Some(2), "{open}");
     assert!(open.stderr.contains("ask for a token with --token-file FILE"), "{open}");
+}
+
+/// As made without thought: what is wrong with it is told, and not to trust it once more.
+#[test]
+fn a_certificate_that_is_none_for_the_host() {
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("openssl")]) else { return };
+    for (name, constraints, message) in [
+        ("IP:127.0.0.1", "critical,CA:TRUE", "-addext basicConstraints=critical,CA:FALSE"),
+        ("DNS:vm", "critical,CA:FALSE", "certificate is only valid for DnsName(\"vm\")"),
+    ] {
+        let refused = Guarded::with(name, constraints).laptop(&["count"]);
+        assert_eq!(refused.code, Some(2), "{refused}");
+        assert!(refused.stderr.contains(message), "{refused}");
+        assert!(!refused.stderr.contains("--ca"), "{refused}");
+    }
 }
 
 /// What is answered to these bytes, up to the end of the connection.

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, ops::RangeInclusive, str::FromStr};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValue};
 use probe_common::{key::CountKey, state};
 
 use crate::{
@@ -31,8 +31,14 @@ pub(crate) struct Filter {
     #[arg(long = "role", value_name = "ROLE", value_enum, value_delimiter = ',')]
     pub(crate) roles: Vec<Role>,
 
-    /// Kernel state, as in `ss`: established, `close_wait`, `fin_wait_1`, …
-    #[arg(long = "state", value_name = "STATE", value_delimiter = ',')]
+    /// Kernel state; as `ss` writes it will do
+    #[arg(
+        long = "state",
+        value_name = "STATE",
+        value_enum,
+        ignore_case = true,
+        value_delimiter = ','
+    )]
     pub(crate) states: Vec<State>,
 }
 
@@ -83,7 +89,16 @@ impl Filter {
                         })
                         .collect::<Result<_, _>>()?;
                 }
-                "state" => filter.states = parts.map(str::parse).collect::<Result<_, _>>()?,
+                "state" => {
+                    filter.states = parts
+                        .map(|part| {
+                            State::from_str(part, true).map_err(|_| {
+                                let names = state::STATE_NAMES[..11].join(", ");
+                                format!("{part:?} is no TCP state: expected one of {names}")
+                            })
+                        })
+                        .collect::<Result<_, _>>()?;
+                }
                 other if others.contains(&other) => {}
                 other => {
                     return Err(format!(
@@ -225,29 +240,43 @@ impl FromStr for Ports {
     }
 }
 
-/// A kernel state by its name, with `-` or `_`, in any case, or as `ss` shortens it.
+/// A kernel state, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(pub(crate) u8);
 
-impl FromStr for State {
-    type Err = String;
+impl ValueEnum for State {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [State; 11] = [
+            State(state::ESTABLISHED),
+            State(state::SYN_SENT),
+            State(state::SYN_RECV),
+            State(state::FIN_WAIT_1),
+            State(state::FIN_WAIT_2),
+            State(state::TIME_WAIT),
+            State(state::CLOSE),
+            State(state::CLOSE_WAIT),
+            State(state::LAST_ACK),
+            State(state::LISTEN),
+            State(state::CLOSING),
+        ];
+        &ALL
+    }
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let name = text.trim().to_lowercase().replace('-', "_");
-        let name = match name.as_str() {
-            "estab" | "connected" => "established",
-            "closed" => "close",
-            "listening" => "listen",
-            "fin_wait1" => "fin_wait_1",
-            "fin_wait2" => "fin_wait_2",
-            other => other,
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let others: &[&str] = match self.0 {
+            state::ESTABLISHED => &["estab", "connected"],
+            state::SYN_SENT => &["syn-sent"],
+            state::SYN_RECV => &["syn-recv"],
+            state::FIN_WAIT_1 => &["fin-wait-1", "fin_wait1", "fin-wait1"],
+            state::FIN_WAIT_2 => &["fin-wait-2", "fin_wait2", "fin-wait2"],
+            state::TIME_WAIT => &["time-wait"],
+            state::CLOSE => &["closed"],
+            state::CLOSE_WAIT => &["close-wait"],
+            state::LAST_ACK => &["last-ack"],
+            state::LISTEN => &["listening"],
+            _ => &[],
         };
-        (1..=11u8).find(|&state| state::state_name(state) == name).map(Self).ok_or_else(|| {
-            format!(
-                "{text:?} is no TCP state: expected one of {}",
-                state::STATE_NAMES[..11].join(", ")
-            )
-        })
+        Some(PossibleValue::new(state::state_name(self.0)).aliases(others.iter().copied()))
     }
 }
 
@@ -294,10 +323,18 @@ mod tests {
             ("close-wait", 8),
             ("CLOSE_WAIT", 8),
             ("fin_wait2", 5),
+            ("FIN-WAIT-1", 4),
         ] {
-            assert_eq!(text.parse::<State>().unwrap(), State(number), "{text}");
+            assert_eq!(State::from_str(text, true).unwrap(), State(number), "{text}");
         }
-        assert!("open".parse::<State>().unwrap_err().contains("expected one of established,"));
+        for (index, name) in state::STATE_NAMES[..11].iter().enumerate() {
+            let number = State(index as u8 + 1);
+            assert_eq!(State::from_str(name, true).unwrap(), number, "{name}");
+            assert_eq!(State::from_str(&name.replace('_', "-"), true).unwrap(), number, "{name}");
+        }
+        let query = [("state".to_owned(), "open".to_owned())].into_iter().collect();
+        let refused = Filter::from_query(&query, &[]).unwrap_err();
+        assert!(refused.contains("expected one of established,"), "{refused}");
     }
 
     #[test]

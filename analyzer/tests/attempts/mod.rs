@@ -93,6 +93,15 @@ pub struct Run {
 
 impl Run {
     pub fn new(rows: &[ConnectionRow], args: &[&str]) -> Self {
+        Self::with(rows, args, |_| ())
+    }
+
+    /// With other tables as well.
+    pub fn with(
+        rows: &[ConnectionRow],
+        args: &[&str],
+        write: impl FnOnce(&mut CaptureWriter),
+    ) -> Self {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path().join("run");
         let mut writer = CaptureWriter::create(&dir, &meta()).unwrap();
@@ -104,6 +113,7 @@ impl Run {
             value,
         };
         writer.kernel(&[counter(START, 100.0), counter(START + S, 123.0)]).unwrap();
+        write(&mut writer);
         writer.finish(&meta()).unwrap();
         let mut all = vec!["handshakes", "run", "--json"];
         all.extend(args);

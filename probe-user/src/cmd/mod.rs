@@ -25,10 +25,13 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// Said where no row is left. A mistyped port looks the same as a server without clients otherwise.
+/// Said where no row is left. A mistyped port looks the same as a server without clients otherwise;
+/// who asks for a state leaves out who waits for connections.
 fn nothing(filter: &Filter) -> &'static str {
     if filter.is_everything() {
         "no connections\n"
+    } else if !filter.states.is_empty() {
+        "no connection matches these filters\n"
     } else {
         "nothing matches these filters, neither connections nor who waits for them: `probe count` alone shows all that is there\n"
     }

@@ -56,6 +56,10 @@ pub(crate) enum Failure {
     Timeout(Duration),
     #[error("no TLS: {0}")]
     Tls(String),
+    #[error("no TLS: nobody whom this host trusts has signed the server's certificate")]
+    Untrusted,
+    #[error("no TLS: the server shows the certificate of an authority, which is none for a server")]
+    Authority,
     #[error("nobody speaks TLS there")]
     Plain,
     #[error("no HTTP answer: {0}")]
@@ -76,7 +80,10 @@ impl Failure {
     /// What to do next, where the failure itself tells.
     pub(crate) fn next_step(&self) -> Option<&'static str> {
         match self {
-            Self::Tls(_) => Some("name the certificate to trust with --ca FILE"),
+            Self::Untrusted => Some("name the certificate to trust with --ca FILE"),
+            Self::Authority => Some(
+                "make one with `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE`",
+            ),
             Self::Plain => Some("write http:// instead of https://"),
             _ => None,
         }

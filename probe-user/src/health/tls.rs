@@ -10,7 +10,7 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        self, ClientConfig, InvalidMessage, RootCertStore,
+        self, CertificateError, ClientConfig, RootCertStore,
         crypto::ring,
         pki_types::{CertificateDer, ServerName, pem::PemObject},
     },
@@ -35,13 +35,23 @@ pub(crate) async fn connect(
         .map_err(|error| Failure::Tls(format!("{host}: {error}")))?;
     TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-        match inner {
-            Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)) => {
-                Failure::Plain
-            }
-            _ => Failure::Tls(error.to_string()),
-        }
+        inner.map_or_else(|| Failure::Tls(error.to_string()), failure)
     })
+}
+
+fn failure(error: &rustls::Error) -> Failure {
+    use rustls::Error::{InvalidCertificate, InvalidMessage};
+    match error {
+        InvalidMessage(rustls::InvalidMessage::InvalidContentType) => Failure::Plain,
+        InvalidCertificate(CertificateError::UnknownIssuer) => Failure::Untrusted,
+        // What OpenSSL makes where it is asked for no more than a certificate.
+        InvalidCertificate(CertificateError::Other(other))
+            if other.to_string().contains("CaUsedAsEndEntity") =>
+        {
+            Failure::Authority
+        }
+        _ => Failure::Tls(error.to_string()),
+    }
 }
 
 fn config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {

@@ -21,7 +21,7 @@ use aya_obj::generated::bpf_prog_info;
 use probe_common::key::SLOTS;
 
 use super::{
-    Unavailable, capabilities, container,
+    Unavailable, container,
     hooks::{HOOKS, Hook, Kind},
     offsets::{self, Resolved},
     pin::Pins,
@@ -270,13 +270,9 @@ fn cgroup_root() -> anyhow::Result<File> {
 /// Names the capabilities that are missing, where they are the reason.
 fn refused(what: String, error: &(dyn std::error::Error + 'static)) -> Unavailable {
     let why = root_cause(error);
-    let lacking = capabilities::lacking_to_load();
     let denied = why.contains("Operation not permitted") || why.contains("Permission denied");
-    let cure = if denied && !lacking.is_empty() {
-        container::cure(format!("run as root, or give it what it lacks: {}", lacking.join(", ")))
-    } else {
-        "run `probe doctor` for what this host lacks".into()
-    };
+    let cure = if denied { container::rights() } else { None };
+    let cure = cure.unwrap_or_else(|| "run `probe doctor` for what this host lacks".into());
     Unavailable { what, why, cure }
 }
 

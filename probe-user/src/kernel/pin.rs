@@ -78,7 +78,9 @@ impl Pins {
         let info = MapInfo::from_pin(self.map(name)).map_err(|error| Unavailable {
             what: format!("look at the pinned map {}", self.map(name).display()),
             why: error.to_string(),
-            cure: "start anew after `probe stop --purge`; counts are then seeded afresh".into(),
+            cure: container::rights().unwrap_or_else(|| {
+                "start anew after `probe stop --purge`; counts are then seeded afresh".into()
+            }),
         })?;
         Ok(info.max_entries())
     }

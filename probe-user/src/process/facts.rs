@@ -16,6 +16,9 @@ pub(crate) struct Facts {
     pub(crate) threads: u64,
     /// User and system time since their start.
     pub(crate) cpu_seconds: f64,
+    /// How long the threads that there are were ready and had no processor; `None` where the kernel
+    /// does not say.
+    pub(crate) run_queue_seconds: Option<f64>,
     /// Of the oldest: it moves when all of them were replaced.
     pub(crate) start_unix_s: f64,
     /// Of their cgroup, also when they are gone; `None` where they have none of their own, or it keeps
@@ -39,6 +42,9 @@ impl Facts {
             all.resident_bytes += one.resident_bytes;
             all.threads += one.threads;
             all.cpu_seconds += one.cpu_seconds;
+            if let Some(waited) = one.run_queue_seconds {
+                *all.run_queue_seconds.get_or_insert(0.0) += waited;
+            }
         }
         all
     }
@@ -55,6 +61,8 @@ impl Facts {
                 ("process_cpu_seconds_total", self.cpu_seconds),
                 ("process_start_time_seconds", self.start_unix_s),
             ]);
+            let waited = self.run_queue_seconds;
+            named.extend(waited.map(|waited| ("process_run_queue_seconds_total", waited)));
         }
         named.extend(self.oom_kills.map(|kills| ("oom_kills_total", kills as f64)));
         named
@@ -80,9 +88,20 @@ fn of_process(pid: u32) -> Option<Facts> {
         resident_bytes: (stat.resident_pages as f64 * of_system(libc::_SC_PAGESIZE)) as u64,
         threads: stat.threads,
         cpu_seconds: stat.cpu_ticks as f64 / ticks,
+        run_queue_seconds: run_queue_seconds(pid),
         start_unix_s: booted_unix_s()? + stat.start_ticks as f64 / ticks,
         oom_kills: None,
     })
+}
+
+/// A thread at a time: the process's own file has that of its first one alone.
+fn run_queue_seconds(pid: u32) -> Option<f64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let waited_ns = threads.filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    waited_ns.map(|ns| ns as f64 / 1e9).reduce(|all, one| all + one)
 }
 
 /// The part of `/proc/PID/stat` that is of use.
@@ -162,9 +181,12 @@ fn mounted(kind: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::{net::TcpListener, sync::Barrier, thread, time::Duration};
+
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
     use super::*;
+    use crate::clock;
 
     #[test]
     fn fields_are_those_of_proc_5() {
@@ -189,6 +211,43 @@ mod tests {
         assert!(after.resident_bytes > 1 << 20 && after.threads >= 1, "{after:?}");
         drop(opened);
         assert_eq!(Facts::of(&[u32::MAX], None).named(), [("processes", 0.0)]);
+    }
+
+    /// Two that want the same processor for 100 ms each: whoever ends last has waited for all of the
+    /// other's.
+    #[test]
+    fn threads_that_wait_for_a_processor_are_seen_to() {
+        const WANTED: Duration = Duration::from_millis(100);
+        let me = [std::process::id()];
+        let waited = || Facts::of(&me, None).run_queue_seconds.unwrap();
+        let (ready, over) = (Barrier::new(2), Barrier::new(3));
+        let before = waited();
+        let after = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    stay_on_one_processor();
+                    ready.wait();
+                    let begun = clock::thread_cpu();
+                    while clock::thread_cpu() - begun < WANTED {}
+                    over.wait();
+                    // The kernel forgets what a thread waited when it is gone.
+                    over.wait();
+                });
+            }
+            over.wait();
+            let after = waited();
+            over.wait();
+            after
+        });
+        assert!(after - before > 0.95 * WANTED.as_secs_f64(), "{before} {after}");
+    }
+
+    fn stay_on_one_processor() {
+        let may = sched_getaffinity(None).unwrap();
+        let first = (0..CpuSet::MAX_CPU).find(|cpu| may.is_set(*cpu)).unwrap();
+        let mut one = CpuSet::new();
+        one.set(first);
+        sched_setaffinity(None, &one).unwrap();
     }
 
     #[test]

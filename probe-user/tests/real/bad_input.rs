@@ -10,7 +10,7 @@ fn arguments_that_are_none() {
         (&["count", "--port", "0"][..], "\"0\" is no port: expected 1 to 65535"),
         (&["count", "--port", "9-3"], "\"9-3\" runs backwards: expected 3-9"),
         (&["count", "--role", "server"], "possible values: passive, active, unknown"),
-        (&["count", "--state", "open"], "\"open\" is no TCP state: expected one of established,"),
+        (&["count", "--state", "open"], "possible values: established, syn_sent, syn_recv"),
         (&["connections", "--older-than", "5"], "time unit needed"),
         (&["watch", "--interval", "5ms"], "too short: expected 100ms or more"),
         (

@@ -28,7 +28,7 @@ fn the_environment_goes_before_the_file_and_the_command_line_before_both() {
         assert_says(
             &probe(args).output().unwrap(),
             2,
-            &[&format!("{file}:1: state:"), "is no TCP state", "--config /dev/null"],
+            &[&format!("{file}:1: state:"), "possible values: established", "--config /dev/null"],
         );
     }
 

@@ -31,6 +31,7 @@ mod wrong_accept;
 mod wrong_path;
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -300,6 +301,26 @@ impl<'a> Case<'a> {
                 .filter_map(|(_, (at, value))| at.zip(value))
                 .collect(),
         )
+    }
+
+    /// The same of each page, and of each service that the probe itself looked at.
+    fn metric_by_page(&self, name: &str) -> BTreeMap<&'a str, Vec<(i64, f64)>> {
+        let table = &self.recording.metrics;
+        let texts = |column| Some(table.column(column).ok()?.str().ok()?.iter());
+        let of_all = || {
+            let at = table.column("end_mono_ns").ok()?.i64().ok()?.iter();
+            let values = table.column("value").ok()?.f64().ok()?.iter();
+            Some(texts("url")?.zip(texts("name")?).zip(at.zip(values)))
+        };
+        let mut pages: BTreeMap<&str, Vec<(i64, f64)>> = BTreeMap::new();
+        for ((url, found), (at, value)) in of_all().into_iter().flatten() {
+            if let (Some(url), Some(at), Some(value)) = (url, at, value)
+                && found == Some(name)
+            {
+                pages.entry(url).or_default().push((at, value));
+            }
+        }
+        pages
     }
 
     /// The most of the metrics whose names end so, in the whole recording.
