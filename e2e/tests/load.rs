@@ -1,6 +1,8 @@
 //! Scenarios of load against a healthy and a sick server: what the clients and the kernel saw, and
 //! what the thresholds of the scenario make of it.
 
+use std::process::Command;
+
 use e2e::lab;
 use e2e::machine::{Need, require_beside_others};
 use e2e::net::Place;
