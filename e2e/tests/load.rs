@@ -118,7 +118,7 @@ fn smoke() {
 
     // The same from the capture alone, as a table for a pull request.
     let capture = sick.path("capture").display().to_string();
-    let mut command = std::process::Command::new(binary("analyzer"));
+    let mut command = Command::new(binary("analyzer"));
     command.args(["leaks", &capture, "--markdown"]);
     let finished = finish(&mut command);
     assert_eq!(finished.code, Some(99), "{finished}");
