@@ -6,6 +6,7 @@
 //! Harness functions panic with what they were doing: in a test that is the report.
 
 pub mod answer;
+pub mod certificate;
 pub mod cgroup;
 pub mod day;
 pub mod disk;

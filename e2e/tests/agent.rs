@@ -65,6 +65,14 @@ fn stopped_for_good_it_leaves_nothing_loaded() {
     assert_eq!(mounts(), before);
 }
 
+#[track_caller]
+fn assert_second_is_refused(agent: &Agent, socket: &str) {
+    let second = probe::run(&["serve", "--agent-socket", socket, "--listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, Some(2), "{second}");
+    let told = format!("probe: an agent is already running, pid {}\n", agent.pid());
+    assert!(second.stderr.starts_with(&told), "{second}");
+}
+
 /// Records can be read only once: two agents on one set of programs would each lose the other's.
 #[test]
 fn a_second_agent_is_refused_on_another_socket_too() {
@@ -72,14 +80,7 @@ fn a_second_agent_is_refused_on_another_socket_too() {
     let agent = Agent::start();
     let scratch = Scratch::new("second-agent");
     let socket = scratch.join("agent.sock");
-    let second = probe::run(&["serve", "--agent-socket", &socket, "--listen", "127.0.0.1:0"]);
-    assert_eq!(second.code, Some(2), "{second}");
-    assert!(
-        second
-            .stderr
-            .starts_with(&format!("probe: an agent is already running, pid {}\n", agent.pid())),
-        "{second}"
-    );
+    assert_second_is_refused(&agent, &socket);
     // Nor is what it counts with taken from under it.
     let purge = probe::run(&["stop", "--purge", "--agent-socket", &socket]);
     assert_eq!(purge.code, Some(2), "{purge}");
@@ -93,12 +94,7 @@ fn a_second_agent_is_refused_also_where_the_runtime_directory_is_gone() {
     let Some(_machine) = require(&[Need::Bpf]) else { return };
     let agent = Agent::start();
     let _ = std::fs::remove_dir_all("/run/groundtruth");
-    let scratch = Scratch::new("second-agent");
-    let socket = scratch.join("agent.sock");
-    let second = probe::run(&["serve", "--agent-socket", &socket, "--listen", "127.0.0.1:0"]);
-    assert_eq!(second.code, Some(2), "{second}");
-    let told = format!("probe: an agent is already running, pid {}\n", agent.pid());
-    assert!(second.stderr.starts_with(&told), "{second}");
+    assert_second_is_refused(&agent, &Scratch::new("second-agent").join("agent.sock"));
 }
 
 /// Nor is it enough to remove that, and the first says what it has lost by it.
@@ -108,12 +104,7 @@ fn a_second_agent_is_refused_also_where_the_pins_are_gone() {
     let agent = Agent::start();
     assert!(!agent.counts().0["degraded"].to_string().contains("was pinned"));
     tool("rm", &["-r", "/sys/fs/bpf/groundtruth"]);
-    let scratch = Scratch::new("second-agent");
-    let socket = scratch.join("agent.sock");
-    let second = probe::run(&["serve", "--agent-socket", &socket, "--listen", "127.0.0.1:0"]);
-    assert_eq!(second.code, Some(2), "{second}");
-    let told = format!("probe: an agent is already running, pid {}\n", agent.pid());
-    assert!(second.stderr.starts_with(&told), "{second}");
+    assert_second_is_refused(&agent, &Scratch::new("second-agent").join("agent.sock"));
     let counts = agent.counts();
     counts.assert_exact();
     let degraded = counts.0["degraded"].to_string();

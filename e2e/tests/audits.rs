@@ -58,23 +58,25 @@ fn no_descriptor_is_to_be_had() {
     assert!(agent.vital("audits_failed") > 0);
 }
 
+/// The agent that has gone through it.
+fn assert_told_and_made_good(what: &str, why: &str) -> Agent {
+    let (agent, mut asked) = audited();
+    let strace = inject(&agent, what);
+    assert_said(&mut asked, why);
+    strace.stop(Signal::INT);
+    assert_made_good(&mut asked);
+    agent
+}
+
 #[test]
 fn the_kernel_refuses() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("strace")]) else { return };
-    let (agent, mut asked) = audited();
-    let strace = inject(&agent, "error=EPERM");
-    assert_said(&mut asked, "Operation not permitted");
-    strace.stop(Signal::INT);
-    assert_made_good(&mut asked);
+    let agent = assert_told_and_made_good("error=EPERM", "Operation not permitted");
     assert!(agent.vital("audits_failed") > 0);
 }
 
 #[test]
 fn the_kernel_does_not_answer() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("strace")]) else { return };
-    let (agent, mut asked) = audited();
-    let strace = inject(&agent, "delay_enter=600s");
-    assert_said(&mut asked, "the audit that is due has not ended");
-    strace.stop(Signal::INT);
-    assert_made_good(&mut asked);
+    assert_told_and_made_good("delay_enter=600s", "the audit that is due has not ended");
 }

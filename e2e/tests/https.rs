@@ -2,12 +2,11 @@
 
 use std::process::Command;
 
-use e2e::lab;
-use e2e::machine::{Need, require, tool};
+use e2e::machine::{Need, require};
 use e2e::net::Place;
-use e2e::probe;
 use e2e::process::Running;
 use e2e::scratch::Scratch;
+use e2e::{certificate, lab, probe};
 
 /// Answers every request with a health body that reports no connection.
 const SERVER: &str = "
@@ -21,15 +20,9 @@ fn health_over_tls() {
     let needs = [Need::Bpf, Need::Program("node"), Need::Program("openssl")];
     let Some(_machine) = require(&needs) else { return };
     let scratch = Scratch::new("https");
-    let (key, certificate) = (scratch.join("key.pem"), scratch.join("certificate.pem"));
-    let request =
-        ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-    let subject = ["-subj", "/CN=lab", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"];
-    // OpenSSL makes an authority otherwise, which is not a server.
-    let server_only = ["-addext", "basicConstraints=critical,CA:FALSE"];
-    let files = ["-keyout", &key, "-out", &certificate];
-    tool("openssl", &[&request[..], &subject, &server_only, &files].concat());
-    let server = Running::start(Command::new("node").args(["-e", SERVER, &key, &certificate]));
+    let (key, trusted) = (scratch.join("key.pem"), scratch.join("certificate.pem"));
+    certificate::make("IP:127.0.0.1", certificate::OF_A_SERVER, &key, &trusted);
+    let server = Running::start(Command::new("node").args(["-e", SERVER, &key, &trusted]));
     let port = server.wait_stdout("port ").trim_start_matches("port ").to_owned();
     let url = format!("https://127.0.0.1:{port}/health");
     let watch = |more: &[&str]| {
@@ -37,12 +30,12 @@ fn health_over_tls() {
         probe::run(&[&fixed[..], more].concat())
     };
 
-    let trusted = watch(&["--ca", &certificate]);
-    let blocks = trusted.clone().success("probe watch");
+    let trusting = watch(&["--ca", &trusted]);
+    let blocks = trusting.clone().success("probe watch");
     let first: serde_json::Value = serde_json::from_str(blocks.lines().next().unwrap()).unwrap();
-    assert_eq!(first["reported"], 0, "{trusted}");
+    assert_eq!(first["reported"], 0, "{trusting}");
     // The request's own connection is the only one, and is left out by what it is.
-    assert_eq!(first["kernel"]["established"], 0, "{trusted}");
+    assert_eq!(first["kernel"]["established"], 0, "{trusting}");
 
     let stranger = watch(&[]);
     assert!(stranger.code != Some(0), "{stranger}");

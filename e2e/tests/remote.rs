@@ -8,7 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use e2e::machine::{Need, require, tool};
+use e2e::certificate;
+use e2e::machine::{Need, require};
 use e2e::net::{Cable, Place};
 use e2e::nobody;
 use e2e::peer::{Peer, Reaped};
@@ -28,21 +29,14 @@ struct Guarded {
 
 impl Guarded {
     fn start() -> Self {
-        // OpenSSL makes an authority otherwise, which is not a server.
-        Self::with("IP:127.0.0.1", "critical,CA:FALSE")
+        Self::with("IP:127.0.0.1", certificate::OF_A_SERVER)
     }
 
     fn with(name: &str, constraints: &str) -> Self {
         let scratch = Scratch::new("guarded");
         let [token, key, cert] = ["token", "key.pem", "cert.pem"].map(|name| scratch.join(name));
         fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
-        let request =
-            ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-        let name = format!("subjectAltName={name}");
-        let subject = ["-subj", "/CN=vm", "-addext", &name, "-days", "2"];
-        let constraints = format!("basicConstraints={constraints}");
-        let files = ["-addext", &constraints, "-keyout", &key, "-out", &cert];
-        tool("openssl", &[&request[..], &subject, &files].concat());
+        certificate::make(name, constraints, &key, &cert);
         let agent =
             Agent::start_with(&["--token-file", &token, "--tls-cert", &cert, "--tls-key", &key]);
         Self { agent, scratch }
@@ -174,7 +168,11 @@ fn only_who_shows_the_token_is_answered() {
     for (more, message) in [
         (&["--ca", &cert][..], "the agent wants to see a token"),
         (&["--ca", &cert, "--token-file", &token], "the token is not the agent's"),
-        (&["--token-file", &token], "name the certificate to trust with --ca FILE"),
+        (
+            &["--token-file", &token],
+            "no TLS: nobody whom this host trusts has signed the server's certificate\n  \
+             name the certificate to trust with --ca FILE",
+        ),
     ] {
         let refused = probe::run(&[&["count", "--remote", &url], more].concat());
         assert_eq!(refused.code, Some(2), "{refused}");
@@ -191,7 +189,7 @@ fn a_certificate_that_is_none_for_the_host() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("openssl")]) else { return };
     for (name, constraints, message) in [
         ("IP:127.0.0.1", "critical,CA:TRUE", "-addext basicConstraints=critical,CA:FALSE"),
-        ("DNS:vm", "critical,CA:FALSE", "certificate is only valid for DnsName(\"vm\")"),
+        ("DNS:vm", certificate::OF_A_SERVER, "certificate is only valid for DnsName(\"vm\")"),
     ] {
         let refused = Guarded::with(name, constraints).laptop(&["count"]);
         assert_eq!(refused.code, Some(2), "{refused}");

@@ -42,34 +42,23 @@ pub(super) fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stabil
             chosen.join("; ")
         ));
     }
-    let load: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.with_load && found.level == Level::Unknown)
-        .map(|found| found.name.as_str())
-        .collect();
-    if !load.is_empty() {
-        text.push_str(&format!(
-            " Grows with the open connections, which may be load: {}.",
-            load.join(", ")
-        ));
+    let named = |is: &dyn Fn(&Followed) -> bool| {
+        let found = followed.iter().filter(|found| is(found));
+        let names: Vec<&str> = found.map(|found| found.name.as_str()).collect();
+        (!names.is_empty()).then(|| names.join(", "))
+    };
+    if let Some(names) = named(&|found| found.with_load && found.level == Level::Unknown) {
+        text.push_str(&format!(" Grows with the open connections, which may be load: {names}."));
     }
-    let plateaus: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.trend.shape == Shape::Plateau && !is_load(&found.name))
-        .filter(|found| found.level <= Level::Ok)
-        .map(|found| found.name.as_str())
-        .collect();
-    if !plateaus.is_empty() {
-        text.push_str(&format!(" Grew and then stopped: {}.", plateaus.join(", ")));
+    let is_of = |found: &Followed, shape| found.trend.shape == shape && !is_load(&found.name);
+    if let Some(names) = named(&|found| is_of(found, Shape::Plateau) && found.level <= Level::Ok) {
+        text.push_str(&format!(" Grew and then stopped: {names}."));
     }
-    let little: Vec<&str> = followed
-        .iter()
-        .filter(|found| found.trend.shape == Shape::Growth && found.target_per_minute.is_none())
-        .filter(|found| !is_load(&found.name) && is_little(&found.trend, minutes(&found.points)))
-        .map(|found| found.name.as_str())
-        .collect();
-    if !little.is_empty() {
-        text.push_str(&format!(" Grows, by less than a tenth: {}.", little.join(", ")));
+    let has_grown_little = |found: &Followed| {
+        found.target_per_minute.is_none() && is_little(&found.trend, minutes(&found.points))
+    };
+    if let Some(names) = named(&|found| is_of(found, Shape::Growth) && has_grown_little(found)) {
+        text.push_str(&format!(" Grows, by less than a tenth: {names}."));
     }
     let last = |name: &str| Some(followed.iter().find(|found| found.name == name)?.trend.last);
     if last("pool_idle").is_some_and(|idle| idle <= 0.0) {

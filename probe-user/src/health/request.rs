@@ -88,9 +88,7 @@ impl Failure {
             _ => None,
         }
     }
-}
 
-impl Failure {
     /// True for what waiting will not mend: a wrong URL or field path.
     pub(crate) fn is_misuse(&self) -> bool {
         matches!(

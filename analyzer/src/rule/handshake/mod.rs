@@ -291,36 +291,30 @@ impl<'a> Case<'a> {
 
     /// One series of the server's metrics page: monotonic time and value.
     fn metric(&self, name: &str) -> Option<Vec<(i64, f64)>> {
-        let table = &self.recording.metrics;
-        let names = table.column("name").ok()?.str().ok()?;
-        let at = table.column("end_mono_ns").ok()?.i64().ok()?;
-        let values = table.column("value").ok()?.f64().ok()?;
-        let rows = names.iter().zip(at.iter().zip(values.iter()));
-        Some(
-            rows.filter(|(found, _)| *found == Some(name))
-                .filter_map(|(_, (at, value))| at.zip(value))
-                .collect(),
-        )
+        Some(self.metric_rows(name)?.map(|(_, at, value)| (at, value)).collect())
     }
 
     /// The same of each page, and of each service that the probe itself looked at.
     fn metric_by_page(&self, name: &str) -> BTreeMap<&'a str, Vec<(i64, f64)>> {
-        let table = &self.recording.metrics;
-        let texts = |column| Some(table.column(column).ok()?.str().ok()?.iter());
-        let of_all = || {
-            let at = table.column("end_mono_ns").ok()?.i64().ok()?.iter();
-            let values = table.column("value").ok()?.f64().ok()?.iter();
-            Some(texts("url")?.zip(texts("name")?).zip(at.zip(values)))
-        };
         let mut pages: BTreeMap<&str, Vec<(i64, f64)>> = BTreeMap::new();
-        for ((url, found), (at, value)) in of_all().into_iter().flatten() {
-            if let (Some(url), Some(at), Some(value)) = (url, at, value)
-                && found == Some(name)
-            {
-                pages.entry(url).or_default().push((at, value));
-            }
+        for (page, at, value) in self.metric_rows(name).into_iter().flatten() {
+            pages.entry(page).or_default().push((at, value));
         }
         pages
+    }
+
+    /// Page, monotonic time and value.
+    fn metric_rows(&self, name: &str) -> Option<impl Iterator<Item = (&'a str, i64, f64)>> {
+        let table = &self.recording.metrics;
+        let pages = table.column("url").ok()?.str().ok()?.iter();
+        let names = table.column("name").ok()?.str().ok()?.iter();
+        let at = table.column("end_mono_ns").ok()?.i64().ok()?.iter();
+        let values = table.column("value").ok()?.f64().ok()?.iter();
+        let rows = pages.zip(names).zip(at.zip(values));
+        Some(
+            rows.filter(move |((_, found), _)| *found == Some(name))
+                .filter_map(|((page, _), (at, value))| Some((page?, at?, value?))),
+        )
     }
 
     /// The most of the metrics whose names end so, in the whole recording.
