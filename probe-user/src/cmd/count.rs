@@ -17,7 +17,7 @@ use crate::{
     exit::Exit,
     export::json::{CountRow, Counts},
     filter::Filter,
-    identity::{Identity, cgroup::Runtime, netns::Netns},
+    identity::{Identity, cgroup::Runtime, netns::Inside},
     kernel::Options,
     remote::client::Client,
     truth::{
@@ -88,14 +88,14 @@ fn add_mini_sockets(
         .filter(|slot| slot.states[usize::from(state::LISTEN) - 1] > 0)
         .map(|slot| slot.key.netns)
         .collect();
-    let has_mini = |netns: &Netns| {
-        (may_have_pending && listening.contains(&netns.inode))
-            || left_over(netns).map_or(true, |count| count > 0)
+    let has_mini = |inside: &Inside| {
+        (may_have_pending && listening.contains(&inside.inode))
+            || left_over(inside).map_or(true, |count| count > 0)
     };
     let namespaces = identity
         .namespaces(slots.iter().map(|slot| slot.key.netns).collect())
         .context("cannot list network namespaces")?;
-    let dumped = dump_each(namespaces.into_iter().filter(has_mini), Detail::Mini)?;
+    let dumped = dump_each(&namespaces, Detail::Mini, has_mini)?;
     for slot in slots.iter_mut().filter(|slot| dumped.namespaces.contains(&slot.key.netns)) {
         for state in MINI_STATES {
             slot.states[usize::from(state) - 1] = 0;

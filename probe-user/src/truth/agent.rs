@@ -229,7 +229,12 @@ async fn send(sender: &mut Sender, path: &str) -> anyhow::Result<hyper::Response
 }
 
 async fn fetch(socket: &Path, kept: &mut Option<Sender>, path: &str) -> anyhow::Result<Bytes> {
-    let mut sender = match kept.take().filter(Sender::is_ready) {
+    if let Some(sender) = kept.as_mut()
+        && sender.ready().await.is_err()
+    {
+        *kept = None; // the agent has closed it meanwhile
+    }
+    let mut sender = match kept.take() {
         Some(sender) => sender,
         None => connect(socket).await?,
     };
@@ -266,5 +271,38 @@ async fn forward(mut body: Incoming, mut buffer: Vec<u8>, batches: mpsc::Sender<
             // The agent is gone: the reader sees its end of the channel close.
             Some(Err(_)) | None => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_used_as_soon_as_it_is_made_and_again_until_it_is_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let agent = tokio::spawn(async move {
+            for (connection, asks) in [(1, 2), (2, 1)] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..asks {
+                    let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{connection}");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            }
+        });
+        let stream = UnixStream::connect(&path).await.unwrap();
+        let mut kept = Some(handshake(stream).await.unwrap());
+        for connection in ["1", "1", "2"] {
+            assert_eq!(fetch(&path, &mut kept, "/").await.unwrap(), connection);
+        }
+        agent.await.unwrap();
     }
 }

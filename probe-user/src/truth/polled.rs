@@ -15,7 +15,11 @@ use super::{
     sock_diag::{Detail, DiagSocket, dump},
     source::{Backend, Ended, Exactness, Source},
 };
-use crate::{clock, handshake::follow::Observed, identity::netns};
+use crate::{
+    clock,
+    handshake::follow::Observed,
+    identity::netns::{self, Inside, Netns},
+};
 
 /// The source that polls sock_diag.
 #[derive(Debug)]
@@ -92,25 +96,32 @@ pub struct Dumped {
 /// # Errors
 /// When not even the own namespace can be dumped.
 pub fn dump_all(detail: Detail) -> anyhow::Result<Dumped> {
-    dump_each(netns::find().context("cannot list network namespaces")?.namespaces, detail)
+    let found = netns::find().context("cannot list network namespaces")?;
+    dump_each(&found.namespaces, detail, |_| true)
 }
 
-/// Dumps these network namespaces.
+/// Dumps those of these network namespaces that are wanted, by a look from inside.
 ///
 /// # Errors
 /// As [`dump_all`].
 pub fn dump_each(
-    namespaces: impl IntoIterator<Item = netns::Netns>,
+    namespaces: &[Netns],
     detail: Detail,
+    mut is_wanted: impl FnMut(&Inside) -> bool + Send,
 ) -> anyhow::Result<Dumped> {
-    let own = netns::Netns::current().context("cannot read /proc/self/ns/net")?;
+    let own = Netns::current().context("cannot read /proc/self/ns/net")?;
+    let dumps = netns::in_each(namespaces, |inside| {
+        is_wanted(inside).then(|| dump(inside, detail)).transpose()
+    })
+    .context("cannot look into network namespaces")?;
     let mut all = Dumped { sockets: Vec::new(), namespaces: HashSet::new(), skipped: Vec::new() };
-    for namespace in namespaces {
-        match dump(&namespace, detail) {
-            Ok(sockets) => {
+    for (namespace, dumped) in namespaces.iter().zip(dumps) {
+        match dumped.flatten() {
+            Ok(Some(sockets)) => {
                 all.sockets.extend(sockets);
                 all.namespaces.insert(namespace.inode);
             }
+            Ok(None) => {}
             Err(error) if namespace.inode == own.inode => {
                 return Err(error).context("the kernel refuses a sock_diag dump of TCP sockets");
             }

@@ -13,7 +13,7 @@ use netlink_packet_sock_diag::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
-use crate::identity::netns::Netns;
+use crate::identity::netns::{Inside, Netns};
 
 /// `TCPDIAG_GETSOCK`
 const GETSOCK: u16 = 18;
@@ -141,36 +141,29 @@ fn u64_at(bytes: &[u8], offset: usize) -> u64 {
 /// Every TCP socket of a network namespace, IPv4 and IPv6, in every state.
 ///
 /// # Errors
-/// When the namespace cannot be entered, or the kernel refuses the dump (`ENOENT`: the module
-/// `tcp_diag` is missing).
-pub fn dump(netns: &Netns, detail: Detail) -> io::Result<Vec<DiagSocket>> {
+/// When the kernel refuses the dump (`ENOENT`: the module `tcp_diag` is missing).
+pub fn dump(inside: &Inside, detail: Detail) -> io::Result<Vec<DiagSocket>> {
     let mut sockets = Vec::new();
-    each(netns, detail, |socket| sockets.push(socket))?;
+    visit_all(inside.inode, detail, |socket| sockets.push(socket))?;
     Ok(sockets)
 }
 
 /// Visits the sockets of [`dump`], without keeping them.
 ///
 /// # Errors
-/// As [`dump`].
+/// When the namespace cannot be entered, and as [`dump`].
 pub fn each(
     netns: &Netns,
     detail: Detail,
-    mut visit: impl FnMut(DiagSocket) + Send,
+    visit: impl FnMut(DiagSocket) + Send,
 ) -> io::Result<()> {
-    netns.run(|| {
-        let socket = Socket::new(NETLINK_SOCK_DIAG)?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        listed(&socket, detail, netns.inode, &mut visit)
-    })?
+    netns.run(|| visit_all(netns.inode, detail, visit))?
 }
 
-fn listed(
-    socket: &Socket,
-    detail: Detail,
-    netns: u32,
-    visit: &mut impl FnMut(DiagSocket),
-) -> io::Result<()> {
+/// Those of the namespace that the current thread is in.
+fn visit_all(netns: u32, detail: Detail, mut visit: impl FnMut(DiagSocket)) -> io::Result<()> {
+    let socket = Socket::new(NETLINK_SOCK_DIAG)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&request(detail), 0)?;
     // The kernel fills datagrams of up to 32 KiB once it has seen a buffer that large.
     let mut buffer = Vec::with_capacity(64 << 10);
@@ -277,7 +270,8 @@ mod tests {
     use super::*;
 
     fn of_port(port: u16, detail: Detail) -> Vec<DiagSocket> {
-        let mut sockets = dump(&Netns::current().unwrap(), detail).unwrap();
+        let mut sockets = Vec::new();
+        each(&Netns::current().unwrap(), detail, |socket| sockets.push(socket)).unwrap();
         sockets.retain(|socket| socket.local_port == port);
         sockets
     }

@@ -3,32 +3,30 @@
 
 use std::{fs, io};
 
-use crate::identity::netns::Netns;
+use crate::identity::netns::{Inside, Netns};
 
 /// Sockets in `time_wait`, and what is left of orphans in `fin_wait_2`.
 ///
 /// # Errors
-/// When the namespace cannot be entered, or `/proc` says nothing of it.
-pub fn left_over(netns: &Netns) -> io::Result<u64> {
-    number(&read(netns)?, "TCP:", "tw").ok_or_else(|| missing("tw"))
+/// When `/proc` says nothing of them.
+pub fn left_over(_: &Inside) -> io::Result<u64> {
+    number(&read("sockstat")?, "TCP:", "tw").ok_or_else(|| missing("tw"))
 }
 
 /// Whether no full socket, IPv4 or IPv6, is in any state but `close`.
 ///
 /// # Errors
-/// As [`left_over`].
+/// When the namespace cannot be entered, and as [`left_over`].
 pub fn is_empty(netns: &Netns) -> io::Result<bool> {
-    let text = read(netns)?;
+    let text = netns
+        .run(|| io::Result::Ok(read("sockstat")? + &read("sockstat6").unwrap_or_default()))??;
     let v4 = number(&text, "TCP:", "inuse").ok_or_else(|| missing("inuse"))?;
     // Without IPv6 there is no such line.
     Ok(v4 == 0 && number(&text, "TCP6:", "inuse").unwrap_or(0) == 0)
 }
 
-fn read(netns: &Netns) -> io::Result<String> {
-    netns.run(|| {
-        let of = |file| fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        Ok(of("sockstat")? + &of("sockstat6").unwrap_or_default())
-    })?
+fn read(file: &str) -> io::Result<String> {
+    fs::read_to_string(format!("/proc/thread-self/net/{file}"))
 }
 
 /// `TCP: inuse 5 orphan 0 tw 2 alloc 7 mem 1`, `tw` → 2
