@@ -10,7 +10,7 @@ use polars::prelude::{BooleanChunked, DataFrame, SortMultipleOptions};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::input::recording::{Loss, Recording};
+use crate::input::recording::{Loss, Recording, loss_words};
 use crate::lives::{Lives, Poll, Pollers};
 use crate::population::Population;
 use crate::timeline::{Timeline, sustained};
@@ -296,9 +296,7 @@ fn samples(
                 format!("the answer says {reported} connections: more than any host holds"),
             ),
             (Some(reported), None) => match loss_in(&recording.loss, start_ns, end_ns) {
-                Some(loss) => {
-                    Judged::Inconclusive(format!("{} lost ({})", loss.count, loss.reason))
-                }
+                Some(loss) => Judged::Inconclusive(loss_words(loss.count, &loss.reason)),
                 None => match kernel {
                     Some(kernel) => {
                         let polled = polled.get(row).copied().flatten();

@@ -397,6 +397,25 @@ fn over_a_loss_nothing_is_concluded() {
     assert!(server["phantoms"]["peak"].is_null());
 }
 
+#[test]
+fn what_is_uncertain_is_not_called_lost() {
+    let mut scene = leak_on_rst(1_000, 45);
+    scene.loss.push((0, 60 * S));
+    scene.lost = 0;
+    let (code, report) = report(&scene, &[]);
+    assert_eq!(code, 4);
+    let server = &report["captures"][0]["servers"][0];
+    assert_eq!(server["inconclusive"][0]["why"], "uncertain (ring full)");
+    let temp = tempfile::tempdir().unwrap();
+    scene.write(&temp.path().join("run"));
+    analyzer(&["report", "run", "-o", "out"], temp.path());
+    for page in ["report.md", "report.html"] {
+        let page = std::fs::read_to_string(temp.path().join("out").join(page)).unwrap();
+        assert!(page.contains("uncertain (ring full) from "), "{page}");
+        assert!(!page.contains("lost (ring full)"), "{page}");
+    }
+}
+
 /// Rows are missing, and nobody said so: the counters tell, and are used instead.
 #[test]
 fn rows_that_disagree_with_the_counters_are_not_trusted() {

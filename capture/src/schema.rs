@@ -383,11 +383,12 @@ table! {
 }
 
 table! {
-    /// An interval in which something was lost.
+    /// An interval in which something was lost, or of which it is not certain that nothing was.
     LossRow, LossColumns, Loss {
         from_mono_ns: i64,
         to_mono_ns: i64,
         reason: Text,
+        /// How many were lost; 0 where that is not known, and the interval is uncertain.
         count: u64,
     }
 }

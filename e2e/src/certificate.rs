@@ -1,6 +1,10 @@
 //! Certificates that sign themselves, by OpenSSL.
 
+use std::process::Command;
+
 use crate::machine::tool;
+use crate::process::finish;
+use crate::truth::wait_equal;
 
 /// OpenSSL makes an authority unless it is told this, and that is no server.
 pub const OF_A_SERVER: &str = "critical,CA:FALSE";
@@ -15,4 +19,17 @@ pub fn make(name: &str, constraints: &str, key: &str, certificate: &str) {
     let subject = ["-subj", "/CN=vm", "-days", "2", "-addext", &name, "-addext", &constraints];
     let files = ["-keyout", key, "-out", certificate];
     tool("openssl", &[&request[..], &subject, &files].concat());
+}
+
+/// Gives a certificate an end that is over.
+#[track_caller]
+pub fn expire(key: &str, certificate: &str) {
+    tool(
+        "openssl",
+        &["x509", "-in", certificate, "-signkey", key, "-days", "0", "-out", certificate],
+    );
+    wait_equal("valid", &false, || {
+        let check = ["x509", "-in", certificate, "-checkend", "0", "-noout"];
+        finish(Command::new("openssl").args(check)).code == Some(0)
+    });
 }

@@ -46,10 +46,18 @@ fn health_over_tls() {
     let no_file = watch(&["--ca", &key]);
     assert!(no_file.code != Some(0), "{no_file}");
     assert!(
-        format!("{no_file}").contains("key.pem: no certificate; expected certificates in PEM form"),
+        no_file.stderr.contains(
+            "key.pem: no certificate; expected certificates in PEM form\n  name a file of certificates \
+             with --ca FILE"
+        ),
         "{no_file}"
     );
     drop(server);
+    let gone = watch(&["--ca", &trusted, "--role", "active"]);
+    assert_eq!(gone.code, Some(2), "{gone}");
+    let words = "cannot connect: Connection refused (os error 111)\n  does the server run there, and is \
+                 this the URL of its health?";
+    assert!(gone.stderr.contains(words), "{gone}");
 
     let plain = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
     let url = format!("https://{}/health", plain.address());

@@ -34,9 +34,14 @@ impl Guarded {
 
     fn with(name: &str, constraints: &str) -> Self {
         let scratch = Scratch::new("guarded");
-        let [token, key, cert] = ["token", "key.pem", "cert.pem"].map(|name| scratch.join(name));
-        fs::write(&token, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let [key, cert] = ["key.pem", "cert.pem"].map(|name| scratch.join(name));
+        fs::write(scratch.join("token"), "0123456789abcdef0123456789abcdef\n").unwrap();
         certificate::make(name, constraints, &key, &cert);
+        Self::with_certificate(scratch)
+    }
+
+    fn with_certificate(scratch: Scratch) -> Self {
+        let [token, key, cert] = ["token", "key.pem", "cert.pem"].map(|name| scratch.join(name));
         let agent =
             Agent::start_with(&["--token-file", &token, "--tls-cert", &cert, "--tls-key", &key]);
         Self { agent, scratch }
@@ -183,19 +188,41 @@ fn only_who_shows_the_token_is_answered() {
     assert!(open.stderr.contains("ask for a token with --token-file FILE"), "{open}");
 }
 
-/// As made without thought: what is wrong with it is told, and not to trust it once more.
+/// As made without thought, or long ago: what is wrong with it is told, and not to trust it once more.
 #[test]
 fn a_certificate_that_is_none_for_the_host() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("openssl")]) else { return };
-    for (name, constraints, message) in [
-        ("IP:127.0.0.1", "critical,CA:TRUE", "-addext basicConstraints=critical,CA:FALSE"),
-        ("DNS:vm", certificate::OF_A_SERVER, "certificate is only valid for DnsName(\"vm\")"),
-    ] {
-        let refused = Guarded::with(name, constraints).laptop(&["count"]);
+    let is_told = |guarded: &Guarded, messages: [&str; 2]| {
+        let refused = guarded.laptop(&["count"]);
         assert_eq!(refused.code, Some(2), "{refused}");
-        assert!(refused.stderr.contains(message), "{refused}");
+        for message in messages {
+            assert!(refused.stderr.contains(message), "{refused}");
+        }
         assert!(!refused.stderr.contains("--ca"), "{refused}");
-    }
+    };
+    is_told(
+        &Guarded::with("IP:127.0.0.1", "critical,CA:TRUE"),
+        ["the certificate of an authority", "-addext basicConstraints=critical,CA:FALSE"],
+    );
+    let other = Guarded::with("DNS:vm", certificate::OF_A_SERVER);
+    is_told(
+        &other,
+        [
+            "certificate is only valid for DnsName(\"vm\")",
+            "\n  write a name that it is for into the URL, or have one made for this name",
+        ],
+    );
+    drop(other);
+    let Guarded { agent, scratch } = Guarded::start();
+    drop(agent);
+    certificate::expire(&scratch.join("key.pem"), &scratch.join("cert.pem"));
+    is_told(
+        &Guarded::with_certificate(scratch),
+        [
+            "certificate expired",
+            "\n  have it renewed on the server; or is this host's clock wrong?",
+        ],
+    );
 }
 
 /// What is answered to these bytes, up to the end of the connection.

@@ -1,8 +1,11 @@
 //! The filters that every command shares: `--container`, `--port`, `--role`, `--state`.
 
-use std::{collections::HashMap, ops::RangeInclusive, str::FromStr};
+use std::{collections::HashMap, ffi::OsStr, ops::RangeInclusive, str::FromStr};
 
-use clap::{Args, ValueEnum, builder::PossibleValue};
+use clap::{
+    Arg, Args, Command, ValueEnum,
+    builder::{EnumValueParser, PossibleValue, TypedValueParser},
+};
 use probe_common::{key::CountKey, state};
 
 use crate::{
@@ -18,7 +21,8 @@ pub(crate) struct Filter {
     #[arg(long = "container", value_name = "NAME", value_delimiter = ',')]
     pub(crate) containers: Vec<String>,
 
-    /// The service's ports: local of accepted connections, remote of outgoing ones
+    /// The service's ports: local of accepted connections, remote of outgoing ones; in every network namespace
+    /// of this host, so that of several services on one port `--container` chooses
     #[arg(
         long = "port",
         value_name = "3005,3002-3004",
@@ -28,14 +32,19 @@ pub(crate) struct Filter {
     pub(crate) ports: Ports,
 
     /// Who opened the connection: a client of this host (active), or one it accepted (passive)
-    #[arg(long = "role", value_name = "ROLE", value_enum, value_delimiter = ',')]
+    #[arg(
+        long = "role",
+        value_name = "ROLE",
+        value_parser = Trimmed(EnumValueParser::<Role>::new()),
+        value_delimiter = ','
+    )]
     pub(crate) roles: Vec<Role>,
 
     /// Kernel state; as `ss` writes it will do
     #[arg(
         long = "state",
         value_name = "STATE",
-        value_enum,
+        value_parser = Trimmed(EnumValueParser::<State>::new()),
         ignore_case = true,
         value_delimiter = ','
     )]
@@ -240,6 +249,28 @@ impl FromStr for Ports {
     }
 }
 
+/// Blanks around a name in a list are no part of it.
+#[derive(Clone)]
+struct Trimmed<E: ValueEnum + Clone + Send + Sync + 'static>(EnumValueParser<E>);
+
+impl<E: ValueEnum + Clone + Send + Sync + 'static> TypedValueParser for Trimmed<E> {
+    type Value = E;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<E, clap::Error> {
+        let trimmed = value.to_str().map_or(value, |text| OsStr::new(text.trim()));
+        self.0.parse_ref(command, argument, trimmed)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        self.0.possible_values()
+    }
+}
+
 /// A kernel state, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(pub(crate) u8);
@@ -291,6 +322,8 @@ pub(crate) fn with_query(path: &str, parameters: &[(&'static str, String)]) -> S
 
 #[cfg(test)]
 mod tests {
+    use clap::FromArgMatches;
+
     use super::*;
     use crate::identity::cgroup::Runtime;
 
@@ -313,6 +346,18 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Ports>().unwrap_err(), message);
         }
+    }
+
+    #[test]
+    fn names_in_a_list_may_have_blanks_around_them() {
+        let probe = Command::new("probe");
+        let arguments = ["probe", "--state", " ESTAB , listen ", "--role", "passive, active"];
+        let matches = Filter::augment_args(probe.clone()).try_get_matches_from(arguments).unwrap();
+        let filter = Filter::from_arg_matches(&matches).unwrap();
+        assert_eq!(filter.states, [State(state::ESTABLISHED), State(state::LISTEN)]);
+        assert_eq!(filter.roles, [Role::Passive, Role::Active]);
+        let wrong = Filter::augment_args(probe).try_get_matches_from(["probe", "--state", "open"]);
+        assert!(wrong.unwrap_err().to_string().contains("possible values: established, syn_sent"));
     }
 
     #[test]

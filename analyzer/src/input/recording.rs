@@ -19,13 +19,19 @@ use crate::input::archive::{self, Unpacked};
 use crate::input::connections::Connections;
 use crate::input::fleet::{self, FleetCapture};
 
-/// An interval in which the recorder lost something.
+/// An interval in which the recorder lost something, or may have.
 #[derive(Clone, Debug)]
 pub(crate) struct Loss {
     pub(crate) from_ns: i64,
     pub(crate) to_ns: i64,
     pub(crate) reason: String,
+    /// 0 where it is not known that anything was.
     pub(crate) count: u64,
+}
+
+/// What a loss is called: nothing need be gone where counts or rows are merely uncertain.
+pub(crate) fn loss_words(count: u64, reason: &str) -> String {
+    if count == 0 { format!("uncertain ({reason})") } else { format!("{count} lost ({reason})") }
 }
 
 #[derive(Clone, Debug)]

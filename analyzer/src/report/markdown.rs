@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::client::report::ClientReport;
 use crate::clock::utc;
+use crate::input::recording::loss_words;
 use crate::report::client_text::{latencies, milliseconds, rows};
 use crate::report::handshake::HandshakeReport;
 use crate::report::handshake_text;
@@ -108,9 +109,8 @@ pub(crate) fn quality_lines(capture: &CaptureReport) -> Vec<String> {
     }
     for loss in &quality.losses {
         lines.push(format!(
-            "{} lost ({}) from {} to {} UTC",
-            loss.count,
-            loss.reason,
+            "{} from {} to {} UTC",
+            loss_words(loss.count, &loss.reason),
             utc(loss.from_unix_ns),
             utc(loss.to_unix_ns)
         ));

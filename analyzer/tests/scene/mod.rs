@@ -79,6 +79,8 @@ pub struct Scene {
     /// Added to what the server reports from a time on.
     pub adjust: Vec<(i64, i64)>,
     pub loss: Vec<(i64, i64)>,
+    /// In each of them; 0 where that is not known.
+    pub lost: u64,
     /// Rows of connections that are left out, as if the ring had been full.
     pub lost_rows: usize,
     pub finished: bool,
@@ -100,6 +102,7 @@ impl Scene {
             health_every: S,
             adjust: Vec::new(),
             loss: Vec::new(),
+            lost: 7,
             lost_rows: 0,
             finished: true,
             fields: None,
@@ -155,7 +158,7 @@ impl Scene {
                 from_mono_ns: START + from,
                 to_mono_ns: START + to,
                 reason: "ring full".into(),
-                count: 7,
+                count: self.lost,
             })
             .collect();
         writer.loss(&loss).unwrap();

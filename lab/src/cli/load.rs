@@ -72,7 +72,7 @@ pub(crate) struct Load {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Exit 99 if fewer are upgraded, as it is when the server dies
+    /// Exit 99 if fewer are upgraded, as it is when none is, and when the server dies
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub(crate) min_success: Option<f64>,
 

@@ -74,7 +74,10 @@ After the ramp every connection stays for the hold, and then leaves with a close
   close-frame   a close frame, and waits for the answer
   fin           closes the socket without a close frame
   rst           resets the connection (SO_LINGER 0)
-  silent        stays open, but reads and answers nothing any more")]
+  silent        stays open, but reads and answers nothing any more
+
+Exits 99 where not a single one is upgraded (--min-success 0 takes that), where fewer than --min-success are, and
+where the server died or all were cut off.")]
     Load(Load),
 
     /// A whole scenario: server, probe, clients, analyzer, and what was found against what was done

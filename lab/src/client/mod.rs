@@ -242,6 +242,13 @@ pub(crate) fn conclude(
             summary.success_percent()
         ))
         .into()),
+        None if summary.upgraded == 0 && summary.connections > 0 => {
+            Err(LabError::Threshold(format!(
+                "none of {} connections was upgraded; --min-success 0 takes that, too",
+                summary.connections
+            ))
+            .into())
+        }
         _ => Ok(()),
     }
 }

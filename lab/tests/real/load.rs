@@ -22,7 +22,7 @@ fn answering(answer: &'static str) -> String {
 }
 
 fn outcomes(address: &str, args: &[&str]) -> Value {
-    let shape = ["--connections", "3", "--hold", "0s", "--ramp", "1000/s"];
+    let shape = ["--connections", "3", "--hold", "0s", "--ramp", "1000/s", "--min-success", "0"];
     load(address, &[&shape, args].concat())["outcomes"].clone()
 }
 
@@ -55,6 +55,20 @@ fn a_silent_server_is_left() {
 }
 
 #[test]
+fn a_load_of_nobody_is_no_success() {
+    let nobody = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("ws://{}/", listener.local_addr().unwrap())
+    };
+    let load = ["load", "--url", &nobody, "--connections", "3", "--ramp", "1000/s"];
+    let refused = run(&load);
+    assert_eq!(refused.status.code(), Some(99));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("none of 3 connections was upgraded"), "{said}");
+    assert!(run(&[&load[..], &["--min-success", "0"]].concat()).status.success());
+}
+
+#[test]
 fn a_token_is_asked_for() {
     let server = Server::start(&["serve", "--listen", "127.0.0.1:0", "--token", "open-sesame"]);
     assert_eq!(outcomes(server.address(), &[])["http_401"], 3);
@@ -81,7 +95,8 @@ fn a_load_is_told_by_the_environment() {
     assert_eq!(summary["outcomes"], serde_json::json!({"upgraded": 7}), "{summary}");
     assert!(summary["duration_s"].as_f64().unwrap() >= 1.5, "{summary}");
     assert!(summary["messages_sent"].as_u64().unwrap() >= 7, "{summary}");
-    let summary = load(&["--connections", "2", "--token", "other", "--hold", "0s"]);
+    let other = ["--connections", "2", "--token", "other", "--hold", "0s", "--min-success", "0"];
+    let summary = load(&other);
     assert_eq!(summary["outcomes"], serde_json::json!({"http_401": 2}), "{summary}");
 }
 

@@ -68,7 +68,15 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     let population = Population::new(source, identity, arguments.filter.clone(), Some(port))?;
     population.refresh().await?;
     population.filter().check_containers(&population.identity)?;
-    population.check_ports()?;
+    let listeners = population.check_ports()?;
+    if listeners.len() > 1 {
+        eprintln!(
+            "probe: warning: somebody listens on port {} in {} network namespaces, and the connections of all \
+             are counted; choose with --container",
+            population.filter().ports,
+            listeners.len()
+        );
+    }
     for port in population.left_out() {
         eprintln!("probe: port {port} is also published by a proxy on this host; it is left out");
     }
@@ -76,15 +84,14 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
     let mut watcher = Watcher::new(&poller, &population, LAG);
     let first = watcher.poll().await?;
     if let Err(failure) = &first.sample.answer {
-        let next = failure.next_step().map_or_else(
-            || {
-                format!(
-                    "expected JSON with the number of connections at {} (choose with --reported)",
-                    poller.reported
-                )
-            },
-            str::to_owned,
-        );
+        let next = match failure.next_step() {
+            Some(next) => next.to_owned(),
+            None if failure.is_misuse() => format!(
+                "expected JSON with the number of connections at {} (choose with --reported)",
+                poller.reported
+            ),
+            None => "does the server run there, and is this the URL of its health?".to_owned(),
+        };
         return Err(Error::input(format!("{}: {failure}", poller.target.url), next).into());
     }
     let paths = Paths::new(&arguments.field);

@@ -54,8 +54,8 @@ pub(crate) enum Failure {
     Unreachable(String),
     #[error("no answer within {}", clock::short(*.0))]
     Timeout(Duration),
-    #[error("no TLS: {0}")]
-    Tls(String),
+    #[error("no TLS: {why}")]
+    Tls { why: String, next: &'static str },
     #[error("no TLS: nobody whom this host trusts has signed the server's certificate")]
     Untrusted,
     #[error("no TLS: the server shows the certificate of an authority, which is none for a server")]
@@ -81,6 +81,7 @@ impl Failure {
     pub(crate) fn next_step(&self) -> Option<&'static str> {
         match self {
             Self::Untrusted => Some("name the certificate to trust with --ca FILE"),
+            Self::Tls { next, .. } => Some(next),
             Self::Authority => Some(
                 "make one with `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE`",
             ),

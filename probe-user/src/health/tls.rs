@@ -18,6 +18,9 @@ use tokio_rustls::{
 
 use super::request::Failure;
 
+/// What to do about the rest.
+const LOOK: &str = "`openssl s_client -connect HOST:PORT` shows what the server answers";
+
 /// Made at the first `https` request: reading a host's certificates takes some milliseconds.
 static CONFIG: OnceLock<Result<Arc<ClientConfig>, String>> = OnceLock::new();
 
@@ -30,28 +33,49 @@ pub(crate) async fn connect(
     host: &str,
     ca: Option<&Path>,
 ) -> Result<TlsStream<TcpStream>, Failure> {
-    let config = CONFIG.get_or_init(|| config(ca)).clone().map_err(Failure::Tls)?;
-    let name = ServerName::try_from(host.to_owned())
-        .map_err(|error| Failure::Tls(format!("{host}: {error}")))?;
-    TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+    let config = CONFIG
+        .get_or_init(|| config(ca))
+        .as_ref()
+        .map_err(|why| tls(why, "name a file of certificates with --ca FILE"))?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| {
+        tls(&format_args!("{host}: {error}"), "write a host's name into the URL")
+    })?;
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(|error| {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-        inner.map_or_else(|| Failure::Tls(error.to_string()), failure)
+        inner.map_or_else(|| tls(&error, LOOK), failure)
     })
 }
 
 fn failure(error: &rustls::Error) -> Failure {
+    use CertificateError::{
+        Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+        NotValidYetContext,
+    };
     use rustls::Error::{InvalidCertificate, InvalidMessage};
     match error {
         InvalidMessage(rustls::InvalidMessage::InvalidContentType) => Failure::Plain,
         InvalidCertificate(CertificateError::UnknownIssuer) => Failure::Untrusted,
+        InvalidCertificate(Expired | ExpiredContext { .. }) => {
+            tls(error, "have it renewed on the server; or is this host's clock wrong?")
+        }
+        InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+            tls(error, "is this host's clock wrong, or that of who made it?")
+        }
+        InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            tls(error, "write a name that it is for into the URL, or have one made for this name")
+        }
         // What OpenSSL makes where it is asked for no more than a certificate.
         InvalidCertificate(CertificateError::Other(other))
             if other.to_string().contains("CaUsedAsEndEntity") =>
         {
             Failure::Authority
         }
-        _ => Failure::Tls(error.to_string()),
+        _ => tls(error, LOOK),
     }
+}
+
+fn tls(why: &dyn std::fmt::Display, next: &'static str) -> Failure {
+    Failure::Tls { why: why.to_string(), next }
 }
 
 fn config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {

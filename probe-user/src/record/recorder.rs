@@ -32,6 +32,7 @@ use crate::{
     health::listing::Tracker,
     identity::{Identity, cgroup::Container},
     truth::{
+        losses,
         polled::dump_all,
         sock_diag::{Detail, DiagSocket},
         source::Source,
@@ -67,6 +68,8 @@ pub(crate) struct Recorder {
     kernel: HashMap<u32, Counters>,
     containers: HashMap<u64, Container>,
     degraded: HashSet<String>,
+    /// What the source has told of as lost.
+    lost: HashMap<&'static str, u64>,
     checked_mono_ns: i64,
     /// Of the last tick.
     clock: Pair,
@@ -96,6 +99,7 @@ impl Recorder {
             kernel: HashMap::new(),
             containers: HashMap::new(),
             degraded: HashSet::new(),
+            lost: HashMap::new(),
             checked_mono_ns: clock::mono_ns(),
             clock: Pair::now(),
             ended: None,
@@ -152,7 +156,7 @@ impl Recorder {
             from_mono_ns: self.checked_mono_ns - DRAIN.as_nanos() as i64,
             to_mono_ns: now,
             reason: reason.to_owned().into(),
-            count: 1,
+            count: 0,
         };
         self.checked_mono_ns = now;
         self.output.write(&[loss], CaptureWriter::loss)?;
@@ -334,12 +338,17 @@ impl Recorder {
             if self.degraded.contains(&reason) {
                 continue;
             }
+            // Such a sentence tells of all up to now.
+            let lost = losses::lost(&reason).map_or(0, |(what, total)| {
+                let before = self.lost.insert(what, total).unwrap_or(0);
+                total.checked_sub(before).unwrap_or(total)
+            });
             // What was degraded before the first tick is a property of this host, not a loss.
             if self.ticks > 0 {
                 rows.push(LossRow {
                     from_mono_ns: self.checked_mono_ns,
                     to_mono_ns: now,
-                    count: leading_number(&reason).unwrap_or(1),
+                    count: lost,
                     reason: reason.clone().into(),
                 });
             }
@@ -366,10 +375,6 @@ impl Recorder {
             .collect();
         self.output.write(&rows, CaptureWriter::clock)
     }
-}
-
-fn leading_number(text: &str) -> Option<u64> {
-    text.split(' ').next()?.parse().ok()
 }
 
 /// Everything of a slot that a row has, to tell whether it changed.

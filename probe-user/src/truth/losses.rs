@@ -47,6 +47,16 @@ const UNREAD: [(Stat, &str); 2] = [
     (Stat::PayloadLost, "first packets were lost before this agent started: nobody read them"),
 ];
 
+/// What a sentence of these says was lost, and how many up to now; `None` for one that tells of no loss, but
+/// of what is uncertain.
+#[must_use]
+pub fn lost(sentence: &str) -> Option<(&'static str, u64)> {
+    let (number, words) = sentence.split_once(' ')?;
+    let mut all = OF_COUNTS.iter().chain(&OF_DETAIL).chain(&UNREAD);
+    let (_, loss) = all.find(|(_, loss)| words.starts_with(loss))?;
+    Some((loss, number.parse().ok()?))
+}
+
 /// When each loss was first and last noticed.
 #[derive(Debug, Default)]
 pub struct Losses {
@@ -124,6 +134,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+    use crate::truth::audit::Audit;
 
     #[test]
     fn a_loss_has_the_interval_in_which_it_grew() {
@@ -138,5 +149,16 @@ mod tests {
         let both = "5 records; noticed from 1970-01-01T00:00:02Z to 1970-01-01T00:01:00Z";
         assert_eq!(tell(5, 60).as_deref(), Some(both));
         assert_eq!(tell(5, 61).as_deref(), Some(both));
+    }
+
+    #[test]
+    fn what_is_uncertain_is_not_lost() {
+        let losses = Losses::default();
+        let told = losses.tell(Stat::RecordsLost, 7, OF_DETAIL[0].1, UNIX_EPOCH);
+        assert_eq!(lost(&told.unwrap()), Some((OF_DETAIL[0].1, 7)));
+        assert_eq!(lost(&format!("23 {}", UNREAD[1].1)), Some((UNREAD[1].1, 23)));
+        let beyond = Audit { beyond: [(1, 592)].into(), ..Audit::default() }.beyond_words();
+        assert_eq!(lost(&beyond.unwrap()), None);
+        assert_eq!(lost("no audit since 10:00"), None);
     }
 }

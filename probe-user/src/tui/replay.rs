@@ -19,7 +19,7 @@ use super::{
     leg::Leg,
     table::Connection,
 };
-use crate::{error::Error, filter::Filter};
+use crate::{error::Error, filter::Filter, truth};
 
 /// Between two samples of a capture's counts.
 const SECOND: i64 = 1_000_000_000;
@@ -70,12 +70,17 @@ impl Replay {
         let mut counts = Vec::new();
         each(&capture, Table::Counts, |batch, row| counts.push(count(batch, row)))?;
         counts.sort_by_key(|count| count.at_ns);
+        let mut losses = Vec::new();
+        each(&capture, Table::Loss, |batch, row| {
+            losses.push(Loss {
+                from_ns: i64_at(batch, "from_mono_ns", row).unwrap_or(0),
+                text: text_at(batch, "reason", row),
+            });
+        })?;
         let (Some(first), Some(last)) = (counts.first(), counts.last()) else {
-            return Err(Error::input(
-                format!("{}: the capture holds no counts", dir.display()),
-                "was it cut off in its first second? record again with `probe record`",
-            )
-            .into());
+            let next = without_counts(capture.meta(), &losses);
+            let what = format!("{}: the capture holds no counts", dir.display());
+            return Err(Error::input(what, next).into());
         };
         let (from_ns, until_ns) = (first.at_ns, last.at_ns);
         let mut replay = Self {
@@ -86,7 +91,7 @@ impl Replay {
             counts,
             legs: Vec::new(),
             reported: Vec::new(),
-            losses: Vec::new(),
+            losses,
             next_ns: from_ns,
             taken: 0,
             levels: HashMap::new(),
@@ -105,18 +110,10 @@ impl Replay {
         each(&capture, Table::Health, |batch, row| {
             reported.push(replay.reported(batch, row, &known));
         })?;
-        let mut losses = Vec::new();
-        each(&capture, Table::Loss, |batch, row| {
-            losses.push(Loss {
-                from_ns: i64_at(batch, "from_mono_ns", row).unwrap_or(0),
-                text: text_at(batch, "reason", row),
-            });
-        })?;
         let kept = |service: &Service| keeps(filter, service);
         legs.retain(|leg: &Leg| kept(&leg.service));
         replay.legs = legs;
         replay.reported = reported;
-        replay.losses = losses;
         replay.keep_counts(kept);
         Ok(replay)
     }
@@ -381,6 +378,21 @@ fn count(batch: &RecordBatch, row: usize) -> Count {
     }
 }
 
+/// What the capture itself says of why it holds no counts.
+fn without_counts(meta: &Meta, losses: &[Loss]) -> String {
+    let mut said = losses.iter().map(|loss| &loss.text).chain(&meta.degraded);
+    let lost = said.find(|reason| truth::losses::lost(reason).is_some());
+    match (lost, meta.ended_mono_ns) {
+        (Some(reason), _) => format!("it says: {reason}"),
+        (None, None) => {
+            "it was cut off in its first second: record again with `probe record`".to_owned()
+        }
+        (None, Some(_)) => {
+            "there was no socket to count: record again while the service runs".to_owned()
+        }
+    }
+}
+
 /// What is wrong with a capture is the user's to know, with its file.
 fn refused(error: &ReadError) -> anyhow::Error {
     Error::input(error.to_string(), "give the directory that `probe record -o` wrote").into()
@@ -437,4 +449,57 @@ fn maybe_text_at(batch: &RecordBatch, name: &str, row: usize) -> Option<String> 
 
 fn text_at(batch: &RecordBatch, name: &str, row: usize) -> String {
     maybe_text_at(batch, name, row).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use capture::{CaptureWriter, meta::Selection, schema::LossRow};
+
+    use super::*;
+
+    fn meta(ended_mono_ns: Option<i64>) -> Meta {
+        Meta {
+            schema_major: capture::schema::MAJOR,
+            schema_minor: capture::schema::MINOR,
+            host: "vm".into(),
+            kernel: "6.18".into(),
+            boot_id: String::new(),
+            probe_version: String::new(),
+            command_line: Vec::new(),
+            backend: "ebpf".into(),
+            hooks: Vec::new(),
+            degraded: vec!["the host cannot do something".into()],
+            started_mono_ns: 1,
+            started_unix_ns: 1,
+            ended_mono_ns,
+            selection: Selection::default(),
+        }
+    }
+
+    #[test]
+    fn without_counts_the_capture_says_why() {
+        let full = "3 connections were not counted: more containers × ports were in use at once than \
+                    there are counters; noticed at 2026-11-30T02:00:00Z";
+        for (lost, ended, next) in [
+            (Some(full), Some(2), format!("it says: {full}")),
+            (Some("no audit since 02:00"), Some(2), "there was no socket to count: ".to_owned()),
+            (None, Some(2), "there was no socket to count: ".to_owned()),
+            (None, None, "it was cut off in its first second: ".to_owned()),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut writer = CaptureWriter::create(directory.path(), &meta(None)).unwrap();
+            if let Some(reason) = lost {
+                let reason = reason.into();
+                let row = LossRow { from_mono_ns: 1, to_mono_ns: 2, reason, count: 0 };
+                writer.loss(&[row]).unwrap();
+            }
+            match ended {
+                Some(_) => drop(writer.finish(&meta(ended)).unwrap()),
+                None => writer.flush().unwrap(),
+            }
+            let error = Replay::open(directory.path(), &Filter::default()).unwrap_err().to_string();
+            assert!(error.contains("the capture holds no counts"), "{error}");
+            assert!(error.contains(&next), "{error}");
+        }
+    }
 }

@@ -17,7 +17,10 @@ use crate::{
     clock,
     error::Error,
     filter::{Filter, Ports, Role},
-    identity::{Identity, process},
+    identity::{
+        Identity,
+        process::{self, Holders},
+    },
     truth::{
         polled::{Dumped, dump_all, keyed, listening_ports},
         sock_diag::{Detail, DiagSocket, Peer},
@@ -38,6 +41,8 @@ pub(crate) struct Population {
     shards: Mutex<BTreeSet<u16>>,
     /// (namespace, port) of published ports.
     hops: HashSet<(u32, u16)>,
+    /// Of the port that is asked.
+    listeners: Mutex<Holders>,
     /// Whether a key belongs, so that a count takes no parsing of paths.
     members: Mutex<HashMap<CountKey, bool>>,
 }
@@ -57,18 +62,19 @@ impl Population {
             filter.roles = vec![Role::Passive];
         }
         let hops = hops(&dump_all(Detail::Basic)?, &filter);
-        let (shards, members) = (Mutex::default(), Mutex::default());
-        Ok(Self { source, identity, filter, asked, shards, hops, members })
+        let (shards, listeners, members) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { source, identity, filter, asked, shards, hops, listeners, members })
     }
 
     pub(crate) fn filter(&self) -> &Filter {
         &self.filter
     }
 
-    /// Refuses ports on which nobody listens, since a count of them would be 0 for ever.
-    pub(crate) fn check_ports(&self) -> anyhow::Result<()> {
+    /// The network namespaces in which somebody listens. Refuses ports on which nobody does, since a count
+    /// of them would be 0 for ever.
+    pub(crate) fn check_ports(&self) -> anyhow::Result<BTreeSet<u32>> {
         if !self.filter.roles.contains(&Role::Passive) || self.filter.ports.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
         let dumped = dump_all(Detail::Basic)?;
         let listeners: Vec<CountKey> = keyed(&dumped.sockets)
@@ -78,16 +84,17 @@ impl Population {
             })
             .map(|(_, key)| key)
             .collect();
-        if listeners.iter().any(|key| self.contains(key)) {
-            return Ok(());
+        let ours = listeners.iter().filter(|key| self.contains(key));
+        let namespaces: BTreeSet<u32> = ours.map(|key| key.netns).collect();
+        if !namespaces.is_empty() {
+            return Ok(namespaces);
         }
         let ports = &self.filter.ports;
         let error = if listeners.is_empty() {
             let known: BTreeSet<u16> = listening_ports(&dumped.sockets).into_iter().collect();
-            let known: Vec<String> = known.iter().map(u16::to_string).collect();
             let next = match known.is_empty() {
                 true => "nor on any other port: start the server first".to_owned(),
-                false => format!("somebody listens on: {} (choose with --port)", known.join(", ")),
+                false => format!("somebody listens on: {} (choose with --port)", first_few(&known)),
             };
             Error::input(format!("nobody listens on port {ports} of this host"), next)
         } else if self.filter.containers.is_empty() {
@@ -132,7 +139,7 @@ impl Population {
     }
 
     /// The ports among those of interest to which the processes behind the asked port connect themselves:
-    /// they pass their clients on. Costs a look at every descriptor of the host.
+    /// they pass their clients on.
     pub(crate) fn passed_on(&self) -> anyhow::Result<BTreeSet<u16>> {
         let dumped = dump_all(Detail::Basic)?;
         let mut listeners = HashSet::new();
@@ -149,11 +156,9 @@ impl Population {
         if listeners.is_empty() || upstream.is_empty() {
             return Ok(BTreeSet::new());
         }
-        let owners = process::owners(&listeners.iter().chain(upstream.keys()).copied().collect());
-        let pids = |inode: &u32| owners.get(inode).into_iter().flatten().map(|owner| owner.pid);
-        let proxies: HashSet<u32> = listeners.iter().flat_map(pids).collect();
-        let is_theirs = |inode: &u32| pids(inode).any(|pid| proxies.contains(&pid));
-        Ok(upstream.iter().filter(|(inode, _)| is_theirs(inode)).map(|(_, port)| *port).collect())
+        let mut holders = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = holders.of(&listeners).iter().flat_map(|&pid| process::sockets(pid));
+        Ok(held.filter_map(|inode| upstream.get(&inode).copied()).collect())
     }
 
     /// What the server that is asked passes its clients on to has connections of its own, which it does not
@@ -229,6 +234,16 @@ impl Population {
     }
 }
 
+/// As many ports as a reader may want to choose from.
+fn first_few(ports: &BTreeSet<u16>) -> String {
+    const FEW: usize = 20;
+    let mut text: Vec<String> = ports.iter().take(FEW).map(u16::to_string).collect();
+    if ports.len() > FEW {
+        text.push(format!("and {} more", ports.len() - FEW));
+    }
+    text.join(", ")
+}
+
 /// Where docker-proxy and its like listen on the ports of interest.
 fn hops(dumped: &Dumped, filter: &Filter) -> HashSet<(u32, u16)> {
     let listeners: HashMap<u32, (u32, u16)> = dumped
@@ -246,4 +261,17 @@ fn hops(dumped: &Dumped, filter: &Filter) -> HashSet<(u32, u16)> {
         .filter(|(_, owners)| owners.iter().any(|owner| HOPS.contains(&owner.comm.as_str())))
         .filter_map(|(inode, _)| listeners.get(&inode).copied())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_many_ports_the_first_are_named() {
+        assert_eq!(first_few(&(1..=3).collect()), "1, 2, 3");
+        let many = first_few(&(20_000..28_000).collect());
+        assert!(many.starts_with("20000, 20001, "), "{many}");
+        assert!(many.ends_with("20019, and 7980 more"), "{many}");
+    }
 }
