@@ -65,6 +65,16 @@ fn a_port_scan_uses_up_no_counters() {
     assert_eq!(agent.vital("count_slots_full"), 0);
 }
 
+/// Kills the agent at this call of bpf(2) from now on.
+fn killed_by(call: u32, agent: &Agent) -> Running {
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
+    strace.arg(format!("inject=bpf:signal=KILL:when={call}"));
+    let strace = Running::start(strace.arg("-p").arg(agent.pid().to_string()));
+    strace.wait_stderr("attached");
+    strace
+}
+
 /// Killed at whatever step of giving counters back, it loses none.
 #[test]
 fn killed_while_it_gives_counters_back() {
@@ -80,11 +90,7 @@ fn killed_while_it_gives_counters_back() {
     for call in [9_001, 30_001] {
         assert_eq!(client.try_each(SERVER, 20_000..=40_000), 0);
         assert!(agent.vital("count_slots_in_use") > 12_000);
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=bpf", "-e"]);
-        strace.arg(format!("inject=bpf:signal=KILL:when={call}"));
-        let strace = Running::start(strace.arg("-p").arg(agent.pid().to_string()));
-        strace.wait(PATIENCE);
+        killed_by(call, &agent).wait(PATIENCE);
         agent.kill();
         agent.start_again();
     }
@@ -99,6 +105,43 @@ fn killed_while_it_gives_counters_back() {
         peer
     });
     assert_eq!(agent.vital("count_slots_in_use"), 16_384, "all that there are");
+}
+
+/// A service that was counted in many cgroups, and killed while they are given back one after the other: what is left
+/// of them has all of its totals.
+#[test]
+fn killed_while_it_gives_back_those_of_one_service() {
+    const CGROUPS: u32 = 1200;
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("strace")]) else { return };
+    let cgroups: Vec<Cgroup> = (0..CGROUPS).map(|_| Cgroup::new("many")).collect();
+    let cable = Cable::new();
+    let mut server = Peer::start(&cable.server.place());
+    let mut client = Peer::start(&cable.client.place());
+    server.listen(SERVICE);
+    let mut agent = Agent::start();
+    for cgroup in &cgroups {
+        client.enter_cgroup(cgroup.path());
+        client.connect(SERVICE, 1);
+    }
+    // With these more than half of all counters are in use.
+    let mut others = Peer::start(&cable.server.place());
+    others.listen_each(SERVER, 20_000..=27_999);
+    assert_eq!(agent.total("established", 8080, "active"), u64::from(CGROUPS));
+    // Two calls for each that is not to be found any more, some for walks, then one for each that is given back.
+    let kill = killed_by(CGROUPS * 2 + CGROUPS / 2, &agent);
+    client.fin(CGROUPS as usize);
+    kill.wait(PATIENCE);
+    agent.kill();
+    agent.start_again();
+    let netns = cable.client.place().inode();
+    let counts = agent.counts();
+    let is_left = |row: &&Value| {
+        row["netns"] == netns && row["port"] == 8080 && row["role"] == "active"
+    };
+    let left = counts.0["counts"].as_array().expect("rows").iter().filter(is_left).count();
+    assert!((1..CGROUPS as usize).contains(&left), "killed with {left} of {CGROUPS} left");
+    assert_eq!(agent.total("established", 8080, "active"), u64::from(CGROUPS), "{left} are left");
+    counts.assert_exact();
 }
 
 /// More ports at once than counters: the container is still counted exactly, and what is not is said until it is over.

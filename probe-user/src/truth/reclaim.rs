@@ -73,11 +73,15 @@ impl Step {
         }
     }
 
-    /// Which counter the totals are added to.
-    fn into(&self) -> u32 {
+    /// One counter after the other, each with the one that its totals are added to. The agent may be killed between any
+    /// two: a service has all of its totals until its last counter goes.
+    fn calls(&self) -> Vec<(u32, u32)> {
         match self {
-            Self::All(_) => Connection::NO_SLOT,
-            Self::Into(first, _) => *first,
+            Self::All(indexes) => {
+                let others = indexes.iter().skip(1).map(|index| (*index, indexes[0]));
+                others.chain(indexes.first().map(|last| (*last, Connection::NO_SLOT))).collect()
+            }
+            Self::Into(first, others) => others.iter().map(|index| (*index, *first)).collect(),
         }
     }
 }
@@ -166,11 +170,11 @@ impl Reclaim {
     }
 
     fn close(&mut self, step: &Step) -> anyhow::Result<()> {
-        for index in step.indexes() {
-            let argument = u64::from(*index) | u64::from(step.into()) << 32;
+        for (index, into) in step.calls() {
+            let argument = u64::from(index) | u64::from(into) << 32;
             sys::run_program(self.give_back.as_fd(), &[argument])
                 .context("cannot give counters back")?;
-            self.idle.remove(index);
+            self.idle.remove(&index);
         }
         Ok(())
     }
@@ -326,6 +330,23 @@ mod tests {
         assert_eq!(confirm(&steps, &HashSet::from([0, 3])), [Step::Into(0, vec![3])]);
         // One of them alone stays as it is.
         assert_eq!(planned(&populations[3..], &[3], &[14]), []);
+    }
+
+    #[test]
+    fn totals_of_a_service_are_whole_until_its_last_counter_goes() {
+        for step in [Step::All(vec![3, 4, 5]), Step::Into(6, vec![3, 4, 5])] {
+            let mut totals = BTreeMap::from([(3, 23), (4, 5), (5, 41), (6, 0)]);
+            for (index, into) in step.calls() {
+                let total = totals.remove(&index).unwrap();
+                if let Some(other) = totals.get_mut(&into) {
+                    *other += total;
+                }
+                let is_over = matches!(step, Step::All(_)) && totals.len() == 1;
+                let left = if is_over { 0 } else { 69 };
+                assert_eq!(totals.values().sum::<i32>(), left, "{step:?} after {index}");
+            }
+            assert_eq!(totals.len(), 1, "{step:?}");
+        }
     }
 
     #[test]

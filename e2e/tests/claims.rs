@@ -1,0 +1,231 @@
+//! Whoever ends an entry that another socket has left at an address claims that first. No event is left out when a test
+//! asks for it, so this writes the entries that a missed end would leave into the agent's pinned maps.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use aya::maps::{Array, HashMap, Map, MapData};
+use e2e::machine::{Need, require};
+use e2e::net::Place;
+use e2e::probe::{Agent, Of};
+use e2e::process::{Running, Signal};
+use e2e::scratch::Scratch;
+use e2e::truth::{wait_equal, wait_equal_within};
+use probe_common::connection::Connection;
+use probe_common::loss::Stat;
+use probe_common::state;
+
+const PINS: &str = "/sys/fs/bpf/groundtruth";
+/// More than two walks take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// `BPF_EXIST`
+const EXIST: u64 = 2;
+/// Of the socket that was at the address before.
+const GONE: (u64, u16) = (u64::MAX, 1);
+
+/// Both ends of a connection on this host.
+struct Pair {
+    server: TcpStream,
+    client: TcpStream,
+    _listener: TcpListener,
+}
+
+impl Pair {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = listener.accept().unwrap().0;
+        server.set_nodelay(true).unwrap();
+        Self { server, client, _listener: listener }
+    }
+
+    fn port(&self) -> u16 {
+        self.server.local_addr().unwrap().port()
+    }
+
+    /// The server sends a packet, and the client has it.
+    fn send(&mut self) {
+        self.server.write_all(b"x").unwrap();
+        self.client.read_exact(&mut [0]).unwrap();
+    }
+}
+
+/// The agent's maps.
+struct Maps {
+    connections: HashMap<MapData, u64, Connection>,
+    claims: HashMap<MapData, u64, u8>,
+    statistics: Array<MapData, u64>,
+}
+
+impl Maps {
+    fn open() -> Self {
+        let ours = fs::read_dir(PINS).unwrap().next().expect("the agent has pinned").unwrap();
+        let map = |name: &str| MapData::from_pin(ours.path().join(name)).expect("it is pinned");
+        Self {
+            connections: Map::HashMap(map("CONNECTIONS")).try_into().unwrap(),
+            claims: Map::HashMap(map("CLAIMS")).try_into().unwrap(),
+            statistics: Map::Array(map("STATISTICS")).try_into().unwrap(),
+        }
+    }
+
+    fn statistic(&self, which: Stat) -> u64 {
+        self.statistics.get(&(which as u32), 0).unwrap()
+    }
+
+    /// The server's entry.
+    fn find(&self, pair: &Pair) -> Connection {
+        let is_its = |entry: &Connection| {
+            entry.local_port == pair.port() && entry.state == state::ESTABLISHED
+        };
+        let mut entries = self.connections.iter().filter_map(|entry| Some(entry.ok()?.1));
+        entries.find(is_its).expect("it is followed")
+    }
+
+    /// Cookie and remote port of the entry at an address.
+    fn whose(&self, address: u64) -> Option<(u64, u16)> {
+        let entry = self.connections.get(&address, 0).ok()?;
+        Some((entry.cookie, entry.remote_port))
+    }
+
+    /// What is left at the address where the end of the socket before was missed, and the birth of this one.
+    /// False if there is none to be replaced any more.
+    fn leave_stale(&mut self, entry: Connection) -> bool {
+        let (cookie, remote_port) = GONE;
+        let stale = Connection { cookie, remote_port, ..entry };
+        self.connections.insert(entry.sk, stale, EXIST).is_ok()
+    }
+
+    /// The entry of this socket, once there is one.
+    fn wait_followed(&self, socket: Connection) -> Option<Connection> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let entry = self.connections.get(&socket.sk, 0).ok();
+            let ours = entry.filter(|entry| entry.cookie == socket.cookie);
+            if ours.is_some() {
+                return ours;
+            }
+        }
+        None
+    }
+
+    fn claim(&mut self, address: u64) {
+        self.statistics.set(Stat::ClaimsHeld as u32, 1, 0).unwrap();
+        self.claims.insert(address, 1, 0).unwrap();
+    }
+
+    fn unclaim(&mut self, address: u64) {
+        self.claims.remove(&address).unwrap();
+        self.statistics.set(Stat::ClaimsHeld as u32, 0, 0).unwrap();
+    }
+
+    /// Two walks, so that a whole one came after this was called.
+    fn wait_walked(&self) {
+        let before = self.statistic(Stat::Walk);
+        wait_equal_within(PATIENCE, "walks", &true, || self.statistic(Stat::Walk) >= before + 2);
+    }
+}
+
+/// Neither a packet nor a walk touches the entry, nor do they insert one, until the claim is given back.
+#[test]
+fn what_is_claimed_is_left_to_who_has_the_claim() {
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let agent = Agent::start();
+    let mut pair = Pair::new();
+    let of = Of::port(pair.port()).netns(Place::host().inode());
+    let mut maps = Maps::open();
+    wait_equal("accepted", &1, || agent.counts().accepted(&of));
+    let entry = maps.find(&pair);
+    let repairs = |maps: &Maps| {
+        [Stat::StaleHealed, Stat::Forgotten, Stat::FoundLate].map(|which| maps.statistic(which))
+    };
+    let before = repairs(&maps);
+
+    maps.claim(entry.sk);
+    assert!(maps.leave_stale(entry));
+    pair.send();
+    maps.wait_walked();
+    assert_eq!(maps.whose(entry.sk), Some(GONE), "the entry under the claim");
+    // Who has the claim takes it out.
+    let stale = maps.connections.get(&entry.sk, 0).unwrap();
+    maps.connections.remove(&entry.sk).unwrap();
+    pair.send();
+    maps.wait_walked();
+    assert_eq!(maps.whose(entry.sk), None, "an entry was inserted under the claim");
+    assert_eq!(repairs(&maps), before);
+    assert_eq!(agent.counts().established(&of), 1);
+
+    maps.connections.insert(entry.sk, stale, 0).unwrap();
+    maps.unclaim(entry.sk);
+    pair.send();
+    assert_eq!(maps.whose(entry.sk), Some((entry.cookie, entry.remote_port)));
+    let [stale_healed, forgotten, found_late] = before;
+    assert_eq!(repairs(&maps), [stale_healed + 1, forgotten, found_late + 1]);
+    let counts = agent.counts();
+    assert_eq!((counts.established(&of), counts.accepted(&of)), (1, 2));
+    assert_eq!(counts.closed_on(&(pair.port()..pair.port() + 1)), 1);
+    wait_equal_within(PATIENCE, "exact", &true, || agent.counts().0["exact"] == true);
+}
+
+/// Packets on one processor and what a walk calls on another end the same stale entries, as fast as both can: each is
+/// ended once, and the socket that lives there is counted once.
+#[test]
+fn two_that_end_the_same_entries_end_each_once() {
+    const TIMES: u64 = 20_000;
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("bpftool")]) else { return };
+    let agent = Agent::start();
+    let pair = Pair::new();
+    let port = pair.port();
+    let of = Of::port(port).netns(Place::host().inode());
+    let mut maps = Maps::open();
+    wait_equal("accepted", &1, || agent.counts().accepted(&of));
+    let first = maps.find(&pair);
+    let ended = |maps: &Maps| maps.statistic(Stat::StaleHealed) + maps.statistic(Stat::Forgotten);
+    let before = ended(&maps);
+
+    // An Ethernet header, and what the program reads: address, cookie, a walk to come, no releases.
+    let mut packet = vec![0; 14];
+    for word in [first.sk, GONE.0, u64::from(u32::MAX), 0] {
+        packet.extend(word.to_ne_bytes());
+    }
+    let scratch = Scratch::new("claims");
+    let file = scratch.join("packet");
+    fs::write(&file, packet).unwrap();
+    let mut forget = Command::new("bpftool");
+    forget.args(["prog", "run", "name", "forget", "repeat", "4294967295", "data_in", &file]);
+    let mut forget = Running::start(&mut forget);
+
+    let is_over = AtomicBool::new(false);
+    let times = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                (&pair.server).write_all(b"x").unwrap();
+            }
+            pair.server.shutdown(Shutdown::Write).unwrap();
+        });
+        scope.spawn(|| io::copy(&mut &pair.client, &mut io::sink()).unwrap());
+        let times = (0..TIMES).take_while(|_| {
+            let followed = maps.wait_followed(first);
+            followed.is_some_and(|entry| maps.leave_stale(entry))
+        });
+        let times = times.count();
+        maps.wait_followed(first);
+        is_over.store(true, Ordering::Relaxed);
+        times as u64
+    });
+    assert!(forget.is_running(), "it has tried all the time");
+    forget.stop(Signal::KILL);
+    assert_eq!(times, TIMES, "after each the socket is followed again");
+    assert_eq!(ended(&maps) - before, TIMES, "ended");
+    let counts = agent.counts();
+    assert_eq!(counts.accepted(&of), 1 + TIMES.cast_signed());
+    assert_eq!(agent.total("established", port, "passive"), 1 + TIMES);
+    assert_eq!(counts.closed_on(&(port..port + 1)), TIMES.cast_signed());
+    drop(pair);
+    wait_equal("in the end", &0, || agent.counts().established(&of));
+    wait_equal_within(PATIENCE, "exact", &true, || agent.counts().0["exact"] == true);
+}
