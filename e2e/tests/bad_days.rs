@@ -151,11 +151,18 @@ fn a_full_map_is_said_and_counted() {
     let counts = day.agent.counts();
     assert_eq!(counts.0["exact"], false, "{}", counts.0);
     let reasons = counts.0["degraded"].to_string();
-    assert!(reasons.contains("the connection map was full (raise --max-connections)"), "{reasons}");
+    assert!(reasons.contains("the connection map was full (`probe stop --purge`, then start"), "{reasons}");
     assert!(reasons.contains("; noticed "), "{reasons}");
-    assert!(day.agent.vital("connection_map_full") > 0);
     let of = Of::port(PORT).netns(day.cable.server.place().inode());
     assert!(counts.established(&of) <= 64, "{}", counts.0);
+    // Connections are told, not every packet of theirs that finds the map full again.
+    let full = day.agent.vital("connection_map_full");
+    assert!(full > 0);
+    more.fin(100);
+    more.wait_held(0);
+    // The two packets of each end find it full, so does a walk; other programs' connections may be new.
+    let more = day.agent.vital("connection_map_full") - full;
+    assert!(more < 50, "{more} more than {full}");
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub struct Connection {
     pub syn_received_ns: u64,
     pub syn_ack_sent_ns: u64,
     pub established_ns: u64,
+    /// Written by `accept` itself where that is seen, before the socket has a descriptor; else by the next event,
+    /// with [`flag::ACCEPTED_UPPER_BOUND`]. [`flag::ACCEPTED`] and the count follow at that event.
     pub accepted_ns: u64,
     pub request_ns: u64,
     pub response_ns: u64,
@@ -142,6 +144,12 @@ impl Connection {
     pub const LATER_UPGRADE: u8 = 13;
     /// `sk` of a SYN that no socket took: no address, and not the 0 that marks a payload.
     pub const NO_SOCKET: u64 = 1;
+
+    /// A process has it, or had.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        self.flags & flag::ACCEPTED != 0 || self.accepted_ns != 0
+    }
 }
 
 const _: () = assert!(size_of::<Connection>() == 272);

@@ -36,8 +36,9 @@ pub fn note(stat: Stat) {
     change(stat, 1);
 }
 
+/// A loss or total as it is now.
 #[inline(always)]
-fn statistic(stat: Stat) -> u64 {
+pub fn statistic(stat: Stat) -> u64 {
     match STATISTICS.get_ptr(stat as u32) {
         // SAFETY: reading a u64 of an array element.
         Some(number) => unsafe { number.read_volatile() },

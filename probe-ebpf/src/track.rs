@@ -39,7 +39,9 @@ pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
         if is_birth {
             is_same_connection(sk, connection, old, new)
         } else {
-            connection.cookie == 0 || connection.cookie == sk.stored_cookie()
+            // A socket that was closed and is connected again: the first event of that was missed.
+            (connection.state != state::CLOSE || new == state::CLOSE)
+                && (connection.cookie == 0 || connection.cookie == sk.stored_cookie())
         }
     };
     let mut generation = 0;
@@ -70,11 +72,13 @@ pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
             if count::walk() == 0 {
                 return; // the seed pass will meet it
             }
-            found_late(sk.untyped(), sk.cookie(), &mut room());
+            let mut missed = room();
+            missed.generation = generation;
+            found_late(sk.untyped(), sk.cookie(), &mut missed);
             entry = CONNECTIONS.get_ptr_mut(&key);
         }
         if entry.is_none() {
-            if begin(sk, old, new, generation) != Followed::Already {
+            if begin(sk, old, new, generation, is_birth) != Followed::Already {
                 return;
             }
             entry = CONNECTIONS.get_ptr_mut(&key);
@@ -284,13 +288,17 @@ pub fn may_be_accepted(connection: &Connection) -> bool {
 
 #[inline(always)]
 pub fn accept(connection: &mut Connection) {
-    connection.flags |= flag::ACCEPTED | flag::ACCEPTED_UPPER_BOUND;
-    connection.accepted_ns = now();
+    connection.flags |= flag::ACCEPTED;
+    // Else `accept` itself was seen.
+    if connection.accepted_ns == 0 {
+        connection.flags |= flag::ACCEPTED_UPPER_BOUND;
+        connection.accepted_ns = now();
+    }
 }
 
-/// Starts to follow a socket at its first event.
+/// Starts to follow a socket at its first event, or at a later one that `found` says nothing of.
 #[inline(always)]
-fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) -> Followed {
+fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32, is_birth: bool) -> Followed {
     let mut connection = room();
     // First of all, before what follows makes many paths of one.
     sk.read_owner(&mut connection);
@@ -312,6 +320,9 @@ fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32) -> Followed {
         connection.comm = bpf_get_current_comm().unwrap_or_default();
         // SAFETY: a helper without arguments.
         connection.task_cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    }
+    if !is_birth {
+        connection.flags |= flag::CAUGHT_UP;
     }
     connection.walk = count::walk();
     if connection.walk == 0 {
@@ -387,14 +398,22 @@ fn follow<const TYPED: bool>(sk: Sock<TYPED>, connection: &mut Connection) -> Fo
         }
         Err(E2BIG) => {
             cold_path();
-            count::note(Stat::ConnectionMapFull);
+            note_not_counted(Stat::ConnectionMapFull, connection);
             Followed::Not
         }
         Err(_) => {
             cold_path();
-            count::note(Stat::ConnectionInsertFailed);
+            note_not_counted(Stat::ConnectionInsertFailed, connection);
             Followed::Not
         }
+    }
+}
+
+/// Counts connections, not attempts: the next packets and walks try again, and note it only where nobody has.
+#[inline(always)]
+fn note_not_counted(stat: Stat, connection: &Connection) {
+    if connection.flags & flag::CAUGHT_UP == 0 || count::statistic(stat) == 0 {
+        count::note(stat);
     }
 }
 

@@ -10,32 +10,22 @@ use aya_ebpf::{
     macros::fexit,
     programs::FExitContext,
 };
-use probe_common::connection::flag;
 
 use crate::{
-    count::Place,
     maps::CONNECTIONS,
     sock::{Sock, offset},
-    track,
 };
 
 #[fexit(function = "inet_csk_accept")]
 pub fn accept(ctx: FExitContext) -> i32 {
     // Behind the arguments, of which 6.10 made fewer.
     let sk = Sock::traced(ctx.as_ptr(), offset!(accept_result_arg));
-    if sk.address() != 0 && sk.is_tcp() && CONNECTIONS.get_ptr(sk.address()).is_none() {
-        // Its birth was missed.
-        track::found_late(sk, sk.stored_cookie(), &mut track::room());
-    }
     let Some(connection) = CONNECTIONS.get_ptr_mut(sk.address()) else { return 0 };
-    // SAFETY: a live map value; the child is locked by accept while its socket is grafted.
+    // SAFETY: a live map value. The child is not locked here, and not grafted onto its descriptor yet: nothing
+    // is written but what is written nowhere else until then, and its next event counts the accept.
     let connection = unsafe { &mut *connection };
-    if connection.flags & flag::ACCEPTED == 0 {
-        connection.flags |= flag::ACCEPTED;
-        // SAFETY: a helper without arguments.
-        connection.accepted_ns = unsafe { bpf_ktime_get_ns() };
-        Place::of(connection).accepted();
-    }
+    // SAFETY: a helper without arguments.
+    connection.accepted_ns = unsafe { bpf_ktime_get_ns() };
     connection.pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     connection.comm = bpf_get_current_comm().unwrap_or_default();
     // SAFETY: a helper without arguments.

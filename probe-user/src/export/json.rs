@@ -7,7 +7,7 @@ use std::{
 };
 
 use probe_common::{
-    connection::{Connection, class, flag},
+    connection::{Connection, class},
     key::{CountKey, CountSlot},
     state::{self, role},
 };
@@ -237,7 +237,7 @@ impl ConnectionJson {
                 .into(),
             age_ms: established.map(|at| ((now.mono_ns - at).max(0) / 1_000_000) as u64),
             established_unix_ns: established.map(|at| now.unix_of(at)),
-            accepted: connection.flags & flag::ACCEPTED != 0
+            accepted: connection.is_accepted()
                 || connection.role == role::PASSIVE && diag.is_some_and(|diag| diag.inode != 0),
             bytes_sent: info.map(|info| info.bytes_acked),
             bytes_received: info.map(|info| info.bytes_received),

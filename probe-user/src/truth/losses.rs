@@ -14,7 +14,8 @@ use super::counters::Counters;
 const OF_COUNTS: [(Stat, &str); 3] = [
     (
         Stat::ConnectionMapFull,
-        "connections were not counted: the connection map was full (raise --max-connections)",
+        "connections were not counted: the connection map was full (`probe stop --purge`, then start with a \
+         larger --max-connections)",
     ),
     (
         Stat::ConnectionInsertFailed,
@@ -30,16 +31,20 @@ const OF_COUNTS: [(Stat, &str); 3] = [
 const OF_DETAIL: [(Stat, &str); 3] = [
     (
         Stat::RecordsLost,
-        "connection records were lost: they came faster than they were read (raise `probe serve \
-         --ring-bytes`)",
+        "connection records were lost: they came faster than they were read (`probe stop --purge`, then \
+         `probe serve` with a larger --ring-bytes)",
     ),
     (
         Stat::PayloadLost,
-        "first packets were lost: the HTTP side of their connections is not known (raise `probe serve \
-         --ring-bytes`)",
+        "first packets were lost: the HTTP side of their connections is not known (`probe stop --purge`, then \
+         `probe serve` with a larger --ring-bytes)",
     ),
     (Stat::HandshakeMapFull, "handshakes were not followed: too many at a time"),
 ];
+
+/// Lost behind the ring, where the kernel side knows nothing of it.
+const UNDELIVERED: &str = "connection records did not reach one of those who follow them (a recording, `probe top`, a \
+    page): it was 20 s behind";
 
 /// Of those, what is lost where no agent reads what the pinned programs hand on.
 const UNREAD: [(Stat, &str); 2] = [
@@ -52,8 +57,8 @@ const UNREAD: [(Stat, &str); 2] = [
 #[must_use]
 pub fn lost(sentence: &str) -> Option<(&'static str, u64)> {
     let (number, words) = sentence.split_once(' ')?;
-    let mut all = OF_COUNTS.iter().chain(&OF_DETAIL).chain(&UNREAD);
-    let (_, loss) = all.find(|(_, loss)| words.starts_with(loss))?;
+    let kernel = OF_COUNTS.iter().chain(&OF_DETAIL).chain(&UNREAD).map(|(_, loss)| *loss);
+    let loss = kernel.chain([UNDELIVERED]).find(|loss| words.starts_with(loss))?;
     Some((loss, number.parse().ok()?))
 }
 
@@ -62,7 +67,8 @@ pub fn lost(sentence: &str) -> Option<(&'static str, u64)> {
 pub struct Losses {
     /// What was lost while no agent ran.
     unread: HashMap<Stat, u64>,
-    noticed: Mutex<HashMap<Stat, Noticed>>,
+    /// By what was lost.
+    noticed: Mutex<HashMap<&'static str, Noticed>>,
 }
 
 #[derive(Debug)]
@@ -94,28 +100,23 @@ impl Losses {
     pub fn look(&self, counters: &Counters, undelivered: u64) -> Told {
         let now = SystemTime::now();
         let unread = |stat| self.unread.get(&stat).copied().unwrap_or(0);
-        let lost = |stat| {
-            let behind = if stat == Stat::RecordsLost { undelivered } else { 0 };
-            counters.statistic(stat) - unread(stat) + behind
-        };
-        let tell = |losses: &[(Stat, &str)]| {
-            losses
-                .iter()
-                .filter_map(|&(stat, words)| self.tell(stat, lost(stat), words, now))
-                .collect()
+        let lost = |stat| counters.statistic(stat) - unread(stat);
+        let tell = |losses: &[(Stat, &'static str)]| {
+            losses.iter().filter_map(|&(stat, words)| self.tell(words, lost(stat), now)).collect()
         };
         let mut of_detail: Vec<String> = tell(&OF_DETAIL);
+        of_detail.extend(self.tell(UNDELIVERED, undelivered, now));
         let before = UNREAD.iter().filter(|(stat, _)| unread(*stat) > 0);
         of_detail.extend(before.map(|&(stat, words)| format!("{} {words}", unread(stat))));
         Told { of_counts: tell(&OF_COUNTS), of_detail }
     }
 
-    fn tell(&self, stat: Stat, lost: u64, words: &str, now: SystemTime) -> Option<String> {
+    fn tell(&self, words: &'static str, lost: u64, now: SystemTime) -> Option<String> {
         if lost == 0 {
             return None;
         }
         let mut all = self.noticed.lock().unwrap_or_else(PoisonError::into_inner);
-        let noticed = all.entry(stat).or_insert(Noticed { lost, first: now, last: now });
+        let noticed = all.entry(words).or_insert(Noticed { lost, first: now, last: now });
         if noticed.lost != lost {
             noticed.lost = lost;
             noticed.last = now;
@@ -141,7 +142,7 @@ mod tests {
         let losses = Losses::default();
         let tell = |lost, second| {
             let now = UNIX_EPOCH + Duration::from_secs(second);
-            losses.tell(Stat::RecordsLost, lost, "records", now)
+            losses.tell("records", lost, now)
         };
         assert_eq!(tell(0, 1), None);
         assert_eq!(tell(3, 2).as_deref(), Some("3 records; noticed at 1970-01-01T00:00:02Z"));
@@ -154,7 +155,7 @@ mod tests {
     #[test]
     fn what_is_uncertain_is_not_lost() {
         let losses = Losses::default();
-        let told = losses.tell(Stat::RecordsLost, 7, OF_DETAIL[0].1, UNIX_EPOCH);
+        let told = losses.tell(OF_DETAIL[0].1, 7, UNIX_EPOCH);
         assert_eq!(lost(&told.unwrap()), Some((OF_DETAIL[0].1, 7)));
         assert_eq!(lost(&format!("23 {}", UNREAD[1].1)), Some((UNREAD[1].1, 23)));
         let beyond = Audit { beyond: [(1, 592)].into(), ..Audit::default() }.beyond_words();
