@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
@@ -139,6 +139,11 @@ impl Agent {
     #[must_use]
     pub fn purge(&self) -> Finished {
         finish(self.command("stop").arg("--purge"))
+    }
+
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// # Panics

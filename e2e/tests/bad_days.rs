@@ -151,7 +151,10 @@ fn a_full_map_is_said_and_counted() {
     let counts = day.agent.counts();
     assert_eq!(counts.0["exact"], false, "{}", counts.0);
     let reasons = counts.0["degraded"].to_string();
-    assert!(reasons.contains("the connection map was full (`probe stop --purge`, then start"), "{reasons}");
+    assert!(
+        reasons.contains("the connection map was full (`probe stop --purge`, then start"),
+        "{reasons}"
+    );
     assert!(reasons.contains("; noticed "), "{reasons}");
     let of = Of::port(PORT).netns(day.cable.server.place().inode());
     assert!(counts.established(&of) <= 64, "{}", counts.0);

@@ -158,8 +158,10 @@ fn text(counts: &Counts, filter: &Filter) -> String {
             "and {left_over} sockets in time_wait or fin_wait_2 whose service is not known (--json lists them)\n"
         ));
     }
-    let lead = if counts.exact { "note" } else { "not exact" };
     for reason in &counts.degraded {
+        // Agents of before do not tell which is which.
+        let is_why = counts.inexact.contains(reason) || counts.inexact.is_empty() && !counts.exact;
+        let lead = if is_why { "not exact" } else { "note" };
         text.push_str(&format!("{lead}: {reason}\n"));
     }
     text

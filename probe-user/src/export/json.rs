@@ -43,6 +43,9 @@ pub(crate) struct Counts {
     pub(crate) backend: Backend,
     pub(crate) exact: bool,
     pub(crate) degraded: Vec<String>,
+    /// Of those, why counts are not exact.
+    #[serde(default)]
+    pub(crate) inexact: Vec<String>,
     pub(crate) counts: Vec<CountRow>,
 }
 
@@ -95,6 +98,7 @@ impl Counts {
             backend,
             exact: exactness.exact,
             degraded: exactness.degraded,
+            inexact: exactness.inexact,
             counts,
         }
     }

@@ -261,9 +261,11 @@ mod tests {
             backend: Backend::Ebpf,
             exact: true,
             degraded: vec![],
+            inexact: vec![],
             counts: vec![row(1, 20), row(2, 3)],
         };
-        let exactness = Exactness { exact: true, detail_complete: false, degraded: vec![] };
+        let exactness =
+            Exactness { exact: true, detail_complete: false, degraded: vec![], inexact: vec![] };
         let vitals = [("drift".to_owned(), -1), ("skipped_runs".to_owned(), 3)];
         let costs =
             [HookCost { hook: "cgroup_skb/egress".into(), runs: 1000, run_time_ns: 250_000 }];

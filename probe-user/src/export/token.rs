@@ -7,7 +7,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, HeaderName, HeaderValue, StatusCode,
-        header::{AUTHORIZATION, HOST, WWW_AUTHENTICATE},
+        header::{AUTHORIZATION, HOST, ORIGIN, WWW_AUTHENTICATE},
         uri::Authority,
     },
     middleware::Next,
@@ -77,12 +77,15 @@ impl Token {
     }
 }
 
-/// Turns away who does not show the token.
+/// Turns away who does not show the token, and what another site's page makes a browser send.
 pub(crate) async fn check(
     State(token): State<Option<Arc<Token>>>,
     request: Request,
     next: Next,
 ) -> Response {
+    if !request.method().is_safe() && is_of_another_site(request.headers()) {
+        return (StatusCode::FORBIDDEN, "a page of another site asks for this\n").into_response();
+    }
     match token {
         Some(token) if token.is_shown(request.headers()) => next.run(request).await,
         Some(_) => {
@@ -102,6 +105,17 @@ pub(crate) async fn check(
     }
 }
 
+/// A browser sends what any page asks for, and only keeps the answer from it. Tools name no site.
+fn is_of_another_site(headers: &HeaderMap) -> bool {
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site != "same-origin" && site != "none";
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return false };
+    let authority =
+        origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, a)| a);
+    authority.map(str::as_bytes) != headers.get(HOST).map(HeaderValue::as_bytes)
+}
+
 /// A page from elsewhere can make its own name mean 127.0.0.1, and would then read what the
 /// browser's host holds; but it cannot make the browser send another name than its own.
 fn names_this_host(headers: &HeaderMap) -> bool {
@@ -119,6 +133,30 @@ mod tests {
     fn shown(value: &str) -> bool {
         let token = Token("0123456789abcdef".into());
         token.is_shown(&HeaderMap::from_iter([(AUTHORIZATION, value.parse().unwrap())]))
+    }
+
+    #[test]
+    fn another_sites_page_is_known_by_what_its_browser_says() {
+        let of_another = |headers: &[(&'static str, &'static str)]| {
+            let headers = headers
+                .iter()
+                .map(|&(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+            is_of_another_site(&HeaderMap::from_iter(headers))
+        };
+        assert!(!of_another(&[("host", "localhost:9464")]));
+        assert!(!of_another(&[("host", "localhost:9464"), ("origin", "http://localhost:9464")]));
+        // Behind a proxy the host is another one.
+        assert!(!of_another(&[
+            ("host", "127.0.0.1:9464"),
+            ("origin", "https://probe.example"),
+            ("sec-fetch-site", "same-origin")
+        ]));
+        for origin in ["https://evil.example", "http://localhost:8080", "null"] {
+            assert!(of_another(&[("host", "localhost:9464"), ("origin", origin)]), "{origin}");
+        }
+        for site in ["cross-site", "same-site"] {
+            assert!(of_another(&[("host", "localhost:9464"), ("sec-fetch-site", site)]), "{site}");
+        }
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Puts the pieces of first payloads together, by address pair, until their heads are parsed; then
 //! keeps only what the heads said.
 
-use std::{borrow::Cow, collections::HashMap, ops::Deref};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    ops::Deref,
+};
 
 use probe_common::{
     connection::{Connection, class},
@@ -190,6 +194,8 @@ struct Heads {
     reason: Cow<'static, str>,
     flags: u32,
     status: u16,
+    /// The last look at what the kernel follows did not meet it.
+    is_missing: bool,
 }
 
 /// What nearly all long-lived connections were answered.
@@ -221,6 +227,16 @@ struct Conversation {
 // A hash table has up to twice as many places as entries.
 const _: () = assert!(size_of::<(Pair, Conversation)>() <= 112);
 
+impl Conversation {
+    fn new() -> Self {
+        Self { unparsed: Some(Box::default()), heads: Heads::default() }
+    }
+
+    fn has_request(&self) -> bool {
+        self.unparsed.as_ref().is_none_or(|unparsed| !matches!(unparsed.request, Stream::Empty))
+    }
+}
+
 /// Every conversation whose connection is not over.
 #[derive(Default)]
 pub struct Follower {
@@ -231,13 +247,14 @@ pub struct Follower {
 impl Follower {
     /// Takes a piece and its payload.
     pub fn feed(&mut self, piece: &Piece, bytes: &[u8]) {
-        let conversation = self.conversations.entry(piece.pair).or_insert_with(|| Conversation {
-            unparsed: Some(Box::default()),
-            heads: Heads::default(),
-        });
-        let Some(unparsed) = &mut conversation.unparsed else { return };
+        let conversation = self.conversations.entry(piece.pair).or_insert_with(Conversation::new);
         // What comes on a listener comes from a client.
         let from_client = (piece.incoming == 1) == (piece.role != role::ACTIVE);
+        if from_client && piece.offset == 0 && conversation.has_request() {
+            // Of another connection between the same two: the earlier one's record was lost.
+            *conversation = Conversation::new();
+        }
+        let Some(unparsed) = &mut conversation.unparsed else { return };
         if from_client {
             unparsed.feed_request(&mut conversation.heads, &self.parser, piece, bytes);
         } else {
@@ -251,17 +268,37 @@ impl Follower {
     /// What is known of an open connection.
     #[must_use]
     pub fn get(&self, connection: &Connection) -> Http {
-        self.conversations.get(&pair(connection)).map_or(Http::NONE, |found| found.heads.http())
+        self.conversations.get(&Pair::of(connection)).map_or(Http::NONE, |found| found.heads.http())
     }
 
     /// The same, of one that is over: it is forgotten.
     pub fn take(&mut self, connection: &Connection) -> Http {
-        let Some(found) = self.conversations.remove(&pair(connection)) else { return Http::NONE };
-        // What a rush of connections took is given back after it.
+        let Some(found) = self.conversations.remove(&Pair::of(connection)) else {
+            return Http::NONE;
+        };
+        self.give_back();
+        found.heads.http()
+    }
+
+    /// Forgets those that are not among `followed` for the second time: their records were lost. At the first
+    /// time a record may still be on its way. True if some are missing for the first time.
+    pub fn forget_missing(&mut self, followed: &HashSet<Pair>) -> bool {
+        let mut again = false;
+        self.conversations.retain(|pair, conversation| {
+            let was_missing = conversation.heads.is_missing;
+            conversation.heads.is_missing = !followed.contains(pair);
+            again |= conversation.heads.is_missing && !was_missing;
+            !(conversation.heads.is_missing && was_missing)
+        });
+        self.give_back();
+        again
+    }
+
+    /// What a rush of connections took is given back after it.
+    fn give_back(&mut self) {
         if self.conversations.len() < self.conversations.capacity() / 8 {
             self.conversations.shrink_to(self.conversations.len() * 2);
         }
-        found.heads.http()
     }
 }
 
@@ -324,16 +361,6 @@ impl Unparsed {
 fn whole_lines(bytes: &[u8]) -> Vec<u8> {
     let end = bytes.windows(2).rposition(|two| two == b"\r\n").unwrap_or(0);
     [&bytes[..end], b"\r\n\r\n"].concat()
-}
-
-fn pair(connection: &Connection) -> Pair {
-    Pair {
-        local_address: connection.local_address,
-        remote_address: connection.remote_address,
-        netns: connection.netns,
-        local_port: connection.local_port,
-        remote_port: connection.remote_port,
-    }
 }
 
 #[cfg(test)]
@@ -403,6 +430,37 @@ mod tests {
             feed(&mut follower, port, false, 9, answer.as_bytes());
             assert_eq!(follower.get(&connection(port)).status, 0);
         }
+    }
+
+    #[test]
+    fn another_connection_between_the_same_two_inherits_nothing() {
+        let mut follower = Follower::default();
+        feed(&mut follower, 7, true, 5, REQUEST);
+        feed(&mut follower, 7, false, 9, b"HTTP/1.1 503 Too Many Clients\r\n\r\n");
+        // Its record is lost, so nobody takes it.
+        feed(&mut follower, 7, true, 11, b"GET / HTTP/1.1\r\n\r\n");
+        assert_eq!(follower.get(&connection(7)).flags, 0);
+        assert_eq!(follower.get(&connection(7)).status, 0);
+        feed(&mut follower, 7, false, 13, b"HTTP/1.1 200 OK\r\n\r\n");
+        let http = follower.take(&connection(7));
+        assert_eq!((http.status, http.reason(), http.response_ns), (200, "OK", 13));
+    }
+
+    #[test]
+    fn what_the_kernel_follows_no_longer_is_forgotten_at_the_second_look() {
+        let mut follower = Follower::default();
+        for port in [7, 8, 9] {
+            feed(&mut follower, port, true, 5, REQUEST);
+        }
+        let pairs = |ports: &[u16]| ports.iter().map(|port| Pair::of(&connection(*port))).collect();
+        assert!(follower.forget_missing(&pairs(&[7])));
+        // A connection between the same two as one that was missing, and its record.
+        feed(&mut follower, 8, true, 6, REQUEST);
+        assert!(follower.forget_missing(&pairs(&[7])));
+        let flags = [7, 8, 9].map(|port| follower.get(&connection(port)).flags);
+        assert_eq!(flags, [flag::ASKS_FOR_WEBSOCKET, flag::ASKS_FOR_WEBSOCKET, 0]);
+        assert!(!follower.forget_missing(&pairs(&[7, 8])));
+        assert_eq!(follower.conversations.len(), 2);
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl Agent {
     pub(crate) fn connect(socket: &Path) -> anyhow::Result<Option<Self>> {
         match std::os::unix::net::UnixStream::connect(socket) {
             Ok(_) => {}
-            Err(error) if is_nobody(&error) => return Ok(None),
+            Err(error) if is_nobody(&error, socket) => return Ok(None),
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot ask {}", socket.display()));
             }
@@ -102,7 +102,7 @@ impl Agent {
 /// [`Error::Input`] for a filter that the agent refuses; else when it cannot be asked.
 pub(crate) async fn counts(socket: &Path, filter: &Filter) -> anyhow::Result<Option<Counts>> {
     let stream = match UnixStream::connect(socket).await {
-        Err(error) if is_nobody(&error) => return Ok(None),
+        Err(error) if is_nobody(&error, socket) => return Ok(None),
         stream => stream.with_context(|| format!("cannot ask {}", socket.display()))?,
     };
     let mut connection = Some(handshake(stream).await?);
@@ -111,9 +111,15 @@ pub(crate) async fn counts(socket: &Path, filter: &Filter) -> anyhow::Result<Opt
     serde_json::from_slice(&body).context(UNREADABLE)
 }
 
-/// Whether a failed connect means that no agent listens, or none that this user may ask.
-fn is_nobody(error: &io::Error) -> bool {
+/// Whether a failed connect means that no agent listens, or none that this user may ask, which is said.
+fn is_nobody(error: &io::Error, socket: &Path) -> bool {
     use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    if error.kind() == PermissionDenied {
+        let socket = socket.display();
+        eprintln!(
+            "probe: only root may ask the agent at {socket}, if one runs: use sudo for its counts"
+        );
+    }
     matches!(error.kind(), NotFound | ConnectionRefused | PermissionDenied)
 }
 
@@ -293,7 +299,8 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 for _ in 0..asks {
                     let _ = stream.read(&mut [0; 1024]).await.unwrap();
-                    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{connection}");
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{connection}");
                     stream.write_all(answer.as_bytes()).await.unwrap();
                 }
             }

@@ -23,11 +23,13 @@ pub struct Audits {
     failed: u64,
 }
 
-/// A verdict on counts, and in words why.
-#[derive(Debug, PartialEq, Eq)]
+/// A verdict on counts, in words.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Judged {
-    pub exact: bool,
-    pub words: Vec<String>,
+    /// Why they are not exact.
+    pub inexact: Vec<String>,
+    /// What else is to be known of them.
+    pub uncertain: Vec<String>,
 }
 
 impl Audits {
@@ -67,27 +69,25 @@ impl Audits {
 
     #[must_use]
     pub fn judge(&self, now: Instant) -> Judged {
-        let mut judged = Judged { exact: true, words: Vec::new() };
+        let mut judged = Judged::default();
         if let Some(audit) = &self.standing {
             if !audit.is_clean() {
-                judged.exact = false;
-                judged.words.push(format!(
+                judged.inexact.push(format!(
                     "the last audit found {} counted sockets that are gone and {} that are not counted",
                     audit.extra, audit.missing
                 ));
             }
-            judged.words.extend(audit.beyond_words());
+            judged.uncertain.extend(audit.beyond_words());
         }
         let is_overdue = now.saturating_duration_since(self.due) > PATIENCE;
         if is_overdue {
-            judged.exact = false;
             let since = humantime::format_rfc3339_seconds(self.whole_until);
             let why = self.failure.as_deref().unwrap_or("the audit that is due has not ended");
-            judged.words.push(format!(
+            judged.inexact.push(format!(
                 "counts have not been held against the kernel's list of sockets since {since}: {why}"
             ));
         } else if let Some(failure) = &self.failure {
-            judged.words.push(format!("the last audit failed: {failure}"));
+            judged.uncertain.push(format!("the last audit failed: {failure}"));
         }
         judged
     }
@@ -112,7 +112,8 @@ mod tests {
 
     fn exact_after(audits: &Audits, seconds: u64) -> (bool, String) {
         let judged = audits.judge(Instant::now() + Duration::from_secs(seconds));
-        (judged.exact, judged.words.join("; "))
+        let exact = judged.inexact.is_empty();
+        (exact, [judged.inexact, judged.uncertain].concat().join("; "))
     }
 
     fn partly() -> Audit {

@@ -13,6 +13,7 @@ use aya::maps::{Map, MapData, RingBuf};
 use aya_log::EbpfLogger;
 use probe_common::{
     connection::Connection,
+    handshake::Pair,
     key::{CountKey, CountSlot},
     loss::Stat,
     state::{self, role},
@@ -27,6 +28,7 @@ use super::{
     pending::{GIVE_UP, Pending},
     reclaim::Reclaim,
     records::Records,
+    seed,
     sock_diag::{self, Detail},
     sockstat,
     source::{Backend, Ended, Exactness, Source},
@@ -36,7 +38,7 @@ use crate::{
     handshake::follow::Observed,
     identity::{
         Identity,
-        netns::{self, Found, Netns},
+        netns::{Found, Netns},
         netns_handle::Remembered,
     },
     kernel::{
@@ -119,8 +121,8 @@ pub struct EbpfSource {
     /// Names of what runs.
     hooks: Vec<String>,
     degraded: Vec<String>,
-    /// What was there before the start is counted, in every namespace that was found.
-    seeded: bool,
+    /// Why what was there before the start is not counted, for each namespace that could not be walked.
+    unseeded: Vec<String>,
     counts_only: bool,
     opened: Instant,
     losses: Losses,
@@ -149,13 +151,14 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
     }
     walk::load(&mut attached.ebpf, &btf).map_err(|error| inside("load iter/tcp", &error))?;
     drop(btf);
-    let mut seeded = true;
+    let mut unseeded = Vec::new();
     if !attached.taken_over {
-        let unseen = walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?;
-        seeded = unseen.namespaces.is_empty();
-        degraded.extend(unseen.words());
+        let unseen =
+            seed::walk_all(&mut attached).map_err(|error| inside("seed the counts", &error))?;
+        degraded.extend(unseen.processes_words());
+        unseeded = unseen.namespaces_words();
     }
-    let source = build(attached, pins, degraded, seeded, options.counts_only)
+    let source = build(attached, pins, degraded, unseeded, options.counts_only)
         .map_err(|error| inside("open the maps", &error))?;
     if let Some(pins) = &source.pins {
         // Only now is the set worth taking over, and the programs of another build are not needed.
@@ -212,7 +215,7 @@ fn build(
     mut attached: Attached,
     pins: Option<Pins>,
     degraded: Vec<String>,
-    seeded: bool,
+    unseeded: Vec<String>,
     counts_only: bool,
 ) -> anyhow::Result<Arc<EbpfSource>> {
     let log = log::open(&mut attached.ebpf);
@@ -240,7 +243,7 @@ fn build(
         pins,
         hooks,
         degraded,
-        seeded,
+        unseeded,
         counts_only,
         opened: Instant::now(),
         audits: Mutex::new(Audits::expected_in(KEEP_INTERVAL)),
@@ -251,43 +254,10 @@ fn build(
     }))
 }
 
-/// What the seed pass could not look at.
-struct Unseen {
-    /// Why, for each namespace.
-    namespaces: Vec<anyhow::Error>,
-    processes: usize,
-}
-
-impl Unseen {
-    fn words(&self) -> Vec<String> {
-        let namespaces = self
-            .namespaces
-            .iter()
-            .map(|error| format!("connections from before the start are missing: {error:#}"));
-        let processes = (self.processes > 0).then(|| {
-            format!("processes whose network namespace could not be looked at: {}", self.processes)
-        });
-        namespaces.chain(processes).collect()
-    }
-}
-
 /// Sockets whose port had no counter.
 fn portless(slots: &[CountSlot]) -> i64 {
     let without = slots.iter().filter(|slot| slot.key.port == CountKey::OTHER_PORTS);
     without.flat_map(|slot| slot.states).sum()
-}
-
-/// Walks every network namespace.
-fn walk_all(attached: &mut Attached) -> anyhow::Result<Unseen> {
-    let found = netns::find().context("cannot list network namespaces")?;
-    let unopened = found.unopened.into_iter().map(anyhow::Error::msg).collect();
-    let mut unseen = Unseen { namespaces: unopened, processes: found.unreadable };
-    for namespace in &found.namespaces {
-        if let Err(error) = walk::walk(&mut attached.ebpf, namespace) {
-            unseen.namespaces.push(error);
-        }
-    }
-    Ok(unseen)
 }
 
 impl EbpfSource {
@@ -338,7 +308,16 @@ impl EbpfSource {
         if let Some(log) = self.log.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
             log.flush();
         }
-        settled?;
+        let followed = || {
+            let mut followed = HashSet::new();
+            self.each_held(|connection| {
+                followed.insert(Pair::of(&connection));
+            })?;
+            Ok(followed)
+        };
+        let forgotten =
+            self.records.forget_lost(self.counters.statistic(Stat::RecordsLost), followed);
+        settled.and(forgotten)?;
         audit::audit(self, |sockets| self.find(sockets))
     }
 
@@ -449,25 +428,25 @@ impl Source for EbpfSource {
     }
 
     fn exactness(&self) -> anyhow::Result<Exactness> {
-        let mut degraded = self.degraded.clone();
-        let mut lost = self.lost();
-        let mut exact = self.seeded && lost.of_counts.is_empty();
+        let lost = self.lost();
         let detail_complete = lost.of_detail.is_empty() && !self.counts_only;
-        degraded.append(&mut lost.of_counts);
-        let mut judged = self.audits().judge(Instant::now());
-        exact &= judged.exact;
-        degraded.append(&mut judged.words);
-        degraded.extend(self.pins.as_ref().and_then(Pins::removed));
+        let judged = self.audits().judge(Instant::now());
+        let mut inexact = self.unseeded.clone();
+        inexact.extend(lost.of_counts);
+        inexact.extend(judged.inexact);
         let portless = portless(&self.counters.slots());
         if portless > 0 {
-            exact = false;
-            degraded.push(format!(
+            inexact.push(format!(
                 "{portless} sockets are counted in their container, but without their port: more ports are in use at \
                  once than there are counters"
             ));
         }
-        degraded.append(&mut lost.of_detail);
-        Ok(Exactness { exact, detail_complete, degraded })
+        let mut degraded = inexact.clone();
+        degraded.extend(self.degraded.iter().cloned());
+        degraded.extend(judged.uncertain);
+        degraded.extend(self.pins.as_ref().and_then(Pins::removed));
+        degraded.extend(lost.of_detail);
+        Ok(Exactness { exact: inexact.is_empty(), detail_complete, degraded, inexact })
     }
 
     fn vitals(&self) -> Vec<(String, i64)> {

@@ -12,6 +12,7 @@ pub mod polled;
 pub mod raw;
 pub mod reclaim;
 pub mod records;
+mod seed;
 pub mod sock_diag;
 pub mod sockstat;
 pub mod source;

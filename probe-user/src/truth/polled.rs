@@ -68,11 +68,8 @@ impl Source for Polled {
     }
 
     fn exactness(&self) -> anyhow::Result<Exactness> {
-        Ok(Exactness {
-            exact: false,
-            detail_complete: false,
-            degraded: vec![format!("polling sock_diag: {}", self.reason)],
-        })
+        let why = vec![format!("polling sock_diag: {}", self.reason)];
+        Ok(Exactness { exact: false, detail_complete: false, degraded: why.clone(), inexact: why })
     }
 
     fn ended(&self) -> Option<Receiver<Ended>> {

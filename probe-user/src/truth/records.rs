@@ -2,6 +2,7 @@
 //! their payloads said to whoever listens.
 
 use std::{
+    collections::HashSet,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,7 +15,7 @@ use aya::{
     Pod,
     maps::{MapData, RingBuf},
 };
-use probe_common::{connection::Connection, payload::Piece};
+use probe_common::{connection::Connection, handshake::Pair, payload::Piece};
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
 
 use super::{pending::Pending, source::Ended};
@@ -45,9 +46,18 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// For which losses their conversations were forgotten.
+#[derive(Default)]
+struct Forgotten {
+    lost: u64,
+    /// Some were missing for the first time.
+    look_again: bool,
+}
+
 /// The draining thread. Stops when dropped.
 pub struct Records {
     shared: Arc<Shared>,
+    forgotten: Mutex<Forgotten>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -67,7 +77,7 @@ impl Records {
             let shared = Arc::clone(&shared);
             move || drain(ring, &shared)
         })?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self { shared, forgotten: Mutex::default(), thread: Some(thread) })
     }
 
     /// A new listener, from now on.
@@ -100,6 +110,27 @@ impl Records {
     #[must_use]
     pub fn has_no_pending(&self) -> bool {
         self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Forgets what was said on connections whose records the ring has lost, `lost` up to now: they are not among
+    /// `followed`, nor do they wait for their last ACK. To be called now and then.
+    ///
+    /// # Errors
+    /// Those of `followed`, and as bpf(2).
+    pub fn forget_lost(
+        &self,
+        lost: u64,
+        followed: impl FnOnce() -> anyhow::Result<HashSet<Pair>>,
+    ) -> anyhow::Result<()> {
+        let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+        if forgotten.lost == lost && !forgotten.look_again {
+            return Ok(());
+        }
+        let mut followed = followed()?;
+        followed.extend(self.pending()?.iter().map(|handshake| Pair::of(handshake)));
+        let mut follower = self.shared.follower.lock().unwrap_or_else(PoisonError::into_inner);
+        *forgotten = Forgotten { lost, look_again: follower.forget_missing(&followed) };
+        Ok(())
     }
 
     /// Records lost on the way to a listener, and records taken from the ring.
@@ -149,7 +180,13 @@ fn drain(mut ring: RingBuf<MapData>, shared: &Shared) {
             looked_for_failed = Instant::now();
             let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
             // What can't be read now is read in a second.
-            batch.extend(pending.give_up(clock::mono_ns().unsigned_abs()).unwrap_or_default());
+            let failed = pending.give_up(clock::mono_ns().unsigned_abs()).unwrap_or_default();
+            let mut follower = shared.follower.lock().unwrap_or_else(PoisonError::into_inner);
+            for handshake in &failed {
+                // What it said no connection will ask for.
+                follower.take(handshake);
+            }
+            batch.extend(failed);
         }
         if !batch.is_empty() {
             deliver(shared, &batch);

@@ -152,11 +152,7 @@ pub fn dump(inside: &Inside, detail: Detail) -> io::Result<Vec<DiagSocket>> {
 ///
 /// # Errors
 /// When the namespace cannot be entered, and as [`dump`].
-pub fn each(
-    netns: &Netns,
-    detail: Detail,
-    visit: impl FnMut(DiagSocket) + Send,
-) -> io::Result<()> {
+pub fn each(netns: &Netns, detail: Detail, visit: impl FnMut(DiagSocket) + Send) -> io::Result<()> {
     netns.run(|| visit_all(netns.inode, detail, visit))?
 }
 

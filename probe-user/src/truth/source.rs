@@ -32,8 +32,11 @@ pub struct Exactness {
     pub exact: bool,
     /// Speaks of events: no connection record was lost, nor what its first packets said.
     pub detail_complete: bool,
-    /// Why not, since when, and what else could not be looked at, in words.
+    /// Why not, since when, and what else could not be looked at, in words. First why counts are not exact.
     pub degraded: Vec<String>,
+    /// Of those, why counts are not exact.
+    #[serde(default)]
+    pub inexact: Vec<String>,
 }
 
 /// A batch of connections that ended (or were released), and of handshakes that failed before there
