@@ -6,6 +6,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+fn numbered(name: &str) -> String {
+    format!("{name}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// A cgroup2; removed on drop, when no process must be left in it.
 #[derive(Debug)]
 pub struct Cgroup {
@@ -17,8 +21,20 @@ impl Cgroup {
     /// Without a cgroup2 hierarchy, or the right to make a group.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = format!("{}/groundtruth-{name}-{}-{number}", root(), std::process::id());
+        Self::called(&format!("groundtruth-{}", numbered(name)))
+    }
+
+    /// One that is taken for a unit of systemd.
+    ///
+    /// # Panics
+    /// As [`Cgroup::new`].
+    #[must_use]
+    pub fn unit(name: &str) -> Self {
+        Self::called(&format!("{}.service", numbered(name)))
+    }
+
+    fn called(name: &str) -> Self {
+        let path = format!("{}/{name}", root());
         fs::create_dir(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
         Self { path }
     }

@@ -130,14 +130,14 @@ fn killed_while_it_gives_back_those_of_one_service() {
     // Two calls for each that is not to be found any more, some for walks, then one for each that is given back.
     let kill = killed_by(CGROUPS * 2 + CGROUPS / 2, &agent);
     client.fin(CGROUPS as usize);
+    server.wait_reaped(Reaped { fin: CGROUPS as usize, ..Reaped::default() });
     kill.wait(PATIENCE);
     agent.kill();
     agent.start_again();
     let netns = cable.client.place().inode();
     let counts = agent.counts();
-    let is_left = |row: &&Value| {
-        row["netns"] == netns && row["port"] == 8080 && row["role"] == "active"
-    };
+    let is_left =
+        |row: &&Value| row["netns"] == netns && row["port"] == 8080 && row["role"] == "active";
     let left = counts.0["counts"].as_array().expect("rows").iter().filter(is_left).count();
     assert!((1..CGROUPS as usize).contains(&left), "killed with {left} of {CGROUPS} left");
     assert_eq!(agent.total("established", 8080, "active"), u64::from(CGROUPS), "{left} are left");

@@ -3,7 +3,9 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use aya::maps::MapInfo;
@@ -25,6 +27,8 @@ const MOUNTED_BY_US: &str = "/run/groundtruth/mounted-bpf-fs";
 pub struct Pins {
     root: PathBuf,
     directory: PathBuf,
+    /// Inode of the mark that they are complete: another agent's may be at the same path later.
+    completed: OnceLock<u64>,
 }
 
 impl Pins {
@@ -34,8 +38,11 @@ impl Pins {
     /// [`Unavailable`] where no BPF file system can be had.
     pub fn prepare(root: &Path, object: &[u8], counts_only: bool) -> Result<Self, Unavailable> {
         mount_if_needed()?;
-        let pins =
-            Self { root: root.into(), directory: root.join(generation(object, counts_only)) };
+        let pins = Self {
+            root: root.into(),
+            directory: root.join(generation(object, counts_only)),
+            completed: OnceLock::new(),
+        };
         if !pins.are_complete() {
             // A start that was cut off left this half done.
             remove(&pins.directory);
@@ -51,13 +58,18 @@ impl Pins {
     /// A complete set of an earlier agent is there to be taken over.
     #[must_use]
     pub fn are_complete(&self) -> bool {
-        self.directory.join("ready").is_dir()
+        self.mark().is_dir()
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.directory.join("ready")
     }
 
     /// Said where somebody has removed what was complete.
     #[must_use]
     pub fn removed(&self) -> Option<String> {
-        (!self.are_complete()).then(|| {
+        let now = fs::metadata(self.mark()).ok().map(|mark| mark.ino());
+        (now.as_ref() != self.completed.get()).then(|| {
             format!(
                 "what was pinned in {} was removed: these counts end with this agent",
                 self.directory.display()
@@ -96,11 +108,12 @@ impl Pins {
     /// # Errors
     /// As mkdir(2).
     pub fn complete(&self) -> io::Result<Vec<String>> {
-        let ready = self.directory.join("ready");
-        if !ready.is_dir() {
+        if !self.are_complete() {
             // bpffs has directories, but no plain files.
-            fs::create_dir(ready)?;
+            fs::create_dir(self.mark())?;
         }
+        let mark = fs::metadata(self.mark())?.ino();
+        self.completed.get_or_init(|| mark);
         let mut replaced = Vec::new();
         for entry in fs::read_dir(&self.root)?.flatten() {
             if entry.path() != self.directory {
