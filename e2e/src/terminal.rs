@@ -47,6 +47,26 @@ impl Terminal {
     }
 
     #[track_caller]
+    pub fn resize(&self, columns: u16, rows: u16) {
+        let size = ["-x", &columns.to_string(), "-y", &rows.to_string()];
+        let _ = finish(self.tmux().arg("resize-window").args(size)).success("tmux resize-window");
+    }
+
+    /// The process of the program.
+    ///
+    /// # Panics
+    /// Once it has ended.
+    #[track_caller]
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        let shell = ["display-message", "-p", "#{pane_pid}"];
+        let shell = finish(self.tmux().args(shell)).success("tmux display-message");
+        let children = format!("/proc/{0}/task/{0}/children", shell.trim());
+        let children = std::fs::read_to_string(children).expect("the shell's children");
+        children.split_whitespace().next().and_then(|pid| pid.parse().ok()).expect("a child")
+    }
+
+    #[track_caller]
     #[must_use]
     pub fn screen(&self) -> String {
         finish(self.tmux().args(["capture-pane", "-p"])).success("tmux capture-pane")

@@ -74,6 +74,28 @@ fn without_btf() {
     assert_eq!((btf.len(), &btf[0]["state"]), (1, &"missing".into()));
 }
 
+/// Its own lack of BTF and of maps is not what is told: no cure for that helps.
+#[test]
+fn on_an_old_kernel() {
+    let needs = [Need::Bpf, Need::Program("unshare")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("old");
+    let release = scratch.join("osrelease");
+    std::fs::write(&release, "4.19.0-27-amd64\n").unwrap();
+    let change = format!(
+        "mount --bind {release} /proc/sys/kernel/osrelease && mount -t tmpfs none /sys/kernel/btf && exec"
+    );
+    let run = |args: &[&str]| by(&change, &scratch, args);
+    let (why, next) = ("4.19.0-27-amd64 is older than 5.10", "use Linux 5.10 or later");
+    assert_polled(&run(&["count", "--json"]), why);
+    assert_unsupported(&run(&["serve", "--listen", "127.0.0.1:0"]), why, next);
+    let capture = scratch.join("capture");
+    assert_unsupported(&run(&["record", "-o", &capture, "--duration", "1s"]), why, next);
+    let doctor = run(&["doctor"]);
+    assert_eq!(doctor.code, Some(96), "{doctor}");
+    assert!(doctor.stdout.contains("older than 5.10"), "{doctor}");
+}
+
 #[test]
 fn without_the_right_to_load_programs() {
     let needs = [Need::Bpf, Need::Program("unshare"), Need::Program("setpriv")];

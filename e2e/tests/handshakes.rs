@@ -163,6 +163,8 @@ fn run(case: &Case, scratch: &Scratch) -> Vec<Expected> {
         "400/s",
         "--handshake-timeout",
         "700ms",
+        "--min-success",
+        "0",
         "-o",
         &results,
     ];

@@ -89,7 +89,7 @@ fn load(scratch: &Scratch, fault: &Fault) -> [Vec<u16>; 2] {
         let url = format!("ws://127.0.0.1:{}{path}", fault.proxy);
         let mut command = lab::command(&Place::host());
         command.args(["load", "--json", "--url", &url, "--connections", &count.to_string()]);
-        command.args(["--ramp", "50/s", "--hold", "2s", "-o", &results]);
+        command.args(["--ramp", "50/s", "--hold", "2s", "--min-success", "0", "-o", &results]);
         (Running::start(&mut command), results)
     };
     // Where the limit hits, it is those who come when all places are taken.
@@ -300,7 +300,8 @@ fn envoy_without_a_healthy_shard() {
     let recording = Recording::start(&scratch.join("capture"), &args);
     let results = scratch.join("results.jsonl");
     let url = format!("ws://127.0.0.1:{proxy}/");
-    let args = ["load", "--url", &url, "--connections", "40", "--ramp", "50/s", "-o", &results];
+    let shape = ["load", "--url", &url, "--connections", "40", "--ramp", "50/s"];
+    let args = [&shape[..], &["--min-success", "0", "-o", &results]].concat();
     let _ = lab::run(&Place::host(), &args, Duration::from_secs(60));
     let [healthy, failed] = sort_clients(&results);
     assert_eq!((healthy.len(), failed.len()), (0, 40));
@@ -447,6 +448,8 @@ fn docker_proxy() {
                 "2s",
                 "--handshake-timeout",
                 "1500ms",
+                "--min-success",
+                "0",
                 "-o",
                 &results,
             ];

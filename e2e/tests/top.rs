@@ -1,5 +1,7 @@
 //! `probe top` in a real terminal, with connections whose number is known.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use e2e::lab;
@@ -64,7 +66,7 @@ fn the_screen_says_what_is_there() {
     let _stay =
         load(&url, &["--connections", "23", "--hold", "10m", "--end", "rst:5", "--end-at", "30s"]);
     wait_equal("clients", &23, || ss(&Place::host(), "established", &format!("dport = :{port}")));
-    let refused = load(&url, &["--connections", "7", "--hold", "0s"]);
+    let refused = load(&url, &["--connections", "7", "--hold", "0s", "--min-success", "0"]);
     assert_eq!(refused.wait(Duration::from_secs(30)).code, Some(0));
     let is = |words: Vec<String>, expected: &[&str]| {
         words.starts_with(&expected.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>())
@@ -250,6 +252,58 @@ fn a_balancers_shards_are_told_and_clicked() {
     terminal.wait("its connections", |screen| screen.contains("10 connections, by age"));
     terminal.keys(&["q"]);
     assert_eq!(terminal.exit_code(), 0);
+}
+
+/// Rows that do not fit are reached by the wheel. The terminal changes its size, and is gone one day, as
+/// over SSH: nothing is left of the view then.
+#[test]
+fn a_terminal_is_scrolled_resized_and_lost() {
+    const HELD: usize = 40;
+    let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
+    let server = lab::Server::start(&Place::host(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = server.address().port().to_string();
+    let url = format!("ws://{}/", server.address());
+    let _stay = load(&url, &["--connections", &HELD.to_string(), "--hold", "10m"]);
+    wait_equal("clients", &HELD, || ss(&Place::host(), "established", &format!("dport = :{port}")));
+    let mut top = probe::command();
+    top.args(["top", "--mouse", "--port", &port]);
+    let terminal = Terminal::start(80, 30, &top);
+    terminal.wait("the service", |screen| row(screen, &["host", &port, "passive", "40"]).len() > 4);
+    terminal.keys(&["/", "passive", "Enter", "c"]);
+    let peers = |screen: &str| -> BTreeSet<String> {
+        let rows = screen.lines().filter(|line| line.starts_with("established"));
+        rows.filter_map(|row| {
+            row.split_whitespace().find(|word| word.contains(':')).map(str::to_owned)
+        })
+        .collect()
+    };
+    let screen = terminal.wait("as many connections as fit", |screen| peers(screen).len() == 25);
+    let first = peers(&screen);
+    let wheel = |button: u8| {
+        terminal.keys(&["-l", &format!("\u{1b}[<{button};4;8M").repeat(HELD)]);
+    };
+    wheel(65);
+    terminal.wait("the others", |screen| peers(screen).union(&first).count() == HELD);
+    wheel(64);
+    terminal.wait("the first again", |screen| peers(screen) == first);
+
+    terminal.resize(60, 15);
+    let screen = terminal.wait("a smaller view", |screen| {
+        screen.lines().count() == 15
+            && screen
+                .lines()
+                .any(|line| line == "STATE       PEER                      AGE PROCESS")
+    });
+    assert_eq!(peers(&screen).len(), 10, "{screen}");
+    assert!(peers(&screen).is_subset(&first), "{screen}");
+    terminal.resize(120, 50);
+    terminal.wait("all of them", |screen| peers(screen).len() == HELD);
+
+    let process = format!("/proc/{}", terminal.pid());
+    assert!(Path::new(&process).exists());
+    drop(terminal);
+    wait_equal("left of it", &false, || Path::new(&process).exists());
+    let _ = server.stop();
 }
 
 #[test]

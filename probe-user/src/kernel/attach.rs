@@ -21,7 +21,7 @@ use aya_obj::generated::bpf_prog_info;
 use probe_common::key::SLOTS;
 
 use super::{
-    Unavailable, container,
+    Unavailable, container, features,
     hooks::{HOOKS, Hook, Kind},
     offsets::{self, Resolved},
     pin::Pins,
@@ -116,6 +116,8 @@ impl Running {
 /// # Errors
 /// [`Unavailable`] where the kernel lacks BTF.
 pub fn types() -> Result<Btf, Unavailable> {
+    // On an older kernel its lack of BTF would be told, and no cure for that helps.
+    features::release()?;
     File::open(offsets::BTF_PATH).map_err(|error| offsets::no_btf(&error))?;
     Btf::from_sys_fs().map_err(|error| Unavailable {
         what: "read the kernel's type information (BTF)".into(),

@@ -81,21 +81,29 @@ pub fn can_count(features: &[Feature]) -> bool {
 }
 
 fn kernel() -> Feature {
+    match release() {
+        Ok(release) => Feature::ok("kernel", release),
+        Err(unavailable) => Feature::missing("kernel", unavailable),
+    }
+}
+
+/// The kernel's release.
+///
+/// # Errors
+/// It is older than any that the programs are for.
+pub(super) fn release() -> Result<String, Unavailable> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     let mut numbers = release.split(['.', '-', '+']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version >= OLDEST {
-        return Feature::ok("kernel", release);
+        return Ok(release.to_owned());
     }
-    Feature::missing(
-        "kernel",
-        Unavailable {
-            what: "run on this kernel".into(),
-            why: format!("{release} is older than {}.{}", OLDEST.0, OLDEST.1),
-            cure: "use Linux 5.10 or later (Debian 11, Ubuntu 22.04, RHEL 9)".into(),
-        },
-    )
+    Err(Unavailable {
+        what: "run on this kernel".into(),
+        why: format!("{release} is older than {}.{}", OLDEST.0, OLDEST.1),
+        cure: "use Linux 5.10 or later (Debian 11, Ubuntu 22.04, RHEL 9)".into(),
+    })
 }
 
 fn btf() -> Feature {

@@ -18,6 +18,8 @@ use crate::health::shards::ShardReport;
 pub(crate) const HISTORY: usize = 300;
 /// What percentiles are of: handshakes that ended in this time before now.
 pub(crate) const WINDOW_NS: i64 = 60_000_000_000;
+/// A rate over less says nothing: one connection in 40 ms would be 25 a second.
+const MOMENT_NS: i64 = 500_000_000;
 /// Failures that are kept for the list of the latest.
 const LATEST: usize = 100;
 /// Processes that are known of each service: workers of one server, or callers of one port.
@@ -86,7 +88,8 @@ impl Tally {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Line {
     pub(crate) level: Level,
-    at_ns: i64,
+    /// When, and how many had been opened and closed: as many as rates are measured over.
+    samples: VecDeque<(i64, u64, u64)>,
     /// New and ended connections a second, over the last interval.
     pub(crate) opened_rate: f64,
     pub(crate) closed_rate: f64,
@@ -103,14 +106,18 @@ pub(crate) struct Line {
 
 impl Line {
     fn take(&mut self, at_ns: i64, level: Level) {
-        let seconds = (at_ns - self.at_ns) as f64 / 1e9;
-        if self.at_ns != 0 && seconds > 0.0 {
+        self.samples.push_back((at_ns, level.opened_total, level.closed_total));
+        while self.samples.get(1).is_some_and(|(at, ..)| at_ns - at >= MOMENT_NS) {
+            self.samples.pop_front();
+        }
+        let (from_ns, opened, closed) = self.samples[0];
+        let seconds = (at_ns - from_ns) as f64 / 1e9;
+        if seconds > 0.0 {
             let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
-            self.opened_rate = rate(level.opened_total, self.level.opened_total);
-            self.closed_rate = rate(level.closed_total, self.level.closed_total);
+            self.opened_rate = rate(level.opened_total, opened);
+            self.closed_rate = rate(level.closed_total, closed);
         }
         self.level = level;
-        self.at_ns = at_ns;
         push(&mut self.history, level.established.max(0).cast_unsigned());
         push(&mut self.opened_history, self.opened_rate.round() as u64);
     }
@@ -407,6 +414,10 @@ mod tests {
         assert_eq!(board.lines[&service()].opened_rate, 0.0);
         board.count(3_000_000_000, 0, vec![(service(), level(23, 123))]);
         assert_eq!(board.lines[&service()].opened_rate, 11.5);
+        // The rest of a capture's last second.
+        let mut rest = board.clone();
+        rest.count(3_040_000_000, 0, vec![(service(), level(24, 124))]);
+        assert!((rest.lines[&service()].opened_rate - 24.0 / 2.04).abs() < 1e-9);
         // A service that is gone has no sockets, and opens none.
         board.count(4_000_000_000, 0, vec![]);
         assert_eq!(board.lines[&service()].level.established, 0);

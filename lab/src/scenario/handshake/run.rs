@@ -205,7 +205,7 @@ impl Run<'_> {
         let results = self.dir().join("results-wave.jsonl");
         let scenario = self.scenario();
         let mut load = command(self.link.as_ref().map(Link::client_namespace), &self.lab);
-        load.args(["load", "--json", "--url", &format!("ws://{address}/")]);
+        load.args(["load", "--json", "--url", &format!("ws://{address}/"), "--min-success", "0"]);
         load.args(["--connections", &connections.to_string()]);
         load.args(["--ramp", &format!("{}/s", scenario.ramp)]);
         let hold = scenario.hold.mul_f64(self.options.time_scale);

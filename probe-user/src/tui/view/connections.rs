@@ -14,6 +14,41 @@ use crate::tui::{
     table::{arranged, brief},
 };
 
+/// Of each column: state, class, peer, age, silent, retransmits, process.
+const WIDTHS: [u16; 7] = [11, 8, PEER, 5, 6, 5, 18];
+/// An IPv4 address and its port.
+const PEER: u16 = 21;
+/// Left out one after the other where the terminal is narrow: class, retransmits, silent.
+const SPARE: [usize; 3] = [1, 5, 4];
+
+/// Which columns there is room for.
+struct Kept([bool; WIDTHS.len()]);
+
+impl Kept {
+    fn of<T>(&self, all: [T; WIDTHS.len()]) -> Vec<T> {
+        all.into_iter().zip(self.0).filter_map(|(one, is_kept)| is_kept.then_some(one)).collect()
+    }
+
+    /// With a blank between two.
+    fn width(&self) -> u16 {
+        self.of(WIDTHS).iter().map(|width| width + 1).sum::<u16>() - 1
+    }
+}
+
+fn columns(room: u16) -> (Kept, Vec<u16>) {
+    let mut kept = Kept([true; WIDTHS.len()]);
+    for spare in SPARE {
+        if kept.width() > room {
+            kept.0[spare] = false;
+        }
+    }
+    // The peer's address may be IPv6: it takes what the others leave.
+    let mut widths = WIDTHS;
+    widths[2] += room.saturating_sub(kept.width());
+    let widths = kept.of(widths);
+    (kept, widths)
+}
+
 pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service) -> Listed {
     let state = view.state;
     let rows = arranged(view.connections, &state.search, state.order, state.reverse);
@@ -41,14 +76,11 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
         )))),
         head,
     );
-    // The peer's address may be IPv6: it takes what the others leave.
-    let fixed = [11, 8, 5, 6, 5, 18];
-    let peer = list.width.saturating_sub(fixed.iter().sum::<u16>() + 6).max(15);
-    let widths = vec![fixed[0], fixed[1], peer, fixed[2], fixed[3], fixed[4], fixed[5]];
+    let (kept, widths) = columns(list.width);
     // A service's clients all have it as their peer, at the port that the head line names: what tells
     // them apart is their own port.
     let is_active = service.role == "active";
-    let header = vec![
+    let header = kept.of([
         "STATE".into(),
         "CLASS".into(),
         if is_active { "OWN PORT → PEER".into() } else { "PEER".into() },
@@ -56,7 +88,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
         right("SILENT", 6),
         right("RETR", 5),
         "PROCESS".into(),
-    ];
+    ]);
     // Only what can be in sight is made into rows: the list may be long.
     let height = usize::from(list.height.saturating_sub(1)).max(1);
     let first = (state.selected + 1).saturating_sub(height);
@@ -69,7 +101,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
             }
             let time = |ms: Option<u64>| ms.map_or_else(|| "-".into(), brief);
             let retransmits = row.retransmits.map_or_else(|| "-".into(), |n| n.to_string());
-            Row::new([
+            Row::new(kept.of([
                 row.state.clone(),
                 row.class.clone(),
                 match is_active {
@@ -80,7 +112,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
                 right(time(row.silent_ms), 6),
                 right(retransmits, 5),
                 clean(&row.process),
-            ])
+            ]))
         })
         .collect();
     view.list(frame, list, header, widths, shown)
