@@ -28,6 +28,21 @@ pub(crate) struct Loss {
     pub(crate) count: u64,
 }
 
+/// In the recorder's reasons where rows of connections are missing.
+const ROWS_MISSING: [&str; 4] = [
+    "connection records were lost",
+    "connections were not counted",
+    "not written: ",
+    "the agent ended",
+];
+
+impl Loss {
+    /// Whether rows of connections are missing, rather than what their packets said or a look at the counts.
+    pub(crate) fn is_of_connections(&self) -> bool {
+        ROWS_MISSING.iter().any(|words| self.reason.contains(words))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     pub(crate) cgroup_id: u64,

@@ -79,6 +79,7 @@ pub struct Scene {
     /// Added to what the server reports from a time on.
     pub adjust: Vec<(i64, i64)>,
     pub loss: Vec<(i64, i64)>,
+    pub loss_reason: &'static str,
     /// Rows of connections that are left out, as if the ring had been full.
     pub lost_rows: usize,
     pub finished: bool,
@@ -100,6 +101,7 @@ impl Scene {
             health_every: S,
             adjust: Vec::new(),
             loss: Vec::new(),
+            loss_reason: "ring full",
             lost_rows: 0,
             finished: true,
             fields: None,
@@ -154,7 +156,7 @@ impl Scene {
             .map(|(from, to)| LossRow {
                 from_mono_ns: START + from,
                 to_mono_ns: START + to,
-                reason: "ring full".into(),
+                reason: self.loss_reason.into(),
                 count: 7,
             })
             .collect();
