@@ -108,9 +108,11 @@ impl<'a> Joined<'a> {
         let as_polled = population.is_as_polled(recording, url);
         let polled = if as_polled { poll_extremes(recording, url)? } else { Vec::new() };
         // One second in a hundred may have been read late; more than that, and rows are missing: the
-        // ring was full. Where the recorder was cut off, those that were open have none.
+        // ring was full. Where the recorder was cut off, those that were open have none; and a row that was lost
+        // takes a whole life along, of which its loss marks the end.
         let agrees = agreement.compared > 0 && agreement.equal * 100 >= agreement.compared * 99;
-        let basis = if agrees && !recording.is_cut_off() {
+        let lost = recording.loss.iter().any(Loss::is_of_connections);
+        let basis = if agrees && !lost && !recording.is_cut_off() {
             Basis::Connections
         } else if polled.iter().flatten().next().is_some() {
             Basis::Poll
@@ -190,6 +192,11 @@ struct KernelSide {
 }
 
 impl KernelSide {
+    /// The end of what a sample is compared with: the count after it bounds it as well as the one before.
+    fn until_ns(&self, sample_end_ns: i64) -> i64 {
+        sample_end_ns + if self.basis == Basis::Connections { 0 } else { TICK_NS }
+    }
+
     fn compare(
         &self,
         reported: i64,
@@ -201,9 +208,8 @@ impl KernelSide {
             let (low, high) = self.established.extremes(from_ns, to_ns);
             (low, high, self.with_held.extremes(from_ns, to_ns).1)
         } else {
-            // The count after the interval bounds it as well as the one before.
-            let (low, high) = self.ticks.extremes(from_ns, to_ns + TICK_NS);
-            let (_, held) = self.held_ticks.extremes(from_ns, to_ns + TICK_NS);
+            let (low, high) = self.ticks.extremes(from_ns, to_ns);
+            let (_, held) = self.held_ticks.extremes(from_ns, to_ns);
             let (low, high) = match polled {
                 Some((polled_low, polled_high)) => (low.min(polled_low), high.max(polled_high)),
                 // The poller's own connection may or may not be among them.
@@ -286,6 +292,8 @@ fn samples(
     let mut samples = Vec::with_capacity(health.height());
     for row in 0..health.height() {
         let (Some(start_ns), Some(end_ns)) = (start.get(row), end.get(row)) else { continue };
+        let from_ns = start_ns - settle_ns;
+        let to_ns = kernel.map_or(end_ns, |kernel| kernel.until_ns(end_ns));
         let judged = match (reported.get(row), error.get(row)) {
             (_, Some(error)) => Judged::Unavailable(error.to_owned()),
             (None, None) => Judged::Unavailable(match status.get(row) {
@@ -295,12 +303,12 @@ fn samples(
             (Some(reported), None) if reported.unsigned_abs() > MOST => Judged::Unavailable(
                 format!("the answer says {reported} connections: more than any host holds"),
             ),
-            (Some(reported), None) => match loss_in(&recording.loss, start_ns, end_ns) {
+            (Some(reported), None) => match loss_in(&recording.loss, from_ns, to_ns) {
                 Some(loss) => Judged::Inconclusive(loss_words(loss.count, &loss.reason)),
                 None => match kernel {
                     Some(kernel) => {
                         let polled = polled.get(row).copied().flatten();
-                        Judged::Yes(kernel.compare(reported, start_ns - settle_ns, end_ns, polled))
+                        Judged::Yes(kernel.compare(reported, from_ns, to_ns, polled))
                     }
                     None => Judged::Unavailable("no such connections were recorded".to_owned()),
                 },

@@ -6,7 +6,7 @@ mod common;
 use attempts::{Run, answered, linked, mixed, unanswered, upgraded, upstream};
 use capture::CaptureWriter;
 use capture::schema::{ConnectionRow, HealthRow};
-use common::{MS, S, START, URL, analyzer, blank_row, meta};
+use common::{MS, PORT, S, START, URL, analyzer, blank_row, meta};
 use serde_json::Value;
 
 #[test]
@@ -399,6 +399,35 @@ fn without_attempts_it_says_how_to_record_them() {
     assert_eq!(run.code, 4);
     assert_eq!(run.report["attempts"], 0);
     assert_eq!(run.report["untold"], 7);
+}
+
+/// Clients from before the recording, to a port that was declared: 7 stay, 5 end, 2 of these are shown by their
+/// frames to be WebSockets.
+#[test]
+fn connections_from_before_the_recording_are_no_attempts() {
+    let mut rows = mixed(50, |n| n < 3, |n, at| answered(n, at, 503, MS));
+    rows.extend((100..112).map(|n| ConnectionRow {
+        seeded: true,
+        first_seen_ns: START,
+        class: if n < 102 { "upgraded" } else { "unknown" },
+        state: if n < 105 { "close" } else { "established" },
+        left_established_ns: (n < 105).then_some(START + S),
+        closed_ns: (n < 105).then_some(START + S),
+        closed_by: (n < 105).then_some("remote"),
+        closed_how: (n < 105).then_some("fin"),
+        ..blank_row(n)
+    }));
+    let mut meta = meta();
+    meta.selection.websocket_ports = vec![PORT];
+    let temp = tempfile::tempdir().unwrap();
+    let mut writer = CaptureWriter::create(&temp.path().join("run"), &meta).unwrap();
+    writer.connections(&rows).unwrap();
+    writer.finish(&meta).unwrap();
+    let output = analyzer(&["handshakes", "run", "--json"], temp.path());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let counts = ["attempts", "upgraded", "failed", "untold"];
+    let counts = counts.map(|name| report[name].as_u64().unwrap());
+    assert_eq!(counts, [50, 47, 3, 12], "{report}");
 }
 
 #[test]

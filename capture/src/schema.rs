@@ -306,9 +306,9 @@ table! {
         unanswered_probes: Option<u32>,
         /// Likewise: time since anything came from the peer.
         last_heard_ms: Option<u32>,
-        /// Links the two legs of one client behind a proxy; null where there is no second leg.
+        /// A salted hash of the `Sec-WebSocket-Key`, by which the legs of one client behind a proxy are found; null where
+        /// no key was seen.
         leg_id: Option<u64>,
-        leg_certain: Option<bool>,
     }
 }
 

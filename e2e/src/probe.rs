@@ -320,24 +320,27 @@ impl Counts {
         self.sum(of, |row| &row["accepted"])
     }
 
+    /// Every row.
+    pub fn all(&self) -> impl Iterator<Item = &Value> {
+        self.0["counts"].as_array().into_iter().flatten()
+    }
+
+    /// Rows of these ports.
+    pub fn on(&self, ports: &Range<u16>) -> impl Iterator<Item = &Value> {
+        let ports = u64::from(ports.start)..u64::from(ports.end);
+        self.all().filter(move |row| row["port"].as_u64().is_some_and(|port| ports.contains(&port)))
+    }
+
     /// Connections of all populations that are over, since the programs were attached.
     #[must_use]
     pub fn closed(&self) -> i64 {
-        let rows = self.0["counts"].as_array().into_iter().flatten();
-        rows.filter_map(|row| row["closed_total"].as_i64()).sum()
+        self.all().filter_map(|row| row["closed_total"].as_i64()).sum()
     }
 
     /// The same, of these ports.
     #[must_use]
     pub fn closed_on(&self, ports: &Range<u16>) -> i64 {
-        let rows = self.0["counts"].as_array().into_iter().flatten();
-        rows.filter(|row| {
-            row["port"]
-                .as_u64()
-                .is_some_and(|port| (u64::from(ports.start)..u64::from(ports.end)).contains(&port))
-        })
-        .filter_map(|row| row["closed_total"].as_i64())
-        .sum()
+        self.on(ports).filter_map(|row| row["closed_total"].as_i64()).sum()
     }
 
     /// Sockets in a kernel state, by its name.

@@ -38,7 +38,6 @@ fn assert_linked(recorded: &Recorded, balancer: u16, shards: &[u16]) {
             continue; // health polls, and whatever else runs here
         }
         let leg = row["leg_id"].as_u64().unwrap_or_else(|| panic!("no leg id: {row}"));
-        assert_eq!(row["leg_certain"], true, "{row}");
         ends.entry(leg).or_default().push((port, row["role"].as_str().expect("a role")));
     }
     assert_eq!(ends.len(), CLIENTS, "one leg id for each client");

@@ -317,6 +317,9 @@ fn told_by_facts(
     row: usize,
     websocket_ports: &[u16],
 ) -> Option<std::borrow::Cow<'static, str>> {
+    if connections.flag(Flag::Seeded, row) {
+        return None; // its handshake was before the recording
+    }
     let facts = facts(connections, row);
     let port = connections.small(Number::Port, row).unwrap_or(0);
     let always = websocket_ports.iter().any(|websocket| u32::from(*websocket) == port);

@@ -34,6 +34,22 @@ pub(crate) fn loss_words(count: u64, reason: &str) -> String {
     if count == 0 { format!("uncertain ({reason})") } else { format!("{count} lost ({reason})") }
 }
 
+/// In the recorder's reasons where rows of connections are missing.
+const ROWS_MISSING: [&str; 5] = [
+    "connection records were lost",
+    "connection records did not reach",
+    "connections were not counted",
+    "not written: ",
+    "the agent ended",
+];
+
+impl Loss {
+    /// Whether rows of connections are missing, rather than what their packets said or a look at the counts.
+    pub(crate) fn is_of_connections(&self) -> bool {
+        ROWS_MISSING.iter().any(|words| self.reason.contains(words))
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Container {
     pub(crate) cgroup_id: u64,

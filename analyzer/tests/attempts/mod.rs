@@ -77,13 +77,12 @@ pub fn upstream(n: usize, like: &ConnectionRow, port: u32) -> ConnectionRow {
         remote_port: port,
         port,
         leg_id: Some(n as u64),
-        leg_certain: Some(true),
         ..like.clone()
     }
 }
 
 pub fn linked(n: usize, row: ConnectionRow) -> ConnectionRow {
-    ConnectionRow { leg_id: Some(n as u64), leg_certain: Some(true), ..row }
+    ConnectionRow { leg_id: Some(n as u64), ..row }
 }
 
 pub struct Run {

@@ -88,7 +88,6 @@ pub fn blank_row(n: usize) -> ConnectionRow {
         unanswered_probes: None,
         last_heard_ms: None,
         leg_id: None,
-        leg_certain: None,
     }
 }
 

@@ -81,6 +81,7 @@ pub struct Scene {
     pub loss: Vec<(i64, i64)>,
     /// In each of them; 0 where that is not known.
     pub lost: u64,
+    pub loss_reason: &'static str,
     /// Rows of connections that are left out, as if the ring had been full.
     pub lost_rows: usize,
     pub finished: bool,
@@ -103,6 +104,7 @@ impl Scene {
             adjust: Vec::new(),
             loss: Vec::new(),
             lost: 7,
+            loss_reason: "ring full",
             lost_rows: 0,
             finished: true,
             fields: None,
@@ -157,7 +159,7 @@ impl Scene {
             .map(|(from, to)| LossRow {
                 from_mono_ns: START + from,
                 to_mono_ns: START + to,
-                reason: "ring full".into(),
+                reason: self.loss_reason.into(),
                 count: self.lost,
             })
             .collect();

@@ -76,6 +76,5 @@ pub fn connection(n: u32) -> ConnectionRow {
         unanswered_probes: None,
         last_heard_ms: None,
         leg_id: None,
-        leg_certain: None,
     }
 }

@@ -5,22 +5,22 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::fired::Fired;
+use super::fired::{Fired, Round};
 use super::kernel::{self, Totals};
+use super::opened::Opened;
 use super::report::Check;
-use super::world::{Load, Named, World};
+use super::world::{Named, World};
 use crate::probe::{Agent, Counts};
 
 /// Until the last FINs have gone their way on a busy machine; then what differs, differs.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// States that `probe count` reads from sock_diag, mini sockets included.
-const LEFT_OVER: [&str; 3] = ["syn_recv", "fin_wait_2", "time_wait"];
-
 pub(super) struct Barrier<'a> {
     pub(super) agent: &'a Agent,
     pub(super) world: &'a World,
     pub(super) fired: &'a Fired,
+    /// At the barrier before.
+    pub(super) opened: &'a Opened,
     pub(super) name: &'a str,
 }
 
@@ -30,10 +30,13 @@ struct Moment {
     ours: Totals,
     sockets: Vec<kernel::Socket>,
     curr_estab: Vec<i64>,
+    opened: Opened,
+    round: Round,
 }
 
 impl Barrier<'_> {
-    pub(super) fn checks(&self) -> Vec<Check> {
+    /// And what the next round begins with.
+    pub(super) fn checks(&self) -> (Vec<Check>, Opened, Round) {
         let places = self.world.places();
         let deadline = Instant::now() + PATIENCE;
         // The first moment at which all is equal, else the last.
@@ -42,7 +45,7 @@ impl Barrier<'_> {
             let mut checks = self.compare(&places, &moment);
             if checks.iter().all(|check| check.holds) || Instant::now() > deadline {
                 checks.push(Check::exact(self.name, &moment.counts));
-                return checks;
+                return (checks, moment.opened, moment.round);
             }
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -54,7 +57,7 @@ impl Barrier<'_> {
         let counts = self.agent.counts();
         let inodes: Vec<u64> = places.iter().map(|named| named.place.inode()).collect();
         let mut ours = Totals::new();
-        for row in rows(&counts) {
+        for row in counts.all() {
             let (netns, cgroup_id) = (number(row, "netns") as u64, number(row, "cgroup_id") as u64);
             if !inodes.contains(&netns) {
                 continue;
@@ -67,7 +70,9 @@ impl Barrier<'_> {
             }
         }
         ours.retain(|_, count| *count != 0);
-        Moment { counts, ours, sockets, curr_estab }
+        let found_late = self.agent.vital("found_late");
+        let opened = Opened::read(&self.world.loads, &counts, &sockets, found_late);
+        Moment { counts, ours, sockets, curr_estab, opened, round: self.fired.round() }
     }
 
     fn compare(&self, places: &[Named], moment: &Moment) -> Vec<Check> {
@@ -102,42 +107,10 @@ impl Barrier<'_> {
             }
             checks.push(check("established = CurrEstab", expected, *curr_estab));
         }
-        let left_out = self.fired.left_out();
-        for load in &self.world.loads {
-            checks.extend(self.opened(load, moment, left_out));
-        }
+        let (loads, round) = (&self.world.loads, &moment.round);
+        checks.extend(moment.opened.checks(self.name, loads, self.opened, round));
+        checks.extend(round.checks(self.name, self.world.steered));
         checks
-    }
-
-    /// Ever opened on the ports of a load, by whichever role.
-    fn opened(&self, load: &Load, moment: &Moment, left_out: i64) -> [Check; 2] {
-        let check = |what: &str, ours: i64, fired: u64| {
-            let what = format!("{}: {what}", load.name);
-            Check::within(self.name, &what, ours, fired.cast_signed(), left_out)
-        };
-        let of_load = || {
-            rows(&moment.counts).filter(|row| {
-                u16::try_from(number(row, "port")).is_ok_and(|port| load.ports.contains(&port))
-            })
-        };
-        let established = of_load().map(|row| number(row, "established_total")).sum();
-        let half_closed =
-            moment.sockets.iter().filter(|socket| socket.is_half_closed_to(&load.ports)).count();
-        let others: i64 = of_load()
-            .filter(|row| row["role"] == "active")
-            .map(|row| {
-                // What is left over of connections is counted among those that are over.
-                let states = row["states"].as_object().into_iter().flatten();
-                let open = states.filter(|(state, _)| !LEFT_OVER.contains(&state.as_str()));
-                let open: i64 = open.filter_map(|(_, count)| count.as_i64()).sum();
-                number(row, "closed_total") + open
-            })
-            .sum();
-        let attempted = others + half_closed as i64;
-        [
-            check("ever established = fired to ESTABLISHED", established, load.established.read()),
-            check("attempts to connect = fired to SYN_SENT", attempted, load.attempted.read()),
-        ]
     }
 
     /// A socket that one side has and the other has not, or has in another state.
@@ -188,10 +161,6 @@ impl Barrier<'_> {
 /// Sockets of one namespace by cgroup and state.
 type ByState = BTreeMap<(u64, String), i64>;
 
-fn rows(counts: &Counts) -> impl Iterator<Item = &Value> {
-    counts.0["counts"].as_array().into_iter().flatten()
-}
-
-fn number(row: &Value, field: &str) -> i64 {
+pub(super) fn number(row: &Value, field: &str) -> i64 {
     row[field].as_i64().unwrap_or_else(|| panic!("no number {field} in {row}"))
 }

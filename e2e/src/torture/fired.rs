@@ -16,23 +16,52 @@ const TRACEPOINT: &str = "events/sock/inet_sock_set_state/id";
 const PROGRAMS: [&str; 2] = ["set_state_1", "set_state_2"];
 const BPF_ENABLE_STATS: libc::c_int = 32;
 
-/// Counts from when it was made.
+/// With packet steering Linux 6.18 leaves out all tracing programs at once now and then, in bursts of some
+/// milliseconds, and counts no miss: 0.17 to 0.39 % of all events where that was measured. Without, it does so to 0 to
+/// 45 of a million.
+const LEFT_OUT_STEERED: Share = Share { of: 50, name: "2 %" };
+const LEFT_OUT: Share = Share { of: 1000, name: "0.1 %" };
+
+/// The most that may be left out.
+struct Share {
+    of: i64,
+    name: &'static str,
+}
+
+/// Counts round by round.
 pub(super) struct Fired {
     all: Counter,
     /// Makes the kernel count runs as long as it is open.
     _statistics: OwnedFd,
     programs: Vec<(String, u64)>,
-    before: Vec<u64>,
+    /// When the round began.
+    begun: Reading,
+}
+
+/// How often the tracepoint fired until one moment; the runs and counted misses of each copy of the program shortly
+/// before, and shortly after: other programs of the host open connections, too.
+struct Reading {
+    earlier: Vec<i64>,
+    fired: i64,
+    later: Vec<i64>,
+}
+
+impl Reading {
+    fn of(all: &Counter, programs: &[(String, u64)]) -> Self {
+        let runs = || programs.iter().map(|(_, id)| runs_and_misses(*id)).collect();
+        Self { earlier: runs(), fired: all.read().cast_signed(), later: runs() }
+    }
 }
 
 impl Fired {
     pub(super) fn watch(agent: u32) -> Self {
         let statistics = enable_statistics().expect("the kernel counts runs (BPF_ENABLE_STATS)");
         let programs = programs_of(agent);
+        let names: Vec<&str> = programs.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, PROGRAMS, "programs of the agent that follow state changes");
         let all = Counter::new(None).expect("perf counts the tracepoint");
-        let mut this = Self { all, _statistics: statistics, programs, before: Vec::new() };
-        this.before = this.runs();
-        this
+        let begun = Reading::of(&all, &programs);
+        Self { all, _statistics: statistics, programs, begun }
     }
 
     /// State changes of all protocols that have them, on the whole host.
@@ -40,41 +69,45 @@ impl Fired {
         self.all.read()
     }
 
-    fn runs(&self) -> Vec<u64> {
-        self.programs.iter().map(|(_, id)| runs_and_misses(*id)).collect()
+    /// The round until now.
+    pub(super) fn round(&self) -> Round {
+        let now = Reading::of(&self.all, &self.programs);
+        let fired = now.fired - self.begun.fired;
+        let seen = self.programs.iter().enumerate().map(|(index, (name, _))| {
+            let least = now.earlier[index] - self.begun.later[index];
+            let most = now.later[index] - self.begun.earlier[index];
+            (name.clone(), fired.clamp(least, most))
+        });
+        Round { seen: seen.collect(), fired, end: now }
     }
 
-    /// Runs and counted misses of each copy, and how often the tracepoint fired.
-    fn seen(&self) -> (Vec<i64>, i64) {
-        // Other programs of the host open connections, too: what is read later counts more.
-        let earlier = self.runs();
-        let fired = self.transitions().cast_signed();
-        let later = self.runs();
-        let between = |index: usize| {
-            let [from, to] = [earlier[index], later[index]]
-                .map(|count| (count - self.before[index]).cast_signed());
-            fired.clamp(from, to)
-        };
-        ((0..self.programs.len()).map(between).collect(), fired)
+    /// Another begins where that one ended.
+    pub(super) fn begin(&mut self, after: Round) {
+        self.begun = after.end;
     }
+}
 
-    /// With packet steering Linux 6.18 leaves out all tracing programs at once now and then, and counts
-    /// no miss. A connection that begins and ends within such a moment may go unseen.
+/// What one round fired.
+pub(super) struct Round {
+    /// Of each copy: runs and counted misses.
+    seen: Vec<(String, i64)>,
+    fired: i64,
+    end: Reading,
+}
+
+impl Round {
+    /// By one copy at the most; with both, a connection that begins and ends meanwhile may go unseen.
     pub(super) fn left_out(&self) -> i64 {
-        let (seen, fired) = self.seen();
-        seen.into_iter().map(|seen| fired - seen).max().unwrap_or(0).max(0)
+        self.seen.iter().map(|(_, seen)| self.fired - seen).max().unwrap_or(0).max(0)
     }
 
-    pub(super) fn checks(&self, act: &str) -> Vec<Check> {
-        let (seen, fired) = self.seen();
-        let rows = self.programs.iter().zip(seen);
-        rows.map(|((name, _), seen)| {
-            let left_out = (fired - seen).max(0);
-            let what =
-                format!("{name}: runs + skipped + {left_out} left out without a word = fired");
-            Check::equal(act, &what, seen + left_out, fired)
-        })
-        .collect()
+    pub(super) fn checks(&self, at: &str, steered: bool) -> Vec<Check> {
+        let Share { of, name: share } = if steered { LEFT_OUT_STEERED } else { LEFT_OUT };
+        let checks = self.seen.iter().map(|(name, seen)| {
+            let what = format!("{name}: runs + skipped = fired, but for {share}");
+            Check::short_by(at, &what, *seen, self.fired, self.fired / of)
+        });
+        checks.collect()
     }
 }
 
@@ -82,11 +115,12 @@ impl Fired {
 pub(super) struct Counter(Vec<OwnedFd>);
 
 impl Counter {
-    /// State changes of TCP sockets that have one of these ports at either end, to a state.
-    pub(super) fn of_ports(ports: &Range<u16>, new_state: u8) -> Self {
+    /// State changes of TCP sockets that have one of these ports at either end; `change` in the
+    /// words of the tracepoint.
+    pub(super) fn of_ports(ports: &Range<u16>, change: &str) -> Self {
         let Range { start, end } = ports;
         let filter = format!(
-            "protocol == 6 && newstate == {new_state} && ((sport >= {start} && sport < {end}) || \
+            "protocol == 6 && {change} && ((sport >= {start} && sport < {end}) || \
              (dport >= {start} && dport < {end}))"
         );
         Self::new(Some(&filter)).expect("perf takes the filter")
@@ -210,10 +244,10 @@ fn programs_of(pid: u32) -> Vec<(String, u64)> {
         .collect()
 }
 
-fn runs_and_misses(id: u64) -> u64 {
+fn runs_and_misses(id: u64) -> i64 {
     let text = tool("bpftool", &["prog", "show", "id", &id.to_string(), "--json"]);
     let program: Value = serde_json::from_str(&text).expect("bpftool prints JSON");
-    ["run_cnt", "recursion_misses"].iter().filter_map(|field| program[field].as_u64()).sum()
+    ["run_cnt", "recursion_misses"].iter().filter_map(|field| program[field].as_i64()).sum()
 }
 
 #[cfg(test)]

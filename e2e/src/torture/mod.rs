@@ -10,6 +10,7 @@ mod captured;
 mod fired;
 mod kernel;
 pub mod load;
+mod opened;
 mod report;
 mod world;
 
@@ -82,27 +83,28 @@ fn act(
 ) {
     let act = ring.name();
     let agent = Agent::start_with(&["--ring-bytes", ring.bytes()]);
-    let fired = fired::Fired::watch(agent.pid());
+    let mut fired = fired::Fired::watch(agent.pid());
     let mut world = World::new(options.seed);
     let recording = captured::Recording::start(&agent, &world.ports());
     let end = Instant::now() + options.duration / 2;
+    let mut opened = opened::Opened::default();
     let mut round = 0;
     while round < 3 || Instant::now() < end {
         world.vary(round, options.steering);
         world.churn(options.churn);
         let name = format!("{act}, barrier {}: {}", round + 1, world.settings());
-        let barrier = Barrier { agent: &agent, world: &world, fired: &fired, name: &name };
-        for check in barrier.checks() {
+        let barrier =
+            Barrier { agent: &agent, world: &world, fired: &fired, opened: &opened, name: &name };
+        let (checks, until_now, ended) = barrier.checks();
+        for check in checks {
             tell(report, check);
         }
+        opened = until_now;
+        fired.begin(ended);
         round += 1;
     }
-    for check in fired.checks(act) {
-        tell(report, check);
-    }
     report.transitions += fired.transitions();
-    let left_out = fired.left_out();
-    for check in recording.checks(ring, &agent, &world, left_out) {
+    for check in recording.checks(ring, &agent, &world, &opened) {
         tell(report, check);
     }
     report.take_vitals(act, &agent);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Options;
 use crate::probe::{Agent, Counts};
 
-/// One equality that must hold.
+/// One equality that must hold, or one that must but for a bound.
 #[derive(Clone, Debug)]
 pub struct Check {
     /// When: the act and the barrier.
@@ -26,10 +26,26 @@ impl Check {
         Self { at, what, ours, kernel, holds: ours == kernel, difference: None }
     }
 
-    /// Equal but for as many as are known to be lost.
-    pub(super) fn within(at: &str, what: &str, ours: i64, kernel: i64, lost: i64) -> Self {
-        let what = if lost == 0 { what.to_owned() } else { format!("{what} (± {lost})") };
-        let holds = (ours - kernel).abs() <= lost;
+    /// No more than the kernel, and less by no more than `missed`.
+    pub(super) fn short_by(at: &str, what: &str, ours: i64, kernel: i64, missed: i64) -> Self {
+        Self::between(at, what, ours, kernel, (missed, 0))
+    }
+
+    /// Less by no more than the first, more by no more than the second.
+    pub(super) fn between(
+        at: &str,
+        what: &str,
+        ours: i64,
+        kernel: i64,
+        (less, more): (i64, i64),
+    ) -> Self {
+        let mut what = what.to_owned();
+        for (most, word) in [(less, "less"), (more, "more")] {
+            if most > 0 {
+                what.push_str(&format!(", {most} {word} at the most"));
+            }
+        }
+        let holds = (-less..=more).contains(&(ours - kernel));
         Self { holds, ..Self::equal(at, &what, ours, kernel) }
     }
 

@@ -13,9 +13,9 @@ use crate::cgroup::Cgroup;
 use crate::net::{Cable, Netns, Place};
 use crate::process::{Running, binary};
 
-/// States of `include/net/tcp_states.h`.
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
+/// Changes of state, in the numbers of `include/net/tcp_states.h`.
+const TO_ESTABLISHED: &str = "newstate == 1";
+const TO_SYN_SENT: &str = "newstate == 2";
 /// Threads of each load process.
 const WORKERS: u16 = 4;
 /// The load processes use ports from here on. Perf knows no namespaces, and so must tell the load by its
@@ -46,7 +46,7 @@ pub(super) struct World {
     _cgroups: [Cgroup; 2],
     pub(super) loads: Vec<Load>,
     books: BTreeMap<String, (u64, u64)>,
-    steered: bool,
+    pub(super) steered: bool,
     cookies: u8,
     pub(super) curr_estab_has_close_wait: bool,
 }
@@ -94,8 +94,8 @@ impl World {
             let ports = port..port + PORTS;
             loads.push(Load {
                 name,
-                established: Counter::of_ports(&ports, ESTABLISHED),
-                attempted: Counter::of_ports(&ports, SYN_SENT),
+                established: Counter::of_ports(&ports, TO_ESTABLISHED),
+                attempted: Counter::of_ports(&ports, TO_SYN_SENT),
                 process: Running::start(&mut command),
                 ports,
             });

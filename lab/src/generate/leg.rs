@@ -325,7 +325,6 @@ impl Leg {
             unanswered_probes: (!closed).then_some(0),
             last_heard_ms: (!closed).then_some(100),
             leg_id: None,
-            leg_certain: None,
         }
     }
 }

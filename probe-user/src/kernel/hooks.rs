@@ -101,7 +101,6 @@ const OF_PACKETS: &[&str] = &[
     "first_frame_in_ns",
     "first_frame_out_ns",
     "leg_id",
-    "leg_certain",
 ];
 
 /// In the order of attaching: what repairs comes before what it repairs.

@@ -106,7 +106,6 @@ pub(crate) fn connection(
         unanswered_probes: info.map(|info| info.unanswered()),
         last_heard_ms: info.map(|info| info.last_heard_ms()),
         leg_id: (connection.http.key_hash != 0).then_some(connection.http.key_hash),
-        leg_certain: (connection.http.key_hash != 0).then_some(true),
     }
 }
 
