@@ -75,7 +75,7 @@ impl Recording {
         if ring == Ring::Large {
             for ((load, rows), counted) in world.loads.iter().zip(&rows).zip(&opened.loads) {
                 for (what, ours, counted, more) in [
-                    ("established", rows.established, counted.established, rows.of_nobody),
+                    ("established", rows.established, counted.established, opened.found_late),
                     ("attempts to connect", rows.attempted, counted.attempted, 0),
                 ] {
                     let what = format!("{}: rows of the capture = counted, {what}", load.name);
@@ -94,8 +94,8 @@ impl Recording {
         let of_others = counts.closed() - closed;
         let what = "rows of what is over + connections lost = connections over";
         let ours = sum(|rows| rows.ended) + connections_lost;
-        let more = sum(|rows| rows.of_nobody);
-        checks.push(Check::between(act, what, ours, closed, (of_others, of_others + more)));
+        let more = of_others + opened.found_late;
+        checks.push(Check::between(act, what, ours, closed, (of_others, more)));
         // Other programs of the host end connections, too: read before and after.
         let taken = || vital("records_submitted") + vital("records_lost") - vital("stray_syns");
         let before = taken();
@@ -147,8 +147,6 @@ struct Rows {
     /// Of connections that were counted and are over.
     ended: i64,
     established: i64,
-    /// Of these, found late, so that nothing told who had opened them: `probe count` has them at no port of the load.
-    of_nobody: i64,
     attempted: i64,
 }
 
@@ -178,7 +176,6 @@ fn count(batch: &RecordBatch, loads: &[Load], rows: &mut [Rows]) {
         let (was_established, is_active) =
             (established.is_valid(index), role.value(index) == "active");
         rows.established += i64::from(was_established);
-        rows.of_nobody += i64::from(was_established && role.value(index) == "unknown");
         rows.attempted += i64::from(is_active);
         // A SYN that became no socket has a row, and was no connection.
         let was_counted = cookie.value(index) != 0;

@@ -22,8 +22,9 @@ const ONE_FOUND_OF: i64 = 20_000;
 pub(super) struct Opened {
     /// In the order of the loads.
     pub(super) loads: Vec<Totals>,
-    /// Sockets whose birth was missed, on the whole host.
-    found_late: i64,
+    /// Sockets whose birth was missed, on the whole host. Nothing may have told who opened one: then its row is on a
+    /// port of the load, and `probe count` has it at none.
+    pub(super) found_late: i64,
 }
 
 /// Of one load.

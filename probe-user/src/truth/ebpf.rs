@@ -58,6 +58,9 @@ const CHUNK: u32 = 4096;
 /// How often the keeper looks at least, and how many times its own run time it rests.
 const KEEP_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_SHARE: u32 = 200;
+/// The same after an audit that found counts wrong.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_SHARE: u32 = 20;
 
 /// The hook that follows handshakes of which there is no connection yet.
 const HANDSHAKES: &str = "cgroup_skb/ingress";
@@ -189,9 +192,10 @@ fn keep(source: &Arc<EbpfSource>) -> std::io::Result<()> {
             let Some(source) = source.upgrade() else { return };
             let started = Instant::now();
             let found = source.keep_round();
-            // What was found wrong is made good by the next round: that one is not put off.
             pause = match &found {
-                Ok(audit) if audit.is_clean() && audit.unlisted.is_empty() => {
+                // What was found wrong is made good by the next round, and said until then.
+                Ok(audit) if !audit.is_clean() => AGAIN.max(started.elapsed() * AGAIN_SHARE),
+                Ok(audit) if audit.unlisted.is_empty() => {
                     KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
                 }
                 _ => KEEP_INTERVAL,
@@ -318,7 +322,12 @@ impl EbpfSource {
         let forgotten =
             self.records.forget_lost(self.counters.statistic(Stat::RecordsLost), followed);
         settled.and(forgotten)?;
-        audit::audit(self, |sockets| self.find(sockets))
+        let audit = audit::audit(self, |sockets| self.find(sockets))?;
+        if !audit.is_clean() {
+            // The next round walks again, however fresh this one is.
+            *self.settled.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        Ok(audit)
     }
 
     /// Every network namespace, and those in which only sockets that we count are left.
