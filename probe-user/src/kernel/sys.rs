@@ -31,6 +31,14 @@ fn bpf(command: bpf_cmd, attributes: &mut bpf_attr) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
+/// Whether [`wait_for_programs`] is to be had: not where CPUs run without a tick (`nohz_full`).
+#[must_use]
+pub fn can_wait_for_programs() -> bool {
+    // SAFETY: a system call without pointers.
+    let known = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
+    known > 0 && known & libc::c_long::from(libc::MEMBARRIER_CMD_GLOBAL) != 0
+}
+
 /// Returns once every program that is running now, on whatever CPU, has ended.
 ///
 /// # Errors

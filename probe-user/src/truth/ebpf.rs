@@ -356,14 +356,20 @@ impl EbpfSource {
         })?;
         for (netns, connections) in missing {
             let Some(namespace) = walk.namespaces.get(&netns) else { continue };
-            let mut listed = HashSet::new();
+            let (mut cookies, mut ports) = (HashSet::new(), HashSet::new());
             sock_diag::each(namespace, Detail::Basic, |socket| {
                 // A mini socket has its connection's cookie, and is what is left of it.
                 if !socket.is_mini {
-                    listed.insert(socket.cookie);
+                    cookies.insert(socket.cookie);
+                    ports.insert((socket.local_port, socket.remote_port));
                 }
             })?;
-            for connection in connections.iter().filter(|gone| !listed.contains(&gone.cookie)) {
+            // Before 5.12 a socket has no cookie until it is listed, so an entry may be without.
+            let is_listed = |entry: &Connection| match entry.cookie {
+                0 => ports.contains(&(entry.local_port, entry.remote_port)),
+                cookie => cookies.contains(&cookie),
+            };
+            for connection in connections.iter().filter(|entry| !is_listed(entry)) {
                 walk::forget(attached, connection, walk.number)?;
             }
         }

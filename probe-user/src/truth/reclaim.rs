@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use aya::maps::{HashMap as BpfHashMap, Map, MapData};
 use aya_obj::generated::BPF_NOEXIST;
 use probe_common::{
@@ -122,6 +122,11 @@ impl Reclaim {
         if steps.is_empty() {
             return Ok(());
         }
+        ensure!(
+            sys::can_wait_for_programs(),
+            "counters of services that are over are not given back: this kernel has no membarrier for all CPUs \
+             (nohz_full)"
+        );
         self.give_back(counters, &populations, &steps, held)
     }
 
