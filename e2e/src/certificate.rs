@@ -21,7 +21,7 @@ pub fn make(name: &str, constraints: &str, key: &str, certificate: &str) {
     tool("openssl", &[&request[..], &subject, &files].concat());
 }
 
-/// Gives a certificate an end that is over.
+/// Gives a certificate an end that is over: later than its last second, in which it is still valid for TLS.
 #[track_caller]
 pub fn expire(key: &str, certificate: &str) {
     tool(
@@ -29,7 +29,7 @@ pub fn expire(key: &str, certificate: &str) {
         &["x509", "-in", certificate, "-signkey", key, "-days", "0", "-out", certificate],
     );
     wait_equal("valid", &false, || {
-        let check = ["x509", "-in", certificate, "-checkend", "0", "-noout"];
+        let check = ["x509", "-in", certificate, "-checkend", "-1", "-noout"];
         finish(Command::new("openssl").args(check)).code == Some(0)
     });
 }
