@@ -1,4 +1,5 @@
-//! Embeds the kernel programs that `cargo xtask build-ebpf` wrote to `<target dir>/bpf/`.
+//! Embeds the kernel programs that `cargo xtask build-ebpf` wrote to `<target dir>/bpf/`, and `PROBE_BPF_BUILD`, by
+//! which builds of them are told apart.
 
 use std::{
     env, fs,
@@ -11,12 +12,21 @@ fn main() {
     let object =
         env::var_os("PROBE_EBPF_OBJECT").map_or_else(|| default_object(&out), PathBuf::from);
     println!("cargo::rerun-if-changed={}", object.display());
-    if let Err(error) = fs::copy(&object, out.join("probe-ebpf.o")) {
-        println!(
+    let embedded = out.join("probe-ebpf.o");
+    match fs::copy(&object, &embedded).and_then(|_| fs::read(&embedded)) {
+        Ok(bytes) => println!("cargo::rustc-env=PROBE_BPF_BUILD={:016x}", fnv1a(&bytes)),
+        Err(error) => println!(
             "cargo::error=the kernel programs are not built: {}: {error}; run `cargo xtask build-ebpf` first",
             object.display()
-        );
+        ),
     }
+}
+
+/// FNV-1a: it only has to tell builds apart.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// `OUT_DIR` is `<target dir>[/<triple>]/<profile>/build/<crate>/out`.

@@ -231,7 +231,7 @@ fn pins_of_another_build_are_replaced() {
     agent.kill();
     let pins = Path::new("/sys/fs/bpf/groundtruth");
     let ours = std::fs::read_dir(pins).unwrap().next().unwrap().unwrap().path();
-    let others = pins.join("1-0123456789abcdef");
+    let others = pins.join("0123456789abcdef");
     std::fs::rename(&ours, &others).unwrap();
     let map = others.join("CONNECTIONS");
     std::fs::remove_file(&map).unwrap();
@@ -239,7 +239,7 @@ fn pins_of_another_build_are_replaced() {
         ["type", "hash", "key", "8", "value", "16", "entries", "64", "name", "CONNECTIONS"];
     tool("bpftool", &[&["map", "create", map.to_str().unwrap()], &layout[..]].concat());
     agent.start_again();
-    agent.wait_stderr("replaced the programs of another build (1-0123456789abcdef)");
+    agent.wait_stderr("replaced the programs of another build (0123456789abcdef)");
     agent.wait_stderr("counts were seeded anew");
     assert!(!others.exists());
     let of = Of::port(PORT).netns(cable.server.place().inode());

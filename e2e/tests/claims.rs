@@ -1,5 +1,5 @@
 //! Whoever ends an entry that another socket has left at an address claims that first. No event is left out when a test
-//! asks for it, so this writes the entries that a missed end would leave into the agent's pinned maps.
+//! asks for it, and no change of a map is refused, so this writes what that would leave into the agent's pinned maps.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -17,6 +17,8 @@ use e2e::process::{Running, Signal};
 use e2e::scratch::Scratch;
 use e2e::truth::{wait_equal, wait_equal_within};
 use probe_common::connection::Connection;
+use probe_common::handshake::{self, Handshake};
+use probe_common::key::ListenerKey;
 use probe_common::loss::Stat;
 use probe_common::state;
 
@@ -58,7 +60,9 @@ impl Pair {
 /// The agent's maps.
 struct Maps {
     connections: HashMap<MapData, u64, Connection>,
-    claims: HashMap<MapData, u64, u8>,
+    claims: HashMap<MapData, u64, u64>,
+    listeners: HashMap<MapData, ListenerKey, u32>,
+    handshakes: HashMap<MapData, handshake::Pair, Handshake>,
     statistics: Array<MapData, u64>,
 }
 
@@ -69,6 +73,8 @@ impl Maps {
         Self {
             connections: Map::HashMap(map("CONNECTIONS")).try_into().unwrap(),
             claims: Map::HashMap(map("CLAIMS")).try_into().unwrap(),
+            listeners: Map::HashMap(map("LISTENERS")).try_into().unwrap(),
+            handshakes: Map::HashMap(map("HANDSHAKES")).try_into().unwrap(),
             statistics: Map::Array(map("STATISTICS")).try_into().unwrap(),
         }
     }
@@ -113,9 +119,10 @@ impl Maps {
         None
     }
 
+    /// So far in the future that it does not get old.
     fn claim(&mut self, address: u64) {
         self.statistics.set(Stat::ClaimsHeld as u32, 1, 0).unwrap();
-        self.claims.insert(address, 1, 0).unwrap();
+        self.claims.insert(address, u64::MAX, 0).unwrap();
     }
 
     fn unclaim(&mut self, address: u64) {
@@ -169,6 +176,51 @@ fn what_is_claimed_is_left_to_who_has_the_claim() {
     assert_eq!((counts.established(&of), counts.accepted(&of)), (1, 2));
     assert_eq!(counts.closed_on(&(pair.port()..pair.port() + 1)), 1);
     wait_equal_within(PATIENCE, "exact", &true, || agent.counts().0["exact"] == true);
+}
+
+/// A claim that was not given back keeps nobody out for longer than until the next walk, a listener that is no more is
+/// forgotten by then, and a handshake that its connection has is none that failed.
+#[test]
+fn what_stayed_behind_is_taken_out() {
+    /// Ports that nobody uses: of a listener that is gone, of a handshake that failed, and of one that did not.
+    const GONE_LISTENER: u16 = 2;
+    const FAILED: u16 = 3;
+    const TAKEN_OVER: u16 = 4;
+    let Some(_machine) = require(&[Need::Bpf]) else { return };
+    let agent = Agent::start();
+    let mut pair = Pair::new();
+    let netns = Place::host().inode() as u32;
+    let of = Of::port(pair.port()).netns(netns.into());
+    let mut maps = Maps::open();
+    wait_equal("accepted", &1, || agent.counts().accepted(&of));
+    let entry = maps.find(&pair);
+
+    maps.claims.insert(entry.sk, 1, 0).unwrap();
+    assert!(maps.leave_stale(entry));
+    let listener = |port| ListenerKey { netns, port, pad: 0 };
+    maps.listeners.insert(listener(GONE_LISTENER), 1, 0).unwrap();
+    for (local_port, flags) in [(TAKEN_OVER, handshake::flag::TAKEN_OVER), (FAILED, 0)] {
+        let pair = handshake::Pair { local_port, ..handshake::Pair::of(&entry) };
+        let handshake = Handshake { syn_ns: 1, syns: 1, flags, ..Handshake::default() };
+        maps.handshakes.insert(pair, handshake, 0).unwrap();
+    }
+    maps.wait_walked();
+    assert_eq!(maps.claims.get(&entry.sk, 0).ok(), None, "the claim");
+    pair.send();
+    let whose = || maps.whose(entry.sk);
+    wait_equal("the socket", &Some((entry.cookie, entry.remote_port)), whose);
+    let is_known = |port| maps.listeners.get(&listener(port), 0).is_ok();
+    assert_eq!([pair.port(), GONE_LISTENER].map(is_known), [true, false], "listeners");
+    let failed = |metrics: &str, port: u16| {
+        let port = format!("port=\"{port}\"");
+        let mut lines = metrics.lines();
+        lines.any(|line| line.starts_with("groundtruth_handshakes_total") && line.contains(&port))
+    };
+    wait_equal("handshakes", &0, || maps.handshakes.keys().count());
+    wait_equal("failed", &[true, false], || {
+        let metrics = agent.text("/metrics");
+        [FAILED, TAKEN_OVER].map(|port| failed(&metrics, port))
+    });
 }
 
 /// Packets on one processor and what a walk calls on another end the same stale entries, as fast as both can: each is

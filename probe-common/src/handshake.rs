@@ -12,6 +12,9 @@ pub mod flag {
     pub const SYN_QUEUE_FULL: u32 = 1 << 2;
     /// The client sent a RST.
     pub const RST_RECEIVED: u32 = 1 << 3;
+    /// Its connection has it. To be seen only where it could not be taken out at that moment: in one of 5.11 to
+    /// 6.6 that comes between another and its lock, the kernel refuses to change a map (`EBUSY`).
+    pub const TAKEN_OVER: u32 = 1 << 4;
 }
 
 /// Address pair within a network namespace, as the server sees it. Addresses are IPv6 or v4-mapped,

@@ -64,7 +64,7 @@ pub struct CountSlot {
 const _: () = assert!(size_of::<CountKey>() == 16);
 const _: () = assert!(size_of::<CountSlot>() == 192);
 
-/// What the seed pass asks the listeners by.
+/// What listeners are asked by.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ListenerKey {

@@ -12,7 +12,3 @@ pub mod key;
 pub mod loss;
 pub mod payload;
 pub mod state;
-
-/// Layout version of every pinned map. A running agent's maps are taken over only at equality;
-/// otherwise the new agent loads fresh maps and seeds them.
-pub const ABI_VERSION: u32 = 1;

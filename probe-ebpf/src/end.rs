@@ -29,7 +29,7 @@ const BPF_RB_NO_WAKEUP: u64 = 1;
 #[inline(always)]
 fn claim(key: u64) -> bool {
     count::note_claim(1);
-    let is_ours = CLAIMS.insert(key, 1, u64::from(BPF_NOEXIST)).is_ok();
+    let is_ours = CLAIMS.insert(key, now(), u64::from(BPF_NOEXIST)).is_ok();
     if !is_ours {
         count::note_claim(-1);
     }
@@ -38,6 +38,7 @@ fn claim(key: u64) -> bool {
 
 #[inline(always)]
 fn unclaim(key: u64) {
+    // The kernel may refuse this (`handshake::flag::TAKEN_OVER`).
     let _ = CLAIMS.remove(key);
     count::note_claim(-1);
 }

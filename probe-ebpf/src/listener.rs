@@ -1,6 +1,8 @@
 //! The handshake before there is a connection: packets of listeners, until the child takes over what
 //! was seen.
 
+use core::hint::cold_path;
+
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_NOEXIST},
     helpers::bpf_ktime_get_ns,
@@ -54,7 +56,13 @@ pub fn on_packet(skb: *mut __sk_buff, listener: &Connection, incoming: bool) {
             Err(EEXIST) => {
                 if let Some(handshake) = HANDSHAKES.get_ptr_mut(&pair) {
                     // SAFETY: as above.
-                    note_syn(unsafe { &mut *handshake }, &queue, now);
+                    let handshake = unsafe { &mut *handshake };
+                    if handshake.flags & handshake_flag::TAKEN_OVER != 0 {
+                        cold_path();
+                        *handshake = fresh;
+                    } else {
+                        note_syn(handshake, &queue, now);
+                    }
                 }
             }
             Err(_) => {
@@ -163,7 +171,11 @@ pub fn take_over(connection: &mut Connection) {
     let pair = Pair::of(connection);
     let Some(handshake) = HANDSHAKES.get_ptr_mut(&pair) else { return };
     // SAFETY: a live map value.
-    let handshake = unsafe { &*handshake };
+    let handshake = unsafe { &mut *handshake };
+    if handshake.flags & handshake_flag::TAKEN_OVER != 0 {
+        cold_path();
+        return;
+    }
     connection.syn_received_ns = handshake.syn_ns;
     connection.syn_ack_sent_ns = handshake.syn_ack_ns;
     connection.request_ns = handshake.request_ns;
@@ -189,6 +201,7 @@ pub fn take_over(connection: &mut Connection) {
     if handshake.flags & full != 0 {
         connection.flags |= flag::ACCEPT_QUEUE_WAS_FULL;
     }
+    handshake.flags |= handshake_flag::TAKEN_OVER;
     let _ = HANDSHAKES.remove(&pair);
 }
 

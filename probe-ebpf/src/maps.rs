@@ -41,9 +41,10 @@ pub static STATISTICS: Array<u64> = Array::with_max_entries(STATS as u32, BPF_F_
 #[map]
 pub static RECORDS: RingBuf = RingBuf::with_byte_size(4 << 20, 0);
 
-/// Listeners that a seed pass met, to tell the role of connections that were there before.
+/// Listeners, to tell the role of connections that are found late, with the last walk that met them. Userspace takes
+/// out those that are no more.
 #[map]
-pub static LISTENERS: HashMap<ListenerKey, u8> =
+pub static LISTENERS: HashMap<ListenerKey, u32> =
     HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
 
 /// Passive handshakes whose connection is not established yet. Userspace takes out those that failed.
@@ -51,10 +52,10 @@ pub static LISTENERS: HashMap<ListenerKey, u8> =
 pub static HANDSHAKES: HashMap<Pair, Handshake> =
     HashMap::with_max_entries(32_768, BPF_F_NO_PREALLOC);
 
-/// Addresses whose entry is being ended by somebody who does not hold its socket's lock: nothing is
-/// inserted there meanwhile (`end::claim`).
+/// Addresses whose entry is being ended by somebody who does not hold its socket's lock, and since when: nothing is
+/// inserted there meanwhile (`end::claim`). Userspace takes out those that could not be given back.
 #[map]
-pub static CLAIMS: HashMap<u64, u8> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+pub static CLAIMS: HashMap<u64, u64> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
 
 /// The event that the first copy of `inet_sock_set_state` handled on this CPU, until the second has
 /// seen it.

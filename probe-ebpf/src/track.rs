@@ -208,12 +208,23 @@ fn listener_key<const TYPED: bool>(sk: Sock<TYPED>, netns: u32) -> ListenerKey {
     ListenerKey { netns, port: sk.local_port(), pad: 0 }
 }
 
+#[inline(always)]
+fn note_listener(key: ListenerKey) {
+    let _ = LISTENERS.insert(key, count::walk(), 0);
+}
+
+/// A walk met a listener that is known.
+#[inline(always)]
+pub fn met_listener(connection: &Connection) {
+    note_listener(ListenerKey { netns: connection.netns, port: connection.local_port, pad: 0 });
+}
+
 /// The kernel does not record how a socket was opened. Listeners come first in a walk.
 #[inline(always)]
 fn role_of(sk: Sock, netns: u32, seen: u8) -> u8 {
     let key = listener_key(sk, netns);
     if seen == state::LISTEN {
-        let _ = LISTENERS.insert(key, 1, 0);
+        note_listener(key);
         return role::PASSIVE;
     }
     if seen == state::SYN_SENT || sk.bound_by_connect() {
@@ -338,7 +349,7 @@ fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32, is_birth: bool) -> F
         state::LISTEN => {
             connection.flags |= flag::LISTENER;
             // For children whose birth is missed.
-            let _ = LISTENERS.insert(listener_key(sk, connection.netns), 1, 0);
+            note_listener(listener_key(sk, connection.netns));
         }
         _ => {}
     }

@@ -5,6 +5,8 @@
 //! The kernel shows each socket locked (5.10: under its bucket's lock, which CLOSE needs first), so
 //! the state that is read here can't be passed by the event that changes it.
 
+use probe_common::connection::flag;
+
 use crate::{count, end, maps::CONNECTIONS, sock::Sock, track};
 
 /// `struct bpf_iter__tcp`.
@@ -33,6 +35,9 @@ fn walk(ctx: *mut core::ffi::c_void) -> i32 {
         }
         if connection.cookie == cookie {
             connection.walk = walk;
+            if connection.flags & flag::LISTENER != 0 {
+                track::met_listener(connection);
+            }
             track::catch_up(sk, sk.state(), connection);
             track::count_class(connection);
             track::note_accept(sk, connection);

@@ -131,11 +131,8 @@ pub fn types() -> Result<Btf, Unavailable> {
 pub fn attach(options: &Options, btf: &Btf) -> Result<(Attached, Option<Pins>), Unavailable> {
     let Resolved { mut offsets, missing } = offsets::resolve()?;
     offsets.counts_only = u32::from(options.counts_only);
-    let pins = options
-        .pin
-        .as_deref()
-        .map(|root| Pins::prepare(root, OBJECT, options.counts_only))
-        .transpose()?;
+    let pins =
+        options.pin.as_deref().map(|root| Pins::prepare(root, options.counts_only)).transpose()?;
     let taken_over = pins.as_ref().is_some_and(Pins::are_complete);
     let mut loader = EbpfLoader::new();
     loader.btf(Some(btf)).override_global("OFFSETS", &offsets, true);

@@ -9,7 +9,6 @@ use std::{
 };
 
 use aya::maps::MapInfo;
-use probe_common::ABI_VERSION;
 
 use super::{Unavailable, container, hold::Hold, sys};
 
@@ -21,6 +20,9 @@ pub const PIN_ROOT: &str = "/sys/fs/bpf/groundtruth";
 
 /// Present where we mounted the BPF file system, so that a purge unmounts it.
 const MOUNTED_BY_US: &str = "/run/groundtruth/mounted-bpf-fs";
+
+/// Names this build's programs, and so the layout of what they share with userspace: 16 hexadecimal digits.
+pub const BUILD: &str = env!("PROBE_BPF_BUILD");
 
 /// The pins of this build.
 #[derive(Debug)]
@@ -36,11 +38,12 @@ impl Pins {
     ///
     /// # Errors
     /// [`Unavailable`] where no BPF file system can be had.
-    pub fn prepare(root: &Path, object: &[u8], counts_only: bool) -> Result<Self, Unavailable> {
+    pub fn prepare(root: &Path, counts_only: bool) -> Result<Self, Unavailable> {
         mount_if_needed()?;
+        let purpose = if counts_only { "-counts" } else { "" };
         let pins = Self {
             root: root.into(),
-            directory: root.join(generation(object, counts_only)),
+            directory: root.join(format!("{BUILD}{purpose}")),
             completed: OnceLock::new(),
         };
         if !pins.are_complete() {
@@ -147,16 +150,6 @@ pub fn purge(hold: Hold) -> io::Result<()> {
         fs::remove_file(MOUNTED_BY_US)?;
     }
     Ok(())
-}
-
-/// Names the programs and layouts of a build, and what they were loaded for.
-fn generation(object: &[u8], counts_only: bool) -> String {
-    // FNV-1a: it only has to tell builds apart.
-    let hash = object.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let purpose = if counts_only { "-counts" } else { "" };
-    format!("{ABI_VERSION}-{hash:016x}{purpose}")
 }
 
 /// Removes one set. Links go first: no program is to run on while its maps vanish from sight.

@@ -24,6 +24,7 @@ use super::{
     audit::{self, Audit},
     audits::Audits,
     counters::Counters,
+    leftovers::Leftovers,
     losses::{Losses, Told},
     pending::{GIVE_UP, Pending},
     reclaim::Reclaim,
@@ -133,6 +134,7 @@ pub struct EbpfSource {
     remembered: Mutex<Remembered>,
     settled: Mutex<Option<Settled>>,
     reclaim: Mutex<Reclaim>,
+    leftovers: Mutex<Leftovers>,
     /// What the kernel programs have to say.
     log: Mutex<Option<EbpfLogger<ToStderr>>>,
 }
@@ -233,6 +235,7 @@ fn build(
         anyhow::bail!("CONNECTIONS is not a hash map");
     };
     let pending = Pending::new(take("HANDSHAKES")?)?;
+    let leftovers = Leftovers::new(take("CLAIMS")?, take("LISTENERS")?)?;
     let ring = RingBuf::try_from(take("RECORDS")?)?;
     let mut hooks: Vec<String> = attached.hooks.iter().map(|running| running.hook.name()).collect();
     hooks.dedup();
@@ -254,6 +257,7 @@ fn build(
         remembered: Mutex::default(),
         settled: Mutex::default(),
         reclaim: Mutex::new(reclaim),
+        leftovers: Mutex::new(leftovers),
         log: Mutex::new(log),
     }))
 }
@@ -297,6 +301,8 @@ impl EbpfSource {
                 namespaces.insert(namespace.inode, namespace);
             }
         }
+        let mut leftovers = self.leftovers.lock().unwrap_or_else(PoisonError::into_inner);
+        leftovers.tidy(number, &namespaces, &sockets)?;
         self.forget_missing(attached, &Walk { number, started_ns, namespaces })
     }
 

@@ -46,8 +46,9 @@ impl Pending {
     /// As bpf(2).
     pub fn all(&self) -> anyhow::Result<Vec<Observed>> {
         let entries = self.entries()?;
+        let waiting = entries.iter().filter(|(_, found)| found.flags & flag::TAKEN_OVER == 0);
         // One that was reset a moment ago is over, and still to be taken out.
-        Ok(entries.iter().map(|(pair, found)| observed(pair, found, found.rst_ns)).collect())
+        Ok(waiting.map(|(pair, found)| observed(pair, found, found.rst_ns)).collect())
     }
 
     /// None waits.
@@ -63,6 +64,10 @@ impl Pending {
     pub fn give_up(&mut self, now_ns: u64) -> anyhow::Result<Vec<Observed>> {
         let mut failed = Vec::new();
         for (pair, handshake) in self.entries()? {
+            if handshake.flags & flag::TAKEN_OVER != 0 {
+                let _ = self.map.remove(&pair);
+                continue;
+            }
             let at_once = handshake.flags & flag::RST_RECEIVED != 0;
             let last = handshake.syn_ns.max(handshake.syn_ack_ns).max(handshake.ack_ns);
             if at_once || Duration::from_nanos(now_ns.saturating_sub(last)) > GIVE_UP {

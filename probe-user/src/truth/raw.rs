@@ -3,13 +3,13 @@
 
 use std::mem::size_of;
 
-use probe_common::{ABI_VERSION, key::CountSlot};
+use probe_common::key::CountSlot;
 
-use crate::handshake::follow::Observed;
+use crate::{handshake::follow::Observed, kernel::pin::BUILD};
 
 /// Length of the header in front of the records.
-pub(crate) const HEADER: usize = 16;
-const MAGIC: [u8; 4] = *b"gtr1";
+pub(crate) const HEADER: usize = 12 + BUILD.len();
+const MAGIC: [u8; 4] = *b"gtr2";
 
 mod sealed {
     pub(crate) trait Sealed {}
@@ -36,9 +36,9 @@ pub(crate) enum LayoutError {
     #[error("the answer is no list of records")]
     NotRecords,
     #[error(
-        "the agent speaks record layout {agent}, this probe {own}: restart the agent with the installed version"
+        "the agent is of another build ({agent}, this probe {BUILD}): restart the agent with the installed version"
     )]
-    OtherVersion { agent: u32, own: u32 },
+    OtherBuild { agent: String },
     #[error("{bytes} bytes are no whole number of records")]
     Partial { bytes: usize },
 }
@@ -47,9 +47,9 @@ pub(crate) enum LayoutError {
 pub(crate) fn header<R: Record>() -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[0..4].copy_from_slice(&MAGIC);
-    header[4..8].copy_from_slice(&ABI_VERSION.to_ne_bytes());
-    header[8..12].copy_from_slice(&R::KIND.to_ne_bytes());
-    header[12..16].copy_from_slice(&(size_of::<R>() as u32).to_ne_bytes());
+    header[4..8].copy_from_slice(&R::KIND.to_ne_bytes());
+    header[8..12].copy_from_slice(&(size_of::<R>() as u32).to_ne_bytes());
+    header[12..].copy_from_slice(BUILD.as_bytes());
     header
 }
 
@@ -66,9 +66,9 @@ pub(crate) fn check_header<R: Record>(bytes: &[u8]) -> Result<(), LayoutError> {
     if header == self::header::<R>() {
         return Ok(());
     }
-    let agent = u32::from_ne_bytes([header[4], header[5], header[6], header[7]]);
-    if header[0..4] == MAGIC && agent != ABI_VERSION {
-        return Err(LayoutError::OtherVersion { agent, own: ABI_VERSION });
+    if header[0..4] == MAGIC && &header[12..] != BUILD.as_bytes() {
+        let agent = header[12..].escape_ascii().to_string();
+        return Err(LayoutError::OtherBuild { agent });
     }
     Err(LayoutError::NotRecords)
 }
@@ -132,14 +132,17 @@ mod tests {
     #[test]
     fn other_layouts_are_refused() {
         let mut other = header::<CountSlot>();
-        other[4..8].copy_from_slice(&(ABI_VERSION + 1).to_ne_bytes());
+        other[12..].copy_from_slice(b"0123456789abcdef");
         assert_eq!(
             parse::<CountSlot>(&other).unwrap_err(),
-            LayoutError::OtherVersion { agent: ABI_VERSION + 1, own: ABI_VERSION }
+            LayoutError::OtherBuild { agent: "0123456789abcdef".into() }
         );
         assert_eq!(parse::<Observed>(&header::<CountSlot>()).unwrap_err(), LayoutError::NotRecords);
         assert_eq!(parse::<CountSlot>(b"HTTP").unwrap_err(), LayoutError::NotRecords);
         let torn = [&header::<CountSlot>()[..], &[0; 7]].concat();
-        assert_eq!(parse::<CountSlot>(&torn).unwrap_err(), LayoutError::Partial { bytes: 23 });
+        assert_eq!(
+            parse::<CountSlot>(&torn).unwrap_err(),
+            LayoutError::Partial { bytes: HEADER + 7 }
+        );
     }
 }
