@@ -22,13 +22,15 @@ const KEPT: &str = "requests/s on kept-alive connections, all stages / off";
 const BULK: &str = "throughput of a bulk transfer, all stages / off";
 const PEER: &str = "connections/s, libbpf-tools `tcpstates` into a file / off";
 
-const RECORDING_LIMIT: &str = "About three quarters of what a connection takes more are the hooks' time for its whole \
-    life, next heading; the rest is the recorder's, which takes records out of the ring and writes them.";
-const COUNTING_LIMIT: &str = "Nearly all of what a connection takes more is the hooks' time for its whole life, next \
-    heading.";
+const RECORDING_LIMIT: &str = "Of the processors' time in such a run, sampled (`perf record -a -g -e cpu-clock` beside \
+    it), 9 % are the programs, next heading, 3 % the kernel's calls of them, and 3 % the recorder, which takes records \
+    out of the ring and writes them.";
+const COUNTING_LIMIT: &str = "What a connection takes more are the programs for its whole life, next heading, and a third \
+    as much for the kernel's calls of them.";
 const PACKET_LIMIT: &str = "Each packet runs `egress` once and `ingress` once; what a run takes stands under the next \
-    heading. Sampled, half of it are their own instructions, a quarter is the look-up of the packet's connection, 5 to \
-    7 % each the clock and reads of the socket.";
+    heading. Of the processors' time in such a run, sampled, 3 % are the programs and 2 % the kernel's calls of them. \
+    Half of the former are their own instructions, a quarter is the look-up of the packet's connection, 5 to 7 % each \
+    the clock and reads of the socket.";
 
 /// Rounds for the peer, which is there to compare with.
 const PEER_ROUNDS: usize = 5;
