@@ -397,6 +397,24 @@ fn over_a_loss_nothing_is_concluded() {
     assert!(server["phantoms"]["peak"].is_null());
 }
 
+/// The recorder tells once a second: one line for each time that it went on, with all that was lost.
+#[test]
+fn a_loss_that_goes_on_is_one() {
+    let mut scene = leak_on_rst(1_000, 45);
+    let second = |at: i64| (at * S, (at + 1) * S);
+    scene.loss.extend((10..40).chain(50..55).map(second));
+    let (_, report) = report(&scene, &[]);
+    let losses = report["captures"][0]["quality"]["losses"].as_array().unwrap();
+    let lengths: Vec<(i64, i64)> = losses
+        .iter()
+        .map(|loss| {
+            let at = |name: &str| loss[name].as_i64().unwrap();
+            ((at("to_unix_ns") - at("from_unix_ns")) / S, at("count"))
+        })
+        .collect();
+    assert_eq!(lengths, [(30, 30 * 7), (5, 5 * 7)]);
+}
+
 #[test]
 fn what_is_uncertain_is_not_called_lost() {
     let mut scene = leak_on_rst(1_000, 45);

@@ -158,6 +158,15 @@ fn a_full_map_is_said_and_counted() {
     assert!(reasons.contains("; noticed "), "{reasons}");
     let of = Of::port(PORT).netns(day.cable.server.place().inode());
     assert!(counts.established(&of) <= 64, "{}", counts.0);
+    // Who has to have exact ones gets none of these.
+    for args in [&["count"][..], &["watch", "--health", "http://127.0.0.1:9/"]] {
+        let mut command = day.agent.command(args[0]);
+        let refused = finish(command.args(&args[1..]).arg("--require-exact"));
+        assert_eq!(refused.code, Some(96), "{refused}");
+        assert_eq!(refused.stdout, "", "{refused}");
+        assert!(refused.stderr.contains("the connection map was full"), "{refused}");
+        assert!(refused.stderr.contains("leave --require-exact out"), "{refused}");
+    }
     // Connections are told, not every packet of theirs that finds the map full again.
     let full = day.agent.vital("connection_map_full");
     assert!(full > 0);

@@ -135,7 +135,7 @@ impl Hooks {
   probe count --remote https://vm:9464 --token-file token
 
 ACCEPTED counts since the programs were attached. Without root or BPF the counts come from sock_diag
-and are not exact; --require-exact makes that an error (exit 96).")]
+and are not exact; --require-exact makes that, and an agent that has lost some, an error (exit 96).")]
 pub(crate) struct Count {
     #[command(flatten)]
     pub(crate) filter: Filter,
@@ -144,7 +144,7 @@ pub(crate) struct Count {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Exit 96 rather than count by polling sock_diag
+    /// Exit 96 where counts are not exact, whoever counts
     #[arg(long)]
     pub(crate) require_exact: bool,
 
@@ -376,7 +376,8 @@ pub(crate) struct Watch {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Exit 96 rather than count by polling sock_diag
+    /// Exit 96 where counts are not exact at the start; if they come to that later, the verdict is
+    /// inconclusive
     #[arg(long)]
     pub(crate) require_exact: bool,
 }

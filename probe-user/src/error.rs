@@ -15,6 +15,11 @@ pub(crate) enum Error {
     Unsupported { what: String, why: String, cure: String },
 
     #[error(
+        "the counts are not exact: {why}\n  leave --require-exact out to see them all the same"
+    )]
+    NotExact { why: String },
+
+    #[error(
         "an agent is already running, {who}\n  stop it with `probe stop`, or use it: count, connections, watch and record ask it by themselves"
     )]
     AgentRuns { who: String },
@@ -38,7 +43,7 @@ impl Error {
             | Self::AgentRuns { .. }
             | Self::NoAgent { .. }
             | Self::Output { .. } => Exit::Usage,
-            Self::Unsupported { .. } => Exit::Unsupported,
+            Self::Unsupported { .. } | Self::NotExact { .. } => Exit::Unsupported,
         }
     }
 }

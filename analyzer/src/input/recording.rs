@@ -314,16 +314,35 @@ fn losses(table: &DataFrame) -> anyhow::Result<Vec<Loss>> {
     let to = table.column("to_mono_ns")?.i64()?;
     let reason = table.column("reason")?.str()?;
     let count = table.column("count")?.u64()?;
-    Ok((0..table.height())
-        .filter_map(|row| {
-            Some(Loss {
-                from_ns: from.get(row)?,
-                to_ns: to.get(row)?,
-                reason: reason.get(row).unwrap_or("unknown").to_owned(),
-                count: count.get(row).unwrap_or(0),
-            })
+    let rows = (0..table.height()).filter_map(|row| {
+        Some(Loss {
+            from_ns: from.get(row)?,
+            to_ns: to.get(row)?,
+            reason: reason.get(row).unwrap_or("unknown").to_owned(),
+            count: count.get(row).unwrap_or(0),
         })
-        .collect())
+    });
+    Ok(rows.fold(Vec::new(), join_loss))
+}
+
+/// The recorder tells of a loss once a second for as long as it goes on: what follows without a gap, and
+/// differs in numbers only, is one.
+fn join_loss(mut losses: Vec<Loss>, next: Loss) -> Vec<Loss> {
+    let words = |reason: &str| reason.replace(|character: char| character.is_ascii_digit(), "");
+    let gist = words(&next.reason);
+    let goes_on = |loss: &&mut Loss| {
+        loss.from_ns <= next.to_ns && next.from_ns <= loss.to_ns && words(&loss.reason) == gist
+    };
+    match losses.iter_mut().rev().find(goes_on) {
+        Some(loss) => {
+            loss.to_ns = loss.to_ns.max(next.to_ns);
+            loss.from_ns = loss.from_ns.min(next.from_ns);
+            loss.count = loss.count.saturating_add(next.count);
+            loss.reason = next.reason;
+        }
+        None => losses.push(next),
+    }
+    losses
 }
 
 fn container_list(table: &DataFrame) -> anyhow::Result<Vec<Container>> {

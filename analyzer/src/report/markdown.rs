@@ -100,7 +100,10 @@ fn capture_section(text: &mut String, capture: &CaptureReport) {
 /// What may be missing, one line each; a line that says so if nothing is.
 pub(crate) fn quality_lines(capture: &CaptureReport) -> Vec<String> {
     let quality = &capture.quality;
-    let mut lines = quality.degraded.clone();
+    // What was lost while it was recorded has a line of its own below.
+    let is_loss = |told: &&String| quality.losses.iter().any(|loss| told.contains(&loss.reason));
+    let mut lines: Vec<String> =
+        quality.degraded.iter().filter(|told| !is_loss(told)).cloned().collect();
     if quality.cut_off {
         lines.push("the recording did not end by itself: it was killed, or still runs".to_owned());
     }

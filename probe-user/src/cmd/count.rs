@@ -35,13 +35,17 @@ use crate::{
 const MINI_STATES: [u8; 3] = [state::SYN_RECV, state::FIN_WAIT_2, state::TIME_WAIT];
 
 pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit> {
+    let need = Need::of(arguments.require_exact);
     let counts = match Client::of(&arguments.remote, &arguments.trust)? {
         Some(agent) => agent.counts(&arguments.filter).await?,
         None => match agent::counts(socket, &arguments.filter).await? {
             Some(counts) => counts,
-            None => own(arguments).await?,
+            None => own(need, &arguments.filter).await?,
         },
     };
+    // Agents of before do not tell which of the reasons are those.
+    let why = if counts.inexact.is_empty() { &counts.degraded } else { &counts.inexact };
+    need.check(counts.exact, why)?;
     if arguments.json {
         print_json(&counts)?;
     } else {
@@ -51,12 +55,11 @@ pub(crate) async fn run(socket: &Path, arguments: &Count) -> anyhow::Result<Exit
 }
 
 /// The counts of a host without an agent.
-async fn own(arguments: &Count) -> anyhow::Result<Counts> {
-    let need = if arguments.require_exact { Need::Exact } else { Need::Any };
+async fn own(need: Need, filter: &Filter) -> anyhow::Result<Counts> {
     let source = choose::own(need, &Options::default())?;
     let identity = Identity::new()?;
-    let counts = now(source.as_ref(), &identity, &arguments.filter).await?;
-    arguments.filter.check_containers(&identity)?;
+    let counts = now(source.as_ref(), &identity, filter).await?;
+    filter.check_containers(&identity)?;
     Ok(counts)
 }
 

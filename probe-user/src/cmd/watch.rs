@@ -21,7 +21,7 @@ use crate::{
     signal::{Signals, Stop},
     truth::{
         choose::{self, Need},
-        source::{Backend, Ended},
+        source::{Backend, Ended, Exactness},
     },
     watch::{
         client_file::ClientFile,
@@ -59,8 +59,10 @@ pub(crate) async fn run(socket: &std::path::Path, arguments: Watch) -> anyhow::R
         .into());
     };
     let mut signals = Signals::catch()?;
-    let need = if arguments.require_exact { Need::Exact } else { Need::Any };
+    let need = Need::of(arguments.require_exact);
     let source = choose::open(socket, need)?;
+    let Exactness { exact, inexact, .. } = source.exactness()?;
+    need.check(exact, &inexact)?;
     let identity = Arc::new(Identity::new()?);
     let port = poller.target.url.port;
     let mut shards = ShardWatch::new(Arc::clone(&source), Arc::clone(&identity));

@@ -1,7 +1,7 @@
 //! The recording itself: a tick a second for counts and counters, and whatever ends in between.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -48,6 +48,9 @@ const SETTLE_EVERY_S: u64 = 5;
 /// The namespace of what is no namespace's: how the recording itself fares.
 const HOST: u32 = 0;
 
+/// Kinds of reasons that are told of; there are a dozen.
+const MOST_REASONS: usize = 100;
+
 /// What tells one connection from all others.
 type Key = (u64, u64, u32);
 
@@ -67,7 +70,8 @@ pub(crate) struct Recorder {
     counts: HashMap<CountKey, [i64; 21]>,
     kernel: HashMap<u32, Counters>,
     containers: HashMap<u64, Container>,
-    degraded: HashSet<String>,
+    /// What was not whole, by its gist: the last that was told of it.
+    degraded: BTreeMap<String, String>,
     /// What the source has told of as lost.
     lost: HashMap<&'static str, u64>,
     checked_mono_ns: i64,
@@ -98,7 +102,7 @@ impl Recorder {
             counts: HashMap::new(),
             kernel: HashMap::new(),
             containers: HashMap::new(),
-            degraded: HashSet::new(),
+            degraded: BTreeMap::new(),
             lost: HashMap::new(),
             checked_mono_ns: clock::mono_ns(),
             clock: Pair::now(),
@@ -224,9 +228,7 @@ impl Recorder {
         }
         self.write_losses()?;
         self.write_clock(true)?;
-        let mut degraded: Vec<String> = self.degraded.into_iter().collect();
-        degraded.sort_unstable();
-        meta.degraded = degraded;
+        meta.degraded = self.degraded.into_values().collect();
         meta.ended_mono_ns = Some(clock::mono_ns());
         Ok(self.output.finish(meta)?)
     }
@@ -329,30 +331,37 @@ impl Recorder {
         *before = now;
     }
 
-    /// A row for each reason that is new since the last look.
+    /// A row for each reason that is new, or has gone on, since the last look.
     fn write_losses(&mut self) -> anyhow::Result<()> {
         let exactness = self.source.exactness()?;
         let now = clock::mono_ns();
         let mut rows = Vec::new();
-        for reason in exactness.degraded {
-            if self.degraded.contains(&reason) {
+        for told in exactness.degraded {
+            let gist = losses::gist(&told);
+            if self.degraded.get(&gist) == Some(&told) {
                 continue;
             }
-            // Such a sentence tells of all up to now.
-            let lost = losses::lost(&reason).map_or(0, |(what, total)| {
-                let before = self.lost.insert(what, total).unwrap_or(0);
-                total.checked_sub(before).unwrap_or(total)
-            });
+            if self.degraded.len() == MOST_REASONS && !self.degraded.contains_key(&gist) {
+                continue;
+            }
+            let (reason, lost) = match losses::lost(&told) {
+                // Such a sentence tells of all up to now.
+                Some((words, total)) => {
+                    let before = self.lost.insert(words, total).unwrap_or(0);
+                    (words.into(), total.checked_sub(before).unwrap_or(total))
+                }
+                None => (told.clone().into(), 0),
+            };
             // What was degraded before the first tick is a property of this host, not a loss.
             if self.ticks > 0 {
                 rows.push(LossRow {
                     from_mono_ns: self.checked_mono_ns,
                     to_mono_ns: now,
                     count: lost,
-                    reason: reason.clone().into(),
+                    reason,
                 });
             }
-            self.degraded.insert(reason);
+            self.degraded.insert(gist, told);
         }
         self.checked_mono_ns = now;
         Ok(self.output.write(&rows, CaptureWriter::loss)?)

@@ -44,6 +44,23 @@ pub(crate) fn own(need: Need, options: &kernel::Options) -> anyhow::Result<Arc<d
     }
 }
 
+impl Need {
+    pub(crate) fn of(require_exact: bool) -> Self {
+        if require_exact { Self::Exact } else { Self::Any }
+    }
+
+    /// Whether counts may be used, whoever they come from. `why` not, if they are not exact.
+    ///
+    /// # Errors
+    /// [`Error::NotExact`] where they are not, and have to be.
+    pub(crate) fn check(self, exact: bool, why: &[String]) -> Result<(), Error> {
+        if exact || self == Self::Any {
+            return Ok(());
+        }
+        Err(Error::NotExact { why: why.join("; ") })
+    }
+}
+
 pub(crate) fn unsupported(unavailable: kernel::Unavailable) -> Error {
     let kernel::Unavailable { what, why, cure } = unavailable;
     Error::Unsupported { what, why, cure }

@@ -62,6 +62,16 @@ pub fn lost(sentence: &str) -> Option<(&'static str, u64)> {
     Some((loss, number.parse().ok()?))
 }
 
+/// What a sentence tells of, however far that has gone: the words of a loss, else the sentence without its
+/// numbers.
+#[must_use]
+pub fn gist(sentence: &str) -> String {
+    match lost(sentence) {
+        Some((loss, _)) => loss.to_owned(),
+        None => sentence.chars().filter(|character| !character.is_ascii_digit()).collect(),
+    }
+}
+
 /// When each loss was first and last noticed.
 #[derive(Debug, Default)]
 pub struct Losses {
@@ -161,5 +171,18 @@ mod tests {
         let beyond = Audit { beyond: [(1, 592)].into(), ..Audit::default() }.beyond_words();
         assert_eq!(lost(&beyond.unwrap()), None);
         assert_eq!(lost("no audit since 10:00"), None);
+    }
+
+    #[test]
+    fn a_reason_that_goes_on_is_the_same() {
+        let losses = Losses::default();
+        let [words, others] = [OF_DETAIL[0].1, OF_DETAIL[1].1];
+        let told = |words, lost| losses.tell(words, lost, UNIX_EPOCH).unwrap();
+        assert_eq!(gist(&told(words, 7)), words);
+        assert_eq!(gist(&told(words, 8)), words);
+        assert_ne!(gist(&told(others, 7)), words);
+        let [audits, later] = [3, 5].map(|gone| gist(&format!("{gone} sockets that are gone")));
+        assert_eq!(audits, later);
+        assert_ne!(audits, gist("3 sockets that are not counted"));
     }
 }

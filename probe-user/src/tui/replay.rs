@@ -36,7 +36,9 @@ struct Count {
 #[derive(Debug)]
 struct Loss {
     from_ns: i64,
-    text: String,
+    reason: String,
+    /// 0 where nothing is known to be gone.
+    count: u64,
 }
 
 /// A whole capture in memory. Times are monotonic nanoseconds of the host that recorded it.
@@ -74,7 +76,8 @@ impl Replay {
         each(&capture, Table::Loss, |batch, row| {
             losses.push(Loss {
                 from_ns: i64_at(batch, "from_mono_ns", row).unwrap_or(0),
-                text: text_at(batch, "reason", row),
+                reason: text_at(batch, "reason", row),
+                count: u64_at(batch, "count", row),
             });
         })?;
         let (Some(first), Some(last)) = (counts.first(), counts.last()) else {
@@ -160,11 +163,11 @@ impl Replay {
                 board.take_reported(reported.clone());
             }
         }
-        let lost = self.losses.iter().filter(|loss| loss.from_ns <= at_ns);
-        board.degraded = lost.map(|loss| loss.text.clone()).collect();
+        board.degraded = told(self.losses.iter().filter(|loss| loss.from_ns <= at_ns));
         board.exact = board.degraded.is_empty() && self.meta.backend == "ebpf";
         // What stands in the capture's head and is no loss limited it from the start.
-        let is_loss = |reason: &&String| self.losses.iter().any(|loss| loss.text == **reason);
+        let is_loss =
+            |reason: &&String| self.losses.iter().any(|loss| reason.contains(&loss.reason));
         let limits = self.meta.degraded.iter().filter(|reason| !is_loss(reason));
         board.degraded.extend(limits.cloned());
     }
@@ -378,9 +381,21 @@ fn count(batch: &RecordBatch, row: usize) -> Count {
     }
 }
 
+/// A line for each reason. A loss that goes on has a row a second.
+fn told<'a>(losses: impl Iterator<Item = &'a Loss>) -> Vec<String> {
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for loss in losses {
+        *sums.entry(&loss.reason).or_default() += loss.count;
+    }
+    let line = |(reason, count): (&str, u64)| {
+        if count == 0 { reason.to_owned() } else { format!("{count} {reason}") }
+    };
+    sums.into_iter().map(line).collect()
+}
+
 /// What the capture itself says of why it holds no counts.
 fn without_counts(meta: &Meta, losses: &[Loss]) -> String {
-    let mut said = losses.iter().map(|loss| &loss.text).chain(&meta.degraded);
+    let mut said = told(losses.iter()).into_iter().chain(meta.degraded.iter().cloned());
     let lost = said.find(|reason| truth::losses::lost(reason).is_some());
     match (lost, meta.ended_mono_ns) {
         (Some(reason), _) => format!("it says: {reason}"),
@@ -478,10 +493,10 @@ mod tests {
 
     #[test]
     fn without_counts_the_capture_says_why() {
-        let full = "3 connections were not counted: more containers × ports were in use at once than \
-                    there are counters; noticed at 2026-11-30T02:00:00Z";
+        let full = "connections were not counted: more containers × ports were in use at once than \
+                    there are counters";
         for (lost, ended, next) in [
-            (Some(full), Some(2), format!("it says: {full}")),
+            (Some(full), Some(2), format!("it says: 3 {full}")),
             (Some("no audit since 02:00"), Some(2), "there was no socket to count: ".to_owned()),
             (None, Some(2), "there was no socket to count: ".to_owned()),
             (None, None, "it was cut off in its first second: ".to_owned()),
@@ -489,9 +504,10 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let mut writer = CaptureWriter::create(directory.path(), &meta(None)).unwrap();
             if let Some(reason) = lost {
-                let reason = reason.into();
-                let row = LossRow { from_mono_ns: 1, to_mono_ns: 2, reason, count: 0 };
-                writer.loss(&[row]).unwrap();
+                let row = |count, reason| LossRow { from_mono_ns: 1, to_mono_ns: 2, reason, count };
+                let lost = u64::from(reason == full);
+                let rows = [lost, 2 * lost].map(|count| row(count, reason.into()));
+                writer.loss(&rows).unwrap();
             }
             match ended {
                 Some(_) => drop(writer.finish(&meta(ended)).unwrap()),
