@@ -143,8 +143,8 @@ pub(super) fn stability(
         metrics_pages(recording)?.into_iter().partition(Page::is_of_kernel);
     let answers = |page: &Page| page.numbers.values().map(Vec::len).max().unwrap_or(0);
     found.requests += of_pages.iter().map(answers).sum::<usize>();
-    let (pages, restarts): (_, fn(&[(i64, f64)]) -> usize) =
-        if of_kernel.is_empty() { (&of_pages, successors) } else { (&of_kernel, newcomers) };
+    let pages = if of_kernel.is_empty() { &of_pages } else { &of_kernel };
+    let restarts = if of_kernel.is_empty() { successors } else { newcomers };
     let starts = pages.iter().filter_map(|page| page.numbers.get(START).map(Vec::as_slice));
     found.take_starts(&starts.collect::<Vec<_>>(), restarts);
     for page in &of_kernel {
