@@ -316,6 +316,68 @@ fn a_server_that_dies_is_the_headline() {
     assert_eq!(sentences[0], said);
 }
 
+/// A number that the probe itself read of the processes that listen on a port.
+fn of_kernel(name: &'static str, second: i64, value: f64) -> MetricRow {
+    MetricRow {
+        url: format!("{KERNEL_PAGE}web, port 3005").into(),
+        start_mono_ns: START + second * S,
+        end_mono_ns: START + second * S,
+        name: Some(name.into()),
+        labels: None,
+        value: Some(value),
+        error: None,
+    }
+}
+
+/// The oldest of several workers ends, and the next was there already; only who started after the last look
+/// proves that nobody of before is left.
+#[test]
+fn a_restart_is_a_process_that_was_not_there_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let begun = START_UNIX as f64 / 1e9;
+    let restarts = |start: &dyn Fn(i64) -> f64| {
+        let mut scene = Scene::new(30 * S);
+        let looks = (0..30).flat_map(|s| {
+            [("process_start_time_seconds", start(s)), ("process_threads", 3.0)]
+                .map(|(name, value)| of_kernel(name, s, value))
+        });
+        scene.metrics = looks.collect();
+        let run = dir.path().join("run");
+        let _ = fs::remove_dir_all(&run);
+        scene.write(&run);
+        let (_, report) = leaks(&["run"], dir.path());
+        (report["stability"]["restarts"].clone(), report["conclusion"].to_string())
+    };
+    let workers = |s| if s < 9 { begun - 90.0 } else { begun - 60.0 };
+    assert_eq!(restarts(&workers).0, 0, "the oldest of two workers ended");
+    assert_eq!(restarts(&|s| begun + if s < 9 { -90.0 } else { -100.0 }).0, 0);
+    let (count, said) = restarts(&|s| begun + if s < 9 { -90.0 } else { 8.25 });
+    assert_eq!(count, 1);
+    assert!(said.contains("The process was restarted once."), "{said}");
+    let thrice = |s| match s {
+        0..9 => begun - 90.0,
+        9..13 => begun + 8.25,
+        13..23 => begun + 12.5,
+        _ => begun + 22.75,
+    };
+    let (count, said) = restarts(&thrice);
+    assert_eq!(count, 3);
+    assert!(said.contains("The process was restarted 3 times."), "{said}");
+}
+
+/// A page that several processes answer in turn, as behind a balancer, tells of none that was replaced.
+#[test]
+fn processes_that_answer_in_turn_are_no_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let turns: &[Metric] = &[
+        ("process_start_time_seconds", |s| if s % 40 < 20 { 1.6e9 } else { 1.65e9 }),
+        ("go_goroutines", |s| 50.0 + noise(s)),
+    ];
+    fs::write(dir.path().join("log"), prometheus_log((0..=1800).step_by(10), turns)).unwrap();
+    let (_, report) = leaks(&["--log", "log"], dir.path());
+    assert_eq!(report["stability"]["restarts"], 0);
+}
+
 /// What Docker's check said each second.
 #[test]
 fn the_health_of_a_container() {

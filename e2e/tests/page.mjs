@@ -1,5 +1,5 @@
 // Opens the agent's page and waits for one text after another; prints what the page says, what it would
-// save, what a screen reader has no name for, what went wrong in it, and what it says with quiet ports.
+// save, what a screen reader has no name for or the same for two, what went wrong in it, and what it says with quiet ports.
 import { evaluate, finish, send } from "./browser.mjs";
 
 const NAMED = ["button", "link", "table", "group", "region", "searchbox", "image", "meter"];
@@ -21,7 +21,9 @@ const { nodes } = await send("Accessibility.getFullAXTree");
 const unnamed = nodes
   .filter((node) => !node.ignored && NAMED.includes(node.role?.value) && !node.name?.value)
   .map((node) => node.role.value);
+const buttons = nodes.filter((node) => !node.ignored && node.role?.value === "button").map((node) => node.name?.value);
+const alike = buttons.filter((name, index) => buttons.indexOf(name) !== index);
 const saved = await evaluate("snapshot()");
 const address = await evaluate("location.hash");
 const all = await evaluate("document.getElementById('quiet').click(), document.body.innerText");
-finish({ text, all, unnamed, saved, address });
+finish({ text, all, unnamed, alike, saved, address });

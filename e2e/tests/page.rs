@@ -45,6 +45,7 @@ fn the_page_says_what_is_there() {
         serde_json::from_str(&finished.stdout).unwrap_or_else(|e| panic!("{e}: {finished}"));
     assert_eq!(seen["errors"], serde_json::json!([]), "{finished}");
     assert_eq!(seen["unnamed"], serde_json::json!([]), "{finished}");
+    assert_eq!(seen["alike"], serde_json::json!([]), "{finished}");
     let text = seen["text"].as_str().unwrap();
     assert!(text.contains("reports 23; established 18; 5 phantoms"), "{text}");
     let busy = rows(text, server.address().port());

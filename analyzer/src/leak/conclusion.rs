@@ -71,8 +71,8 @@ pub(super) fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stabil
         text.push_str(&format!(" {}", crash.text()));
     }
     if stability.oom_kills > 0 {
-        let kills = stability.oom_kills;
-        text.push_str(&format!(" {kills} processes were killed for lack of memory."));
+        let were = if stability.oom_kills == 1 { "process was" } else { "processes were" };
+        text.push_str(&format!(" {} {were} killed for lack of memory.", stability.oom_kills));
     }
     if stability.container_unhealthy > 0 {
         let (bad, looks) = (stability.container_unhealthy, stability.container_looks);
@@ -80,8 +80,10 @@ pub(super) fn conclusion(followed: &[Followed], gaps: &[Gap], stability: &Stabil
             " The container's health check did not hold in {bad} of {looks} looks."
         ));
     }
-    if stability.restarts > 0 {
-        text.push_str(&format!(" The process was restarted {} times.", stability.restarts));
+    match stability.restarts {
+        0 => {}
+        1 => text.push_str(" The process was restarted once."),
+        times => text.push_str(&format!(" The process was restarted {times} times.")),
     }
     if stability.http_errors > 0 {
         text.push_str(&format!(

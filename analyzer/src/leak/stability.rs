@@ -10,6 +10,12 @@ use crate::clock::utc_time;
 use crate::input::kept_log::KeptLog;
 use crate::input::recording::Recording;
 use crate::leak::source::{Page, metrics_pages};
+use crate::report::verdict::plural;
+
+const START: &str = "process_start_time_seconds";
+
+/// Some tell their start in whole seconds.
+const ROUNDING_S: f64 = 1.0;
 
 #[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct Stability {
@@ -20,7 +26,7 @@ pub(crate) struct Stability {
     pub(crate) requests: usize,
     /// Health and metrics requests without a good answer.
     pub(crate) http_errors: usize,
-    /// Times that the process was another than before.
+    /// Times that the process was replaced by one that started later.
     pub(crate) restarts: usize,
     /// Times that nothing listened any more on a port that was watched.
     pub(crate) crashes: Vec<Crash>,
@@ -36,12 +42,13 @@ pub(crate) struct Stability {
 }
 
 impl Stability {
-    /// What each process said over time of its own start, in Unix seconds.
-    fn take_starts(&mut self, starts: &[&[(i64, f64)]]) {
-        self.restarts = starts.iter().map(|of_one| changes(of_one)).sum();
+    /// What each source said over time of its process's start, in Unix seconds; `restarts` tells how
+    /// many of its changes were one.
+    fn take_starts(&mut self, starts: &[&[(i64, f64)]], restarts: fn(&[(i64, f64)]) -> usize) {
+        self.restarts += starts.iter().map(|of_one| restarts(of_one)).sum::<usize>();
         let up = starts.iter().filter_map(|of_one| of_one.last());
         let up = up.map(|(at, start)| (*at as f64 / 1e9 - start).max(0.0));
-        self.up_s = up.min_by(f64::total_cmp);
+        self.up_s = up.chain(self.up_s).min_by(f64::total_cmp);
     }
 
     /// Whether anything happened that a run without a fault has none of.
@@ -54,6 +61,16 @@ impl Stability {
             self.container_unhealthy,
         ];
         self.stopped_early || counts.iter().any(|count| *count > 0)
+    }
+
+    /// `1 restart, 0 crashes, 2 killed for lack of memory`
+    pub(crate) fn ends_text(&self) -> String {
+        let crashes = match self.crashes.len() {
+            1 => "1 crash".to_owned(),
+            count => format!("{count} crashes"),
+        };
+        let restarts = plural(self.restarts as i64, "restart");
+        format!("{restarts}, {crashes}, {} killed for lack of memory", self.oom_kills)
     }
 
     /// What health checks say: the server's own word, and Docker's where the container has a check.
@@ -97,21 +114,15 @@ pub(super) fn stability(
     logs: &[KeptLog],
 ) -> anyhow::Result<Stability> {
     let mut found = Stability::default();
-    let mut starts: Vec<&[(i64, f64)]> = logs
-        .iter()
-        .filter_map(|log| log.numbers.get("process_start_time_seconds"))
-        .map(Vec::as_slice)
-        .collect();
+    let of_logs = logs.iter().filter_map(|log| log.numbers.get(START));
+    found.take_starts(&of_logs.map(Vec::as_slice).collect::<Vec<_>>(), successors);
     found.requests = logs.iter().map(|log| log.pages_unix_ns.len()).sum();
     for log in logs {
         let healthy = log.numbers.iter().filter(|(name, _)| name.ends_with(".healthy"));
         let answers = healthy.flat_map(|(_, points)| points);
         found.unhealthy += answers.filter(|(_, value)| *value == 0.0).count();
     }
-    let Some(recording) = recording else {
-        found.take_starts(&starts);
-        return Ok(found);
-    };
+    let Some(recording) = recording else { return Ok(found) };
     let health = &recording.health;
     let error = health.column("error")?.str()?;
     let status = health.column("http_status")?.u32()?;
@@ -133,12 +144,9 @@ pub(super) fn stability(
     let answers = |page: &Page| page.numbers.values().map(Vec::len).max().unwrap_or(0);
     found.requests += of_pages.iter().map(answers).sum::<usize>();
     let pages = if of_kernel.is_empty() { &of_pages } else { &of_kernel };
-    starts.extend(
-        pages
-            .iter()
-            .filter_map(|page| page.numbers.get("process_start_time_seconds").map(Vec::as_slice)),
-    );
-    found.take_starts(&starts);
+    let restarts = if of_kernel.is_empty() { successors } else { newcomers };
+    let starts = pages.iter().filter_map(|page| page.numbers.get(START).map(Vec::as_slice));
+    found.take_starts(&starts.collect::<Vec<_>>(), restarts);
     for page in &of_kernel {
         let service = page.source.trim_start_matches(KERNEL_PAGE);
         found.crashes.extend(crashes(service, page.numbers.get("processes")));
@@ -173,7 +181,24 @@ fn crashes(service: &str, processes: Option<&Vec<(i64, f64)>>) -> Vec<Crash> {
     found
 }
 
-/// How often a start time moved by more than its own rounding.
-fn changes(starts: &[(i64, f64)]) -> usize {
-    starts.windows(2).filter(|pair| (pair[1].1 - pair[0].1).abs() > 1.0).count()
+/// How often the oldest process had started after the look before, by the same clock: then none of those
+/// that were there is left. A start alone moves also when the oldest of several ends.
+fn newcomers(starts: &[(i64, f64)]) -> usize {
+    let is_newcomer = |pair: &&[(i64, f64)]| {
+        let looked_unix_s = pair[0].0 as f64 / 1e9;
+        pair[1].1 - pair[0].1 > ROUNDING_S && pair[1].1 > looked_unix_s - ROUNDING_S
+    };
+    starts.windows(2).filter(is_newcomer).count()
+}
+
+/// How often a younger process answered, and no older one ever again: several that answer in turn were
+/// not replaced. Their clock may be another, so that the time of the look proves nothing.
+fn successors(starts: &[(i64, f64)]) -> usize {
+    let mut oldest_to_come = f64::INFINITY;
+    let mut found = 0;
+    for pair in starts.windows(2).rev() {
+        oldest_to_come = oldest_to_come.min(pair[1].1);
+        found += usize::from(oldest_to_come - pair[0].1 > ROUNDING_S);
+    }
+    found
 }

@@ -77,8 +77,7 @@ fn stability(leaks: &LeakReport) -> Markup {
     html! {
         p.small {
             b { "Stability. " }
-            (found.restarts) " restarts, " (found.crashes.len()) " crashes, " (found.oom_kills)
-            " killed for lack of memory, " (found.http_errors) " of " (found.requests)
+            (found.ends_text()) ", " (found.http_errors) " of " (found.requests)
             " requests failed, " (found.health_text()) ", observed for "
             (format!("{:.1}", found.observed_s / 60.0)) " min" (found.up_text())
             @if found.stopped_early { ", stopped early" } "."

@@ -57,11 +57,8 @@ pub(crate) fn table(text: &mut String, report: &LeakReport) {
     let stability = &report.stability;
     let _ = writeln!(
         text,
-        "\n**Stability**: {} restarts, {} crashes, {} killed for lack of memory, {} of {} requests \
-         failed, {}, observed for {:.1} min{}{}.",
-        stability.restarts,
-        stability.crashes.len(),
-        stability.oom_kills,
+        "\n**Stability**: {}, {} of {} requests failed, {}, observed for {:.1} min{}{}.",
+        stability.ends_text(),
         stability.http_errors,
         stability.requests,
         stability.health_text(),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
+use comfy_table::Cell;
 use probe_common::{
     key::{CountKey, CountSlot},
     state,
@@ -129,14 +130,49 @@ fn is_left_over(row: &CountRow) -> bool {
     row.states.keys().all(|name| left_over.contains(&name.as_ref()))
 }
 
+/// What rows of one container, port and role have to be told apart by.
+struct Apart {
+    netns: bool,
+    cgroup: bool,
+}
+
+impl Apart {
+    fn of(rows: &[&CountRow]) -> Self {
+        let mut by_name = HashMap::new();
+        let mut by_netns = HashMap::new();
+        let mut told = Self { netns: false, cgroup: false };
+        for row in rows {
+            let name = (&row.container.name, row.port, &row.role);
+            told.netns |= *by_name.entry(name).or_insert(row.netns) != row.netns;
+            let cgroup = by_netns.entry((name, row.netns)).or_insert(row.cgroup_id);
+            told.cgroup |= *cgroup != row.cgroup_id;
+        }
+        told
+    }
+
+    fn header(&self) -> impl Iterator<Item = &'static str> {
+        let shown = [(self.netns, "NETNS"), (self.cgroup, "CGROUP")];
+        shown.into_iter().filter(|(is_shown, _)| *is_shown).map(|(_, name)| name)
+    }
+
+    fn cells(&self, row: &CountRow) -> impl Iterator<Item = Cell> {
+        let netns = self.netns.then(|| row.netns.into());
+        netns.into_iter().chain(self.cgroup.then(|| row.cgroup_id.into()))
+    }
+}
+
 fn text(counts: &Counts, filter: &Filter) -> String {
-    let header = ["CONTAINER", "PORT", "ROLE", "ESTABLISHED", "ACCEPTED", "OTHER STATES"];
-    let mut table = table::new(header, &[1, 3, 4]);
     let (left_over, shown): (Vec<&CountRow>, Vec<&CountRow>) = counts
         .counts
         .iter()
         .filter(|row| !row.states.is_empty())
         .partition(|row| row.container.runtime == Runtime::Unknown && is_left_over(row));
+    let told_by = Apart::of(&shown);
+    let mut header = vec!["CONTAINER", "PORT", "ROLE", "ESTABLISHED", "ACCEPTED", "OTHER STATES"];
+    header.splice(1..1, told_by.header());
+    let first_number = header.len() - 5;
+    let numbers = [first_number, first_number + 2, first_number + 3];
+    let mut table = table::new(header, &numbers);
     for row in &shown {
         let others: Vec<String> = row
             .states
@@ -144,14 +180,16 @@ fn text(counts: &Counts, filter: &Filter) -> String {
             .filter(|(name, _)| **name != "established")
             .map(|(name, count)| format!("{name} {count}"))
             .collect();
-        table.add_row([
+        let mut cells = vec![
             table::text(&row.container.name),
             row.port.into(),
             row.role.as_ref().into(),
             row.established.into(),
             row.accepted.map_or("-".into(), Into::into),
             others.join(", ").into(),
-        ]);
+        ];
+        cells.splice(1..1, told_by.cells(row));
+        table.add_row(cells);
     }
     let mut text =
         if shown.is_empty() { nothing(filter).to_owned() } else { table::render(&table) };

@@ -5,12 +5,12 @@ use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets
 use crate::watch::style::{Style, Tone};
 
 /// An empty table; `right`: columns of numbers.
-pub(super) fn new<const N: usize>(header: [&str; N], right: &[usize]) -> Table {
+pub(super) fn new(header: impl IntoIterator<Item = &'static str>, right: &[usize]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_header(header);
+        .set_header(header.into_iter().collect::<Vec<_>>());
     if table.width().is_none() {
         table.set_width(100);
     }

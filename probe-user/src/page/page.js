@@ -47,14 +47,17 @@ function write(name, text, kind) {
   if (kind !== undefined && element.className !== kind) element.className = kind;
 }
 
-// A name that leads to its service.
+// A name that leads to its service; heard by itself it says which of many on the same host.
 function link(service, text) {
   const name = cell("");
   const button = document.createElement("button");
   button.type = "button";
   button.className = "name";
   button.textContent = text;
-  button.dataset.service = service;
+  const { container, port, role } = service;
+  const of = `port ${port}, ${role}`;
+  button.setAttribute("aria-label", text === container ? `${text}, ${of}` : `${text}, ${container}, ${of}`);
+  button.dataset.service = id(service);
   name.append(button);
   return name;
 }
@@ -106,7 +109,7 @@ function services() {
   refill(at("services"), shown.map((service) => {
     const n = (value, bad) => cell(value, bad ? "n bad" : "n");
     const wide = (value) => cell(value, "n wide");
-    const tr = row([link(id(service), service.container), n(service.port), cell(service.role), n(service.established), wide(service.upgraded),
+    const tr = row([link(service, service.container), n(service.port), cell(service.role), n(service.established), wide(service.upgraded),
       wide(service.close_wait + service.closed_held), wide(service.opened_per_second.toFixed(0)),
       wide(us(service.handshake_p50_us)), wide(us(service.handshake_p99_us)), n(service.failed, service.failed > 0)]);
     if (id(service) === chosen) tr.setAttribute("aria-current", "true");
@@ -119,7 +122,8 @@ function detail() {
   const service = picture.services.find((known) => id(known) === chosen);
   at("detail").hidden = !service;
   if (!service) return;
-  at("detail-name").textContent = `${service.container}, port ${service.port}, ${service.role}`;
+  const sum = service.namespaces > 1 ? `, of ${service.namespaces} network namespaces together` : "";
+  at("detail-name").textContent = `${service.container}, port ${service.port}, ${service.role}${sum}`;
   at("attempts").textContent = service.attempts;
   at("command").textContent = `sudo probe record -o capture --port ${service.port} --duration 1m`;
   at("funnel").replaceChildren(...picture.stages.map((stage, index) => {
@@ -145,7 +149,7 @@ function shards(service) {
   const attempts = behind.reduce((sum, shard) => sum + shard.attempts, 0);
   at("shards-name").textContent = `Shards (${service.attempts} attempts here, ${attempts} at them)`;
   refill(at("shards"), behind.map((shard) => {
-    const tr = row([link(id(shard), shard.name ?? shard.container), cell(shard.port, "n"), cell(shard.established, "n"),
+    const tr = row([link(shard, shard.name ?? shard.container), cell(shard.port, "n"), cell(shard.established, "n"),
       cell(shard.reported ?? "–", "n"), cell(shard.upgraded, "n wide"), cell(us(shard.handshake_p50_us), "n wide"),
       cell(us(shard.handshake_p99_us), "n wide"), cell(shard.failed, shard.failed > 0 ? "n bad" : "n")]);
     tr.addEventListener("click", () => choose(id(shard)));

@@ -1,6 +1,6 @@
 //! Resources of processes, from `/proc` and their cgroup.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, sync::LazyLock};
 
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ pub(crate) struct Facts {
     /// How long the threads that there are were ready and had no processor; `None` where the kernel
     /// does not say.
     pub(crate) run_queue_seconds: Option<f64>,
-    /// Of the oldest: it moves when all of them were replaced.
+    /// Of the oldest.
     pub(crate) start_unix_s: f64,
     /// Of their cgroup, also when they are gone; `None` where they have none of their own, or it keeps
     /// no such count.
@@ -129,9 +129,13 @@ impl Stat {
     }
 }
 
+/// As it was at first: it moves with the clock, which is set now and then, and no process starts anew by that.
 fn booted_unix_s() -> Option<f64> {
-    let stat = fs::read_to_string("/proc/stat").ok()?;
-    stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+    static BOOTED: LazyLock<Option<f64>> = LazyLock::new(|| {
+        let stat = fs::read_to_string("/proc/stat").ok()?;
+        stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
+    });
+    *BOOTED
 }
 
 /// Where a cgroup counts the processes that the kernel killed in it for lack of memory, by either version

@@ -55,12 +55,12 @@ impl ServiceFacts {
     }
 }
 
-/// Every service that was ever found, by its lowest port.
+/// Every service that was ever found, by its lowest port and its network namespace.
 #[derive(Debug)]
 pub(crate) struct Services {
     filter: Filter,
     identity: Arc<Identity>,
-    known: BTreeMap<u16, Service>,
+    known: BTreeMap<(u16, u32), Service>,
     found: Option<Instant>,
     /// Processor time of the last look at those that are known.
     looked: Duration,
@@ -93,9 +93,9 @@ impl Services {
 
     fn facts(&mut self) -> Vec<ServiceFacts> {
         let before = clock::thread_cpu();
-        let facts = |(port, service): (&u16, &Service)| ServiceFacts {
-            name: service.name.clone(),
-            port: *port,
+        let facts = |(&(port, netns), service): (&(u16, u32), &Service)| ServiceFacts {
+            name: self.name_of(port, netns, service),
+            port,
             facts: Facts::of(&service.pids, service.kills.as_ref()),
             container_healthy: service
                 .container
@@ -107,13 +107,23 @@ impl Services {
         all
     }
 
+    /// Two of one name on one port are told apart by their namespace.
+    fn name_of(&self, port: u16, netns: u32, service: &Service) -> String {
+        let mut others = self.known.range((port, 0)..(port, netns));
+        if others.any(|(_, other)| other.name == service.name) {
+            format!("{} in netns {netns}", service.name)
+        } else {
+            service.name.clone()
+        }
+    }
+
     fn find(&mut self) -> anyhow::Result<()> {
-        let mut now: BTreeMap<u16, Service> = BTreeMap::new();
+        let mut now: BTreeMap<(u16, u32), Service> = BTreeMap::new();
         for (key, holders) in listeners(|key| self.filter.keeps_of(key, &self.identity))? {
             let Some(first) = holders.first() else { continue };
             let container = self.identity.of(&key);
             let name = if container.id.is_some() { container.name } else { first.comm.clone() };
-            let service = now.entry(key.port).or_insert_with(|| Service {
+            let service = now.entry((key.port, key.netns)).or_insert_with(|| Service {
                 name,
                 container: container.id,
                 pids: Vec::new(),
@@ -143,6 +153,20 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    /// What another server on the same port in a namespace of its own uses is not this one's.
+    #[test]
+    fn one_port_in_two_namespaces_is_two_services() {
+        let mut services = Services::new(Filter::default(), Arc::new(Identity::new().unwrap()));
+        let service =
+            |pid| Service { name: "web".to_owned(), container: None, pids: vec![pid], kills: None };
+        let me = std::process::id();
+        services.known = BTreeMap::from([((80, 7), service(me)), ((80, 9), service(u32::MAX))]);
+        let facts = services.facts();
+        let told: Vec<(&str, u64)> =
+            facts.iter().map(|one| (one.name.as_str(), one.facts.processes)).collect();
+        assert_eq!(told, [("web", 1), ("web in netns 9", 0)]);
+    }
 
     #[test]
     fn who_listens_is_found_and_missed() {

@@ -45,6 +45,41 @@ pub(crate) struct Level {
     /// Since the programs were attached.
     pub(crate) opened_total: u64,
     pub(crate) closed_total: u64,
+    /// Network namespaces with sockets of it: more than one are shown as their sum.
+    #[serde(default)]
+    pub(crate) namespaces: usize,
+}
+
+impl Level {
+    fn has_sockets(&self) -> bool {
+        self.listening || self.established + self.close_wait + self.closed_held > 0
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.established += other.established;
+        self.upgraded += other.upgraded;
+        self.close_wait += other.close_wait;
+        self.closed_held += other.closed_held;
+        self.listening |= other.listening;
+        self.opened_total += other.opened_total;
+        self.closed_total += other.closed_total;
+    }
+}
+
+/// The sum of each service, over populations with their network namespace.
+pub(crate) fn sums(
+    populations: impl Iterator<Item = (Service, u32, Level)>,
+) -> Vec<(Service, Level)> {
+    let mut sums: BTreeMap<Service, (Level, BTreeSet<u32>)> = BTreeMap::new();
+    for (service, netns, level) in populations.filter(|(.., level)| *level != Level::default()) {
+        let (sum, namespaces) = sums.entry(service).or_default();
+        sum.add(&level);
+        namespaces.extend(level.has_sockets().then_some(netns));
+    }
+    let counted = |(service, (sum, namespaces)): (_, (Level, BTreeSet<u32>))| {
+        (service, Level { namespaces: namespaces.len(), ..sum })
+    };
+    sums.into_iter().map(counted).collect()
 }
 
 /// Attempts by how they ended, and how far they came.

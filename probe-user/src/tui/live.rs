@@ -2,7 +2,7 @@
 //! cheap, and whatever ends in between.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    board::{Level, Reported, Service},
+    board::{Level, Reported, Service, sums},
     leg::Leg,
     table::Connection,
 };
@@ -192,15 +192,14 @@ impl Live {
         let mut slots = self.source.slots()?;
         self.identity.refresh(slots.iter().map(|slot| slot.key)).await;
         slots.retain(|slot| self.filter.keeps_of(&slot.key, &self.identity));
-        let mut levels: BTreeMap<Service, Level> = BTreeMap::new();
-        for slot in &slots {
-            add(levels.entry(self.service(&slot.key)).or_default(), slot);
-        }
+        let levels =
+            slots.iter().map(|slot| (self.service(&slot.key), slot.key.netns, level(slot)));
+        let levels = sums(levels);
         let exactness = self.source.exactness()?;
         Ok(Update::Counts {
             at_mono_ns: clock::mono_ns(),
             unix_ns: clock::unix_ns(),
-            levels: levels.into_iter().filter(|(_, level)| *level != Level::default()).collect(),
+            levels,
             degraded: exactness.degraded,
             exact: exactness.exact,
         })
@@ -254,15 +253,18 @@ fn service(identity: &Identity, key: &CountKey) -> Service {
     Service { container: identity.of(key).name, port: key.port, role: role::name(key.role).into() }
 }
 
-fn add(level: &mut Level, slot: &CountSlot) {
+fn level(slot: &CountSlot) -> Level {
     let state = |state: u8| slot.states[usize::from(state) - 1];
-    level.established += state(state::ESTABLISHED);
-    level.upgraded += slot.classes[usize::from(class::UPGRADED)];
-    level.close_wait += state(state::CLOSE_WAIT);
-    level.closed_held += state(state::CLOSE);
-    level.listening |= state(state::LISTEN) > 0;
-    level.opened_total += slot.established_total;
-    level.closed_total += slot.closed_total;
+    Level {
+        established: state(state::ESTABLISHED),
+        upgraded: slot.classes[usize::from(class::UPGRADED)],
+        close_wait: state(state::CLOSE_WAIT),
+        closed_held: state(state::CLOSE),
+        listening: state(state::LISTEN) > 0,
+        opened_total: slot.established_total,
+        closed_total: slot.closed_total,
+        namespaces: 0,
+    }
 }
 
 /// Never ready where there is no stream of ended connections.

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     path::Path,
     sync::Arc,
 };
@@ -15,7 +15,7 @@ use arrow_array::{
 use capture::{Capture, ReadError, meta::Meta, schema::Table};
 
 use super::{
-    board::{Board, Level, Reported, Service},
+    board::{Board, Level, Reported, Service, sums},
     leg::Leg,
     table::Connection,
 };
@@ -205,18 +205,9 @@ impl Replay {
     }
 
     fn services(&self) -> Vec<(Service, Level)> {
-        let mut services: BTreeMap<Service, Level> = BTreeMap::new();
-        for ((cgroup_id, _, port, role), level) in &self.levels {
-            let sum = services.entry(self.service(*cgroup_id, *port, role.clone())).or_default();
-            sum.established += level.established;
-            sum.upgraded += level.upgraded;
-            sum.close_wait += level.close_wait;
-            sum.closed_held += level.closed_held;
-            sum.listening |= level.listening;
-            sum.opened_total += level.opened_total;
-            sum.closed_total += level.closed_total;
-        }
-        services.into_iter().filter(|(_, level)| *level != Level::default()).collect()
+        sums(self.levels.iter().map(|((cgroup_id, netns, port, role), level)| {
+            (self.service(*cgroup_id, *port, role.clone()), *netns, *level)
+        }))
     }
 
     fn keep_counts(&mut self, kept: impl Fn(&Service) -> bool) {
@@ -377,6 +368,7 @@ fn count(batch: &RecordBatch, row: usize) -> Count {
             listening: number("listen") > 0,
             opened_total: u64_at(batch, "established_total", row),
             closed_total: u64_at(batch, "closed_total", row),
+            namespaces: 0,
         },
     }
 }

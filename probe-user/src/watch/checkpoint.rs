@@ -49,7 +49,7 @@ pub(crate) struct Sample {
     /// Since the baseline.
     pub(crate) elapsed: Duration,
     pub(crate) values: BTreeMap<String, f64>,
-    pub(crate) start_unix_s: Option<f64>,
+    pub(crate) start: Option<Start>,
     pub(crate) error: Option<String>,
 }
 
@@ -99,9 +99,36 @@ impl Sample {
         let oldest = services.iter().map(|one| one.facts).find(|facts| facts.processes > 0);
         Self {
             values,
-            start_unix_s: named("process_start_time_seconds")
-                .or(oldest.map(|facts| facts.start_unix_s)),
+            start: named("process_start_time_seconds")
+                .map(Start::OfPage)
+                .or(oldest.map(|facts| Start::OfOldest(facts.start_unix_s))),
             ..Self::default()
+        }
+    }
+}
+
+/// When a process started, in Unix seconds, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Start {
+    /// The server, by a clock that may be another.
+    OfPage(f64),
+    /// This host's kernel, of the oldest of the processes that listen.
+    OfOldest(f64),
+}
+
+impl Start {
+    /// Whether the process of `before`, which was there at `looked_unix_ns`, is gone. The oldest of several may end
+    /// while the next goes on: that one had started before the look.
+    fn replaces(self, before: Self, looked_unix_ns: i64) -> bool {
+        // Some tell it in whole seconds.
+        const ROUNDING_S: f64 = 1.0;
+        match (before, self) {
+            (Self::OfPage(before), Self::OfPage(now)) => now - before > ROUNDING_S,
+            (Self::OfOldest(before), Self::OfOldest(now)) => {
+                let looked_unix_s = looked_unix_ns as f64 / 1e9;
+                now - before > ROUNDING_S && now > looked_unix_s - ROUNDING_S
+            }
+            _ => false,
         }
     }
 }
@@ -246,7 +273,8 @@ pub(crate) struct Checkpoints {
     duration: Option<Duration>,
     planned: Option<u64>,
     baseline: BTreeMap<String, f64>,
-    start_unix_s: Option<f64>,
+    /// The last start that was told, and when.
+    start: Option<(Start, i64)>,
     answered: Duration,
     last: Vec<Value>,
     taken: u64,
@@ -263,7 +291,7 @@ impl Checkpoints {
             duration,
             planned: duration.map(|all| times(all).max(1)),
             baseline: BTreeMap::new(),
-            start_unix_s: None,
+            start: None,
             answered: Duration::ZERO,
             last: Vec::new(),
             taken: 0,
@@ -285,13 +313,10 @@ impl Checkpoints {
         if sample.error.is_none() {
             self.note_gap(sample.elapsed);
         }
-        let restarted = self
-            .start_unix_s
-            .zip(sample.start_unix_s)
-            // The start is told to the second by some.
-            .is_some_and(|(before, now)| (now - before).abs() > 1.0);
+        let before = self.start.zip(sample.start);
+        let restarted = before.is_some_and(|((before, looked), now)| now.replaces(before, looked));
         self.restarts += u64::from(restarted);
-        self.start_unix_s = sample.start_unix_s.or(self.start_unix_s);
+        self.start = sample.start.map(|start| (start, sample.at_unix_ns)).or(self.start);
         let minutes = sample.elapsed.as_secs_f64() / 60.0;
         for (name, value) in &sample.values {
             self.baseline.entry(name.clone()).or_insert(*value);
@@ -347,13 +372,14 @@ impl Checkpoints {
                 format!("{} grow by {rate:.1} a minute, target below {target}", value.name)
             })
             .collect();
-        for (count, what) in [
-            (self.errors, "checkpoints without an answer of every page"),
-            (self.restarts, "restarts"),
-            (self.gaps, "times of more than 1.5 intervals without a checkpoint"),
+        for (count, noun, what) in [
+            (self.errors, "checkpoint", " without an answer of every page"),
+            (self.restarts, "restart", ""),
+            (self.gaps, "time", " of more than 1.5 intervals without a checkpoint"),
         ] {
             if count > 0 {
-                failures.push(format!("{count} {what}"));
+                let plural = if count == 1 { "" } else { "s" };
+                failures.push(format!("{count} {noun}{plural}{what}"));
             }
         }
         if early && let Some(planned) = self.duration {
@@ -385,6 +411,12 @@ pub(crate) fn number(value: f64) -> String {
 mod tests {
     use super::*;
 
+    const BEGUN: f64 = 1_700_000_000.0;
+
+    fn at(minutes: u64) -> i64 {
+        (BEGUN as i64 + 600 + 60 * minutes as i64) * 1_000_000_000
+    }
+
     fn sample(minutes: u64, goroutines: f64, descriptors: f64) -> Sample {
         Sample {
             elapsed: Duration::from_secs(60 * minutes),
@@ -392,7 +424,8 @@ mod tests {
                 ("goroutines".to_owned(), goroutines),
                 ("descriptors".to_owned(), descriptors),
             ]),
-            start_unix_s: Some(1_700_000_000.0),
+            at_unix_ns: at(minutes),
+            start: Some(Start::OfOldest(BEGUN)),
             ..Sample::default()
         }
     }
@@ -440,14 +473,17 @@ mod tests {
         let mut all = checkpoints();
         all.take(sample(0, 12.0, 9.0));
         all.take(Sample { error: Some("refused".into()), ..sample(2, 12.0, 9.0) });
-        let again = all.take(Sample { start_unix_s: Some(1_700_000_200.0), ..sample(4, 3.0, 9.0) });
-        assert!(again.restarted);
+        // Who had started before the last checkpoint is another of several workers.
+        let worker = Some(Start::OfOldest(BEGUN + 200.0));
+        assert!(!all.take(Sample { start: worker, ..sample(4, 12.0, 9.0) }).restarted);
+        let newcomer = Some(Start::OfOldest(at(4) as f64 / 1e9 + 0.5));
+        assert!(all.take(Sample { start: newcomer, ..sample(4, 3.0, 9.0) }).restarted);
         let end = all.end(Duration::from_secs(8 * 60), "--duration", false);
         assert_eq!(
             end.failures,
             [
-                "1 checkpoints without an answer of every page",
-                "1 restarts",
+                "1 checkpoint without an answer of every page",
+                "1 restart",
                 "2 times of more than 1.5 intervals without a checkpoint"
             ]
         );

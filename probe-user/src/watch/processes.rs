@@ -23,8 +23,8 @@ pub(crate) struct ProcessesNow {
 #[derive(Debug)]
 pub(crate) struct ProcessWatch {
     services: Services,
-    /// By port: monotonic nanoseconds, and seconds of CPU time.
-    before: BTreeMap<u16, (i64, f64)>,
+    /// By name and port: monotonic nanoseconds, and seconds of CPU time.
+    before: BTreeMap<(String, u16), (i64, f64)>,
 }
 
 impl ProcessWatch {
@@ -38,7 +38,7 @@ impl ProcessWatch {
         let now_ns = clock::mono_ns();
         let with_share = |of: ServiceFacts| {
             let used = of.facts.cpu_seconds;
-            let before = self.before.insert(of.port, (now_ns, used));
+            let before = self.before.insert((of.name.clone(), of.port), (now_ns, used));
             ProcessesNow { cpu_percent: before.and_then(|then| share(then, (now_ns, used))), of }
         };
         Ok(all.into_iter().map(with_share).collect())

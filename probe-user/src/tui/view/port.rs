@@ -84,6 +84,9 @@ fn head(view: &View, service: &Service) -> Vec<Line<'static>> {
         counts.push(view.toned(tone, format!("  reported {answer}  phantoms {phantoms}")));
     }
     counts.push(Span::raw(format!("  upgraded {}", level.upgraded)));
+    if level.namespaces > 1 {
+        counts.push(Span::raw(format!("  of {} namespaces", level.namespaces)));
+    }
     for (count, what) in
         [(level.close_wait, "close_wait"), (level.closed_held, "closed, descriptor held")]
     {

@@ -23,6 +23,7 @@ struct Summary {
     established: i64,
     upgraded: i64,
     close_wait: i64,
+    namespaces: usize,
     opened_rate: f64,
     reported: Option<(i64, i64)>,
     p50: Option<u64>,
@@ -45,6 +46,7 @@ fn summaries(board: &Board, state: &State) -> Vec<Summary> {
                 established: line.level.established,
                 upgraded: line.level.upgraded,
                 close_wait: line.level.close_wait,
+                namespaces: line.level.namespaces,
                 opened_rate: line.opened_rate,
                 // A number that is the sum of several services stands in the title only.
                 reported: board.reported_of(service).filter(|r| r.services.len() == 1).and_then(
@@ -172,8 +174,8 @@ fn fit(width: u16, with_reported: bool) -> Vec<(Column, u16)> {
 
 pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) -> Listed {
     let rows = summaries(view.board, view.state);
-    let failures = failures(view, &rows);
-    let height = u16::try_from(failures.len()).unwrap_or(u16::MAX).min(area.height / 3);
+    let notes = notes(view, &rows);
+    let height = u16::try_from(notes.len()).unwrap_or(u16::MAX).min(area.height / 3);
     let [list, below] =
         Layout::vertical([Constraint::Min(3), Constraint::Length(height)]).areas(area);
     if view.board.lines.is_empty() {
@@ -195,7 +197,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) -> Listed {
         .collect();
     let widths = columns.iter().map(|(_, width)| *width).collect();
     let listed = view.list(frame, list, header, widths, table);
-    frame.render_widget(Paragraph::new(failures), below);
+    frame.render_widget(Paragraph::new(notes), below);
     Listed { services: rows.into_iter().map(|row| row.service).collect(), ..listed }
 }
 
@@ -226,8 +228,8 @@ fn cell(view: &View, row: &Summary, column: Column, width: u16) -> Cell<'static>
     if bad { cell.style(view.look(Tone::Bad)) } else { cell }
 }
 
-/// Failed handshakes of all that is listed, the most frequent outcome first.
-fn failures(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
+/// What is a sum over namespaces, and failed handshakes of all that is listed, the most frequent outcome first.
+fn notes(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
     let mut outcomes: Vec<(&str, u64, &Service)> = rows
         .iter()
         .flat_map(|row| {
@@ -239,14 +241,19 @@ fn failures(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
         })
         .collect();
     outcomes.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let mut lines = vec![Line::raw("")];
+    lines.extend(rows.iter().filter(|row| row.namespaces > 1).map(|row| {
+        let Service { container, port, role } = &row.service;
+        let sum = format!("{} {port} {role}", clean(container));
+        let count = row.namespaces;
+        Line::raw(format!("{sum}: of {count} network namespaces together; probe count has each"))
+    }));
     let sorted = format!("sorted by {}", view.state.sort.name());
     if outcomes.is_empty() {
-        return vec![Line::raw(""), Line::raw(format!("no failed handshakes  ({sorted})"))];
+        lines.push(Line::raw(format!("no failed handshakes  ({sorted})")));
+        return lines;
     }
-    let mut lines = vec![
-        Line::raw(""),
-        Line::from(view.strong(&format!("failed handshakes by outcome  ({sorted})"))),
-    ];
+    lines.push(Line::from(view.strong(&format!("failed handshakes by outcome  ({sorted})"))));
     lines.extend(outcomes.iter().map(|(outcome, count, service)| {
         Line::from(view.toned(
             Tone::Bad,
