@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::net::Place;
 use crate::process::{Running, finish};
@@ -10,7 +12,7 @@ use crate::truth::wait_equal;
 /// A running nginx; stopped and removed on drop.
 #[derive(Debug)]
 pub struct Nginx {
-    _process: Running,
+    process: Running,
     place: Place,
     dir: PathBuf,
 }
@@ -44,7 +46,7 @@ impl Nginx {
         wait_equal("nginx listens", &1, || {
             crate::truth::ss(place, "listening", &format!("sport = :{port}")).min(1)
         });
-        Self { _process: process, place: place.clone(), dir }
+        Self { process, place: place.clone(), dir }
     }
 
     /// The body of a plain GET from nginx's own namespace, over one connection that ends with it.
@@ -58,7 +60,7 @@ impl Nginx {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // The master's SIGKILL would leave the workers behind.
+        // The master's SIGKILL, also while it ends, would leave workers behind, and with them their port.
         let _ = std::process::Command::new("nginx")
             .arg("-p")
             .arg(&self.dir)
@@ -66,6 +68,10 @@ impl Drop for Nginx {
             .arg(self.dir.join("nginx.conf"))
             .args(["-s", "stop"])
             .output();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.process.is_running() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(5));
+        }
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

@@ -20,11 +20,11 @@ const SERVICE: &str = "10.77.0.1:8080";
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Connections from a place that belong to this process, which lives elsewhere.
-fn connect_in(place: &Place, count: usize) -> Vec<TcpStream> {
+fn connect_in(place: &Place, service: &'static str, count: usize) -> Vec<TcpStream> {
     let namespace = File::open(place.path()).unwrap();
     let inside = move || {
         move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-        (0..count).map(|_| TcpStream::connect(SERVICE).unwrap()).collect()
+        (0..count).map(|_| TcpStream::connect(service).unwrap()).collect()
     };
     std::thread::spawn(inside).join().unwrap()
 }
@@ -54,7 +54,7 @@ fn sockets_that_are_all_that_is_left_of_a_namespace_are_counted_and_audited() {
     server.listen("0.0.0.0:8080");
     let agent = Agent::start();
     let of = Of::port(8080).active().netns(far.place().inode());
-    let held = connect_in(&far.place(), HELD);
+    let held = connect_in(&far.place(), SERVICE, HELD);
     server.wait_held(HELD);
     wait_equal_within(PATIENCE, "both ends audited", &true, || {
         agent.vitals().get("audited_sockets").is_some_and(|audited| *audited >= 2 * HELD as i64)
@@ -114,25 +114,25 @@ fn one_port_in_two_namespaces_is_told_apart() {
     let counts = [3, 7];
     let _held = cables.each_ref().map(|cable| {
         let mut server = Peer::start(&cable.server.place());
-        server.listen("0.0.0.0:8080");
+        server.listen("0.0.0.0:18473");
         server
     });
     let _clients: Vec<_> = cables
         .iter()
         .zip(counts)
-        .map(|(cable, count)| connect_in(&cable.client.place(), count))
+        .map(|(cable, count)| connect_in(&cable.client.place(), "10.77.0.1:18473", count))
         .collect();
     let mut expected: Vec<Vec<String>> = cables
         .iter()
         .zip(counts)
         .map(|(cable, count)| {
             let netns = cable.server.place().inode().to_string();
-            ["host", &netns, "8080", "passive", &count.to_string()].map(str::to_owned).to_vec()
+            ["host", &netns, "18473", "passive", &count.to_string()].map(str::to_owned).to_vec()
         })
         .collect();
     expected.sort();
     let told = || {
-        let table = probe::run(&["count", "--port", "8080", "--role", "passive"]).success("count");
+        let table = probe::run(&["count", "--port", "18473", "--role", "passive"]).success("count");
         let rows = table.lines().filter(|line| line.trim_start().starts_with("host "));
         let words = |line: &str| line.split_whitespace().take(5).map(str::to_owned).collect();
         let mut rows: Vec<Vec<String>> = rows.map(words).collect();
@@ -142,11 +142,11 @@ fn one_port_in_two_namespaces_is_told_apart() {
     wait_equal("a row for each namespace", &expected, told);
 
     let mut top = probe::command();
-    top.args(["top", "--port", "8080", "--role", "passive", "--interval", "1s"]);
+    top.args(["top", "--port", "18473", "--role", "passive", "--interval", "1s"]);
     let terminal = Terminal::start(80, 24, &top);
-    let together = "host 8080 passive: of 2 network namespaces together; probe count has each";
+    let together = "host 18473 passive: of 2 network namespaces together; probe count has each";
     terminal.wait("the sum, and of how many", |screen| screen.contains(together));
     terminal.keys(&["Enter"]);
-    let of = "host port 8080 passive  established 10  upgraded 0  of 2 namespaces";
+    let of = "host port 18473 passive  established 10  upgraded 0  of 2 namespaces";
     terminal.wait("the port's", |screen| screen.contains(of));
 }
