@@ -163,9 +163,9 @@ fn counting(context: &Context, agent: &Agent, size: &Size, few_times: &[f64]) ->
         .interval(ratio.interval)
         .detail(format!("{:.1} / {:.1} ms", ours.value, theirs.value))
         .limit(
-            "1.7 ms are the start of a process (`probe --version`), 1.4 ms the agent's look at how many sockets each \
-             network namespace has in `time_wait` (with `--state established`, which needs none, it is 4.2 ms in all), \
-             0.4 ms the rest of its answer; then 400 rows are read and put into a table, by a profile mostly page faults.",
+            "2 ms are the start of a process (`probe --version`), 0.4 ms the agent's look at how many sockets each \
+             network namespace has in `time_wait` (with `--state established` it does not look); then 400 rows are read \
+             and put into a table, by a profile mostly page faults.",
         ),
         Row::new(
             &format!("`probe count` at {} connections / at {}", size.many, size.few),
