@@ -33,6 +33,8 @@ struct Use {
     client_end: usize,
     kernel_end: usize,
     recorded: bool,
+    /// What the kernel side noticed late that it was established.
+    late: i64,
 }
 
 #[derive(Clone, Debug)]
@@ -45,14 +47,18 @@ struct Course {
 }
 
 fn courses() -> impl Strategy<Value = Course> {
-    let one = (250..2_000i64, 5..1_500i64, 0..4usize, 0..4usize, prop::bool::weighted(0.8))
-        .prop_map(|(after, length, client_end, kernel_end, recorded)| Use {
+    let recorded = prop::bool::weighted(0.8);
+    let late = prop_oneof![Just(0), 1..1_000i64];
+    let one = (250..2_000i64, 5..1_500i64, 0..4usize, 0..4usize, recorded, late).prop_map(
+        |(after, length, client_end, kernel_end, recorded, late)| Use {
             after,
             length,
             client_end,
             kernel_end,
             recorded,
-        });
+            late: late.min(length - 1),
+        },
+    );
     let uses = prop::collection::vec(prop::collection::vec(one, 1..8), 1..9);
     (uses, 0..4usize, -5_000..5_000i64).prop_map(|(uses, without_address, ahead)| Course {
         uses,
@@ -64,7 +70,8 @@ fn courses() -> impl Strategy<Value = Course> {
 /// Every use with its port and its start in milliseconds. The first port's only one is recorded, so
 /// that the clocks can be aligned.
 fn timeline(course: &Course) -> Vec<(u16, i64, Use)> {
-    let sure = Use { after: 300, length: 40, client_end: 0, kernel_end: 0, recorded: true };
+    let sure =
+        Use { after: 300, length: 40, client_end: 0, kernel_end: 0, recorded: true, late: 0 };
     let ports = std::iter::once(vec![sure]).chain(course.uses.iter().cloned());
     let mut all = Vec::new();
     for (port, uses) in (20_000..).zip(ports) {
@@ -94,7 +101,8 @@ fn write_capture(all: &[(u16, i64, Use)], dir: &Path) {
             remote_address: IpAddr::V4(CLIENT),
             remote_port: u32::from(*port),
             first_seen_ns: established - MS / 2,
-            established_ns: Some(established),
+            established_ns: Some(established + one.late * MS),
+            established_is_upper_bound: one.late != 0,
             left_established_ns: Some(closed),
             closed_ns: Some(closed),
             closed_by: Some(by),

@@ -47,6 +47,55 @@ fn a_healthy_run_accuses_nobody() {
     assert_eq!((&step["p50_us"], &step["max_us"]), (&700.0.into(), &700.0.into()));
 }
 
+/// Where the kernel left out the event, `established` has the time at which that was noticed: no duration begins or
+/// ends there, nor with the begin of an active leg that was met that late.
+#[test]
+fn what_was_noticed_late_is_no_duration() {
+    for role in ["passive", "active"] {
+        let rows: Vec<ConnectionRow> = (0..100)
+            .map(|n| {
+                let row = upgraded(n, n as i64 * MS);
+                let (syn_received_ns, syn_ack_sent_ns) = match role {
+                    "passive" => (row.syn_received_ns, row.syn_ack_sent_ns),
+                    _ => (None, None),
+                };
+                let is_late = n >= 40;
+                let met_ns = if role == "active" && is_late { 800_000 } else { 0 };
+                ConnectionRow {
+                    role,
+                    first_seen_ns: row.first_seen_ns + met_ns,
+                    syn_received_ns,
+                    syn_ack_sent_ns,
+                    established_ns: row.established_ns.map(|at| at + i64::from(is_late) * S),
+                    established_is_upper_bound: is_late,
+                    ..row
+                }
+            })
+            .collect();
+        let run = Run::new(&rows, &[]);
+        assert_eq!((&run.report["attempts"], &run.report["upgraded"]), (&100.into(), &100.into()));
+        let service = &run.report["services"][0];
+        assert_eq!(service["funnel"][2]["count"], 100, "{role}");
+        let steps = service["steps"].as_array().unwrap().iter();
+        let found: Vec<_> = steps
+            .map(|step| {
+                let [from, to] = ["from", "to"].map(|name| step[name].as_str().unwrap());
+                (from, to, step["count"].as_u64().unwrap(), step["max_us"].as_f64().unwrap())
+            })
+            .collect();
+        let whole = if role == "passive" { 100 } else { 40 };
+        let expected = [
+            ("syn_received", "established", 40, 100.0),
+            ("established", "accepted", 40, 50.0),
+            ("established", "request_received", 40, 100.0),
+            ("request_received", "response_sent", 100, 700.0),
+            ("upgraded", "first_frame", 100, 1_100.0),
+            ("syn_received", "upgraded", whole, 900.0),
+        ];
+        assert_eq!(found, expected, "{role}");
+    }
+}
+
 /// One status or word, one cause: every connection that was hit, and no other.
 #[test]
 fn causes_that_leave_no_doubt() {

@@ -19,8 +19,8 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use crate::cell::{Cell, Comm};
 
 pub const MAJOR: u32 = 1;
-/// 1: tables `metrics`, `listings` and `listed`.
-pub const MINOR: u32 = 1;
+/// 1: tables `metrics`, `listings` and `listed`. 2: `established_is_upper_bound`.
+pub const MINOR: u32 = 2;
 
 /// One file of the capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -264,6 +264,8 @@ table! {
         syn_received_ns: Option<i64>,
         syn_ack_sent_ns: Option<i64>,
         established_ns: Option<i64>,
+        /// `established_ns` is when that was noticed, not when it happened: the kernel left out the event.
+        established_is_upper_bound: bool,
         accepted_ns: Option<i64>,
         /// `accepted_ns` is when the accept was noticed, not when it happened.
         accepted_is_upper_bound: bool,

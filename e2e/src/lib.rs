@@ -16,6 +16,7 @@ pub mod envoy;
 pub mod kept_alive;
 pub mod lab;
 pub mod machine;
+pub mod maps;
 pub mod net;
 pub mod nginx;
 pub mod nobody;

@@ -1,141 +1,22 @@
-//! Whoever ends an entry that another socket has left at an address claims that first. No event is left out when a test
-//! asks for it, and no change of a map is refused, so this writes what that would leave into the agent's pinned maps.
+//! Whoever ends an entry that another socket has left at an address claims that first.
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{self, Write};
+use std::net::Shutdown;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
-use aya::maps::{Array, HashMap, Map, MapData};
 use e2e::machine::{Need, require};
+use e2e::maps::{GONE, Maps, PATIENCE, Pair};
 use e2e::net::Place;
 use e2e::probe::{Agent, Of};
 use e2e::process::{Running, Signal};
 use e2e::scratch::Scratch;
 use e2e::truth::{wait_equal, wait_equal_within};
-use probe_common::connection::Connection;
 use probe_common::handshake::{self, Handshake};
 use probe_common::key::ListenerKey;
 use probe_common::loss::Stat;
-use probe_common::state;
-
-const PINS: &str = "/sys/fs/bpf/groundtruth";
-/// More than two walks take.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// `BPF_EXIST`
-const EXIST: u64 = 2;
-/// Of the socket that was at the address before.
-const GONE: (u64, u16) = (u64::MAX, 1);
-
-/// Both ends of a connection on this host.
-struct Pair {
-    server: TcpStream,
-    client: TcpStream,
-    _listener: TcpListener,
-}
-
-impl Pair {
-    fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let server = listener.accept().unwrap().0;
-        server.set_nodelay(true).unwrap();
-        Self { server, client, _listener: listener }
-    }
-
-    fn port(&self) -> u16 {
-        self.server.local_addr().unwrap().port()
-    }
-
-    /// The server sends a packet, and the client has it.
-    fn send(&mut self) {
-        self.server.write_all(b"x").unwrap();
-        self.client.read_exact(&mut [0]).unwrap();
-    }
-}
-
-/// The agent's maps.
-struct Maps {
-    connections: HashMap<MapData, u64, Connection>,
-    claims: HashMap<MapData, u64, u64>,
-    listeners: HashMap<MapData, ListenerKey, u32>,
-    handshakes: HashMap<MapData, handshake::Pair, Handshake>,
-    statistics: Array<MapData, u64>,
-}
-
-impl Maps {
-    fn open() -> Self {
-        let ours = fs::read_dir(PINS).unwrap().next().expect("the agent has pinned").unwrap();
-        let map = |name: &str| MapData::from_pin(ours.path().join(name)).expect("it is pinned");
-        Self {
-            connections: Map::HashMap(map("CONNECTIONS")).try_into().unwrap(),
-            claims: Map::HashMap(map("CLAIMS")).try_into().unwrap(),
-            listeners: Map::HashMap(map("LISTENERS")).try_into().unwrap(),
-            handshakes: Map::HashMap(map("HANDSHAKES")).try_into().unwrap(),
-            statistics: Map::Array(map("STATISTICS")).try_into().unwrap(),
-        }
-    }
-
-    fn statistic(&self, which: Stat) -> u64 {
-        self.statistics.get(&(which as u32), 0).unwrap()
-    }
-
-    /// The server's entry.
-    fn find(&self, pair: &Pair) -> Connection {
-        let is_its = |entry: &Connection| {
-            entry.local_port == pair.port() && entry.state == state::ESTABLISHED
-        };
-        let mut entries = self.connections.iter().filter_map(|entry| Some(entry.ok()?.1));
-        entries.find(is_its).expect("it is followed")
-    }
-
-    /// Cookie and remote port of the entry at an address.
-    fn whose(&self, address: u64) -> Option<(u64, u16)> {
-        let entry = self.connections.get(&address, 0).ok()?;
-        Some((entry.cookie, entry.remote_port))
-    }
-
-    /// What is left at the address where the end of the socket before was missed, and the birth of this one.
-    /// False if there is none to be replaced any more.
-    fn leave_stale(&mut self, entry: Connection) -> bool {
-        let (cookie, remote_port) = GONE;
-        let stale = Connection { cookie, remote_port, ..entry };
-        self.connections.insert(entry.sk, stale, EXIST).is_ok()
-    }
-
-    /// The entry of this socket, once there is one.
-    fn wait_followed(&self, socket: Connection) -> Option<Connection> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let entry = self.connections.get(&socket.sk, 0).ok();
-            let ours = entry.filter(|entry| entry.cookie == socket.cookie);
-            if ours.is_some() {
-                return ours;
-            }
-        }
-        None
-    }
-
-    /// So far in the future that it does not get old.
-    fn claim(&mut self, address: u64) {
-        self.statistics.set(Stat::ClaimsHeld as u32, 1, 0).unwrap();
-        self.claims.insert(address, u64::MAX, 0).unwrap();
-    }
-
-    fn unclaim(&mut self, address: u64) {
-        self.claims.remove(&address).unwrap();
-        self.statistics.set(Stat::ClaimsHeld as u32, 0, 0).unwrap();
-    }
-
-    /// Two walks, so that a whole one came after this was called.
-    fn wait_walked(&self) {
-        let before = self.statistic(Stat::Walk);
-        wait_equal_within(PATIENCE, "walks", &true, || self.statistic(Stat::Walk) >= before + 2);
-    }
-}
 
 /// Neither a packet nor a walk touches the entry, nor do they insert one, until the claim is given back.
 #[test]

@@ -25,7 +25,7 @@ pub mod flag {
     pub const SYN_ACK_RETRANSMITTED: u32 = 1 << 9;
     /// Answered `101` with the accept key that the request's key asks for.
     pub const UPGRADED: u32 = 1 << 10;
-    /// Events of this socket were missed and made good: times since then are upper bounds.
+    /// Events of this socket were missed and made good.
     pub const CAUGHT_UP: u32 = 1 << 12;
     /// The SYN came at least twice.
     pub const SYN_RETRANSMITTED: u32 = 1 << 13;
@@ -33,6 +33,8 @@ pub mod flag {
     pub const ACCEPT_QUEUE_WAS_FULL: u32 = 1 << 14;
     /// Not a connection but a listening socket.
     pub const LISTENER: u32 = 1 << 11;
+    /// `established_ns` is when that was noticed, not when it happened.
+    pub const ESTABLISHED_UPPER_BOUND: u32 = 1 << 15;
 }
 
 /// What the first bytes said the connection is: index into [`crate::key::CountSlot::classes`].

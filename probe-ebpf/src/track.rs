@@ -86,7 +86,11 @@ pub fn state_change(sk: Sock<true>, old: u8, new: u8) {
     }
     if let Some(connection) = entry {
         // SAFETY: as above.
-        bring_to(sk, unsafe { &mut *connection }, new);
+        let connection = unsafe { &mut *connection };
+        if connection.state != old && connection.state != new {
+            catch_up(sk, old, connection);
+        }
+        bring_to(sk, connection, new);
     }
 }
 
@@ -131,11 +135,16 @@ pub fn count_class(connection: &mut Connection) {
 /// Makes good what no state change told: `sk` is seen under its lock in a state of which its entry
 /// is short. Only ever forward: the state is stored after the event, so an entry may be ahead.
 #[inline(always)]
-pub fn catch_up(sk: Sock, seen: u8, connection: &mut Connection) {
+pub fn catch_up<const TYPED: bool>(sk: Sock<TYPED>, seen: u8, connection: &mut Connection) {
     if seen != connection.state && rank(seen) > rank(connection.state) && seen != state::CLOSE {
         cold_path();
         count::note(Stat::CaughtUp);
         connection.flags |= flag::CAUGHT_UP;
+        // A simultaneous open (SYN_RECV) may be closed without having been established.
+        if connection.state == state::SYN_SENT || seen == state::ESTABLISHED {
+            connection.flags |= flag::ESTABLISHED_UPPER_BOUND;
+            bring_to(sk, connection, state::ESTABLISHED);
+        }
         bring_to(sk, connection, seen);
     }
 }
@@ -182,6 +191,7 @@ pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
     // At its SYN a connection is found before it is established; that event will be told.
     let is_established = rank(seen) >= rank(state::ESTABLISHED);
     if late && is_established {
+        connection.flags |= flag::ESTABLISHED_UPPER_BOUND;
         connection.established_ns = now;
     }
     let is_accepted =

@@ -10,7 +10,7 @@ use crate::client::stage::{Stage, Stages, Steps};
 use crate::clock::{ClockOffset, ClockSighting, client_offset};
 use crate::handshake::outcome::is_failure;
 use crate::input::client::ClientConnection;
-use crate::input::connections::{Address, Number, Time, Word};
+use crate::input::connections::{Address, Flag, Number, Time, Word};
 use crate::input::recording::Recording;
 
 /// How far what a client and the kernel say of one instant may lie apart, beside the uncertainty of the
@@ -110,9 +110,16 @@ impl<'a> Ends<'a> {
             && client.closed_unix_ns.is_none_or(|closed| seen <= clock.to_host(closed) + slack)
     }
 
-    /// When it was established, by Unix time; when the kernel first saw it, if it never was.
+    /// When it was established, by Unix time; `None` where it never was, or that was noticed late.
+    fn established_unix_ns(&self, found: &Candidate) -> Option<i64> {
+        let connections = &self.recordings[found.recording as usize].connections;
+        let is_late = connections.flag(Flag::EstablishedIsUpperBound, found.row as usize);
+        self.unix_ns(found, Time::Established).filter(|_| !is_late)
+    }
+
+    /// Likewise; else when the kernel first saw it.
     fn seen_unix_ns(&self, found: &Candidate) -> i64 {
-        let established = self.unix_ns(found, Time::Established);
+        let established = self.established_unix_ns(found);
         established.or_else(|| self.unix_ns(found, Time::FirstSeen)).unwrap_or(0)
     }
 
@@ -136,7 +143,7 @@ impl<'a> Ends<'a> {
     fn steps(&self, found: &Candidate) -> Steps {
         Steps {
             syn: self.unix_ns(found, Time::SynReceived),
-            established: self.unix_ns(found, Time::Established),
+            established: self.established_unix_ns(found),
             accepted: self.unix_ns(found, Time::Accepted),
             request: self.unix_ns(found, Time::Request),
             response: self.unix_ns(found, Time::Response),
@@ -196,7 +203,7 @@ fn offset(ends: &Ends<'_>, clients: &[ClientConnection]) -> Option<ClockOffset> 
         .enumerate()
         .filter_map(|(index, client)| {
             let [only] = ends.of(index) else { return None };
-            let host_ns = ends.unix_ns(only, Time::Established)?;
+            let host_ns = ends.established_unix_ns(only)?;
             if ends.uses[only.address as usize] != 1 {
                 return None;
             }

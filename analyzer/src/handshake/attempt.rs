@@ -117,10 +117,16 @@ impl<'a> Attempt<'a> {
         self.time(Time::Closed)
     }
 
-    /// An active leg begins with the SYN it sends.
+    /// An active leg begins with the SYN it sends, unless it was met later than that.
     fn syn_ns(self) -> Option<i64> {
-        let sent = || (!self.passive()).then(|| self.time(Time::FirstSeen).unwrap_or(0));
+        let is_sent = !self.passive() && !self.was_established_before();
+        let sent = || is_sent.then(|| self.time(Time::FirstSeen).unwrap_or(0));
         self.time(Time::SynReceived).or_else(sent)
+    }
+
+    /// The time of `established` is only when that was noticed.
+    fn was_established_before(self) -> bool {
+        self.connections().flag(Flag::EstablishedIsUpperBound, self.row())
     }
 
     pub(crate) fn start_ns(self) -> i64 {
@@ -139,6 +145,15 @@ impl<'a> Attempt<'a> {
             UPGRADE => self.time(Time::Upgraded),
             _ => self.connections().first_frame(self.row()),
         }
+    }
+
+    /// From one stage to another, 0 where that came first (deferred accept, Fast Open). `None` where either was not
+    /// seen, or is an upper bound.
+    pub(crate) fn took_ns(self, from: usize, to: usize) -> Option<i64> {
+        if [from, to].contains(&ESTABLISHED) && self.was_established_before() {
+            return None;
+        }
+        Some((self.at(to)? - self.at(from)?).max(0))
     }
 
     /// When it was accepted. A time at which that was only noticed says nothing once the request has

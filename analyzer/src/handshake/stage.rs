@@ -68,8 +68,7 @@ pub(crate) fn steps<'a>(attempts: &(impl Iterator<Item = Attempt<'a>> + Clone)) 
                 .clone()
                 // An upgrade of a connection that had served other requests before did not begin with it.
                 .filter(|attempt| to != UPGRADE || attempt.at(RESPONSE).is_some())
-                // With deferred accept or Fast Open a later stage may come first.
-                .filter_map(|attempt| Some((attempt.at(to)? - attempt.at(from)?).max(0)))
+                .filter_map(|attempt| attempt.took_ns(from, to))
                 .collect();
             let margin = median_margin(times.len());
             let shares = [0.5 - margin, 0.5, 0.5 + margin, 0.9, 0.99, 0.999, 1.0];

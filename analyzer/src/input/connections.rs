@@ -78,6 +78,7 @@ pub(crate) enum Address {
 pub(crate) enum Flag {
     Seeded,
     DescriptorHeld,
+    EstablishedIsUpperBound,
     AcceptedIsUpperBound,
 }
 
@@ -112,7 +113,8 @@ const NUMBERS: [&str; 12] = [
     "leg_id",
 ];
 const ADDRESSES: [&str; 2] = ["local_address", "remote_address"];
-const FLAGS: [&str; 3] = ["seeded", "fd_held_at_close", "accepted_is_upper_bound"];
+const FLAGS: [&str; 4] =
+    ["seeded", "fd_held_at_close", "established_is_upper_bound", "accepted_is_upper_bound"];
 
 const FIRST_WORD: usize = TIMES.len();
 const FIRST_NUMBER: usize = FIRST_WORD + WORDS.len();

@@ -62,6 +62,7 @@ pub fn blank_row(n: usize) -> ConnectionRow {
         syn_ack_sent_ns: None,
         established_ns: None,
         accepted_ns: None,
+        established_is_upper_bound: false,
         accepted_is_upper_bound: false,
         request_ns: None,
         response_ns: None,

@@ -50,6 +50,7 @@ pub fn connection(n: u32) -> ConnectionRow {
         syn_ack_sent_ns: None,
         established_ns: Some(established_ns),
         accepted_ns: Some(established_ns + 20_000),
+        established_is_upper_bound: false,
         accepted_is_upper_bound: true,
         request_ns: None,
         response_ns: None,

@@ -295,6 +295,7 @@ impl Leg {
             syn_ack_sent_ns: Some(self.syn_ns + 5 * US),
             established_ns: self.established_ns,
             accepted_ns: self.accepted_ns,
+            established_is_upper_bound: false,
             accepted_is_upper_bound: false,
             request_ns: self.request_ns,
             response_ns: self.response_ns,

@@ -48,15 +48,15 @@ pub(crate) struct Tally {
 impl Tally {
     fn take(&mut self, observed: &Observed, word: Cow<'static, str>) {
         if word == "upgraded" {
+            // What is an upper bound is no duration, nor has it an end.
+            let sharp = |ns, bound| if observed.flags & bound == 0 { ns } else { 0 };
             let syn_ns = if observed.role == role::ACTIVE {
-                observed.first_seen_ns
+                sharp(observed.first_seen_ns, flag::ESTABLISHED_UPPER_BOUND)
             } else {
                 observed.syn_received_ns
             };
-            let established_ns = observed.established_ns;
-            // What is an upper bound is no duration.
-            let bound = observed.flags & flag::ACCEPTED_UPPER_BOUND != 0;
-            let accepted_ns = if bound { 0 } else { observed.accepted_ns };
+            let established_ns = sharp(observed.established_ns, flag::ESTABLISHED_UPPER_BOUND);
+            let accepted_ns = sharp(observed.accepted_ns, flag::ACCEPTED_UPPER_BOUND);
             self.whole.observe(syn_ns, observed.upgraded_ns);
             let stages = [
                 (syn_ns, established_ns),
@@ -341,8 +341,15 @@ mod tests {
         noticed.connection.flags |= flag::ACCEPTED_UPPER_BOUND;
         noticed.connection.syn_received_ns = 0;
         tally.take(&noticed, "upgraded".into());
-        let counts = tally.stages.map(|spread| spread.buckets.iter().sum::<u64>());
-        assert_eq!(counts, [1, 1, 2, 2]);
+        let counts = |tally: &Tally| {
+            tally.stages.each_ref().map(|spread| spread.buckets.iter().sum::<u64>())
+        };
+        assert_eq!(counts(&tally), [1, 1, 2, 2]);
+        noticed.connection.flags = flag::ESTABLISHED_UPPER_BOUND;
+        noticed.connection.role = role::ACTIVE;
+        tally.take(&noticed, "upgraded".into());
+        assert_eq!(counts(&tally), [1, 1, 2, 3]);
+        assert_eq!(tally.whole.buckets.iter().sum::<u64>(), 1);
         let mut long = Spread::default();
         long.observe(1, 11_000 * MS);
         assert_eq!(long.buckets[BOUNDS_SECONDS.len()], 1);

@@ -74,6 +74,7 @@ pub(crate) fn connection(
         syn_received_ns: time(connection.syn_received_ns),
         syn_ack_sent_ns: time(connection.syn_ack_sent_ns),
         established_ns: time(connection.established_ns),
+        established_is_upper_bound: has(flag::ESTABLISHED_UPPER_BOUND),
         accepted_ns: time(connection.accepted_ns),
         accepted_is_upper_bound: has(flag::ACCEPTED_UPPER_BOUND),
         request_ns: time(connection.request_ns),
