@@ -20,6 +20,7 @@ mod analysis;
 mod capture;
 mod cpu;
 mod crowd;
+mod demo;
 mod hooks;
 mod page;
 mod probe;
@@ -65,7 +66,7 @@ struct Topic {
     measure: fn(&Context) -> Result<Vec<Row>>,
 }
 
-const TOPICS: [Topic; 6] = [
+const TOPICS: [Topic; 7] = [
     Topic {
         name: "server",
         title: "What a busy server notices",
@@ -100,6 +101,13 @@ const TOPICS: [Topic; 6] = [
         builds: &[],
         quick: false,
         measure: size::measure,
+    },
+    Topic {
+        name: "demo",
+        title: "How long a newcomer waits",
+        builds: &[],
+        quick: false,
+        measure: demo::measure,
     },
     Topic {
         name: "analysis",
