@@ -30,7 +30,7 @@ impl Store {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|error| {
-                panic!("moto_server: {error}; install it with `pip install 'moto[server]'`")
+                panic!("moto_server: {error}; install it with `pip install 'moto[s3]' flask flask-cors`")
             });
         let store = Self { child, at };
         let deadline = Instant::now() + Duration::from_secs(120);
