@@ -214,8 +214,8 @@ pub fn found(sk: Sock, cookie: u64, late: bool, connection: &mut Connection) {
 }
 
 #[inline(always)]
-fn listener_key<const TYPED: bool>(sk: Sock<TYPED>, netns: u32) -> ListenerKey {
-    ListenerKey { netns, port: sk.local_port(), pad: 0 }
+fn listener_key(netns: u32, port: u16) -> ListenerKey {
+    ListenerKey { netns, port, pad: 0 }
 }
 
 #[inline(always)]
@@ -226,13 +226,13 @@ fn note_listener(key: ListenerKey) {
 /// A walk met a listener that is known.
 #[inline(always)]
 pub fn met_listener(connection: &Connection) {
-    note_listener(ListenerKey { netns: connection.netns, port: connection.local_port, pad: 0 });
+    note_listener(listener_key(connection.netns, connection.local_port));
 }
 
 /// The kernel does not record how a socket was opened. Listeners come first in a walk.
 #[inline(always)]
 fn role_of(sk: Sock, netns: u32, seen: u8) -> u8 {
-    let key = listener_key(sk, netns);
+    let key = listener_key(netns, sk.local_port());
     if seen == state::LISTEN {
         note_listener(key);
         return role::PASSIVE;
@@ -359,7 +359,7 @@ fn begin(sk: Sock<true>, old: u8, new: u8, generation: u32, is_birth: bool) -> F
         state::LISTEN => {
             connection.flags |= flag::LISTENER;
             // For children whose birth is missed.
-            note_listener(listener_key(sk, connection.netns));
+            note_listener(listener_key(connection.netns, sk.local_port()));
         }
         _ => {}
     }
