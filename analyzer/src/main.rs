@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
+use crate::report::terminal::plain;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
@@ -46,7 +47,7 @@ fn main() -> ExitCode {
         Ok(outcome) => outcome.exit_code(),
         Err(error) => {
             if !error::is_closed_pipe(&error) {
-                eprintln!("analyzer: {error:#}");
+                eprintln!("analyzer: {}", plain(&format!("{error:#}")));
             }
             error::exit_code(&error)
         }

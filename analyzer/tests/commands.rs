@@ -1,6 +1,8 @@
 //! The commands as a user runs them: files written, rows printed, bad input refused with help.
 
 mod common;
+#[path = "commands/hostile.rs"]
+mod hostile;
 #[path = "commands/paths.rs"]
 mod paths;
 mod scene;

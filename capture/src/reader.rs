@@ -15,6 +15,9 @@ pub use crate::compat::{MOST, conform};
 use crate::meta::{META_FILE, Meta};
 use crate::schema::{Column, MAJOR, Table};
 
+/// Thousands of times what a recorder writes.
+const LONGEST_META: u64 = 16 << 20;
+
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("cannot read {}: {error}", .path.display())]
@@ -67,7 +70,7 @@ impl Capture {
     /// Reads `meta.json`. Tables are looked at when they are asked for.
     pub fn open(dir: &Path) -> Result<Self, ReadError> {
         let path = dir.join(META_FILE);
-        let text = match fs::read(&path) {
+        let text = match read_meta(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound && !dir.exists() => {
                 return Err(ReadError::Nowhere(dir.to_path_buf()));
@@ -121,6 +124,28 @@ impl Capture {
     }
 }
 
+/// Opens a file of a capture. A capture comes from elsewhere, and a pipe or a device in it may never end.
+///
+/// # Errors
+/// As open(2), or if it is none.
+pub fn open(path: &Path) -> io::Result<File> {
+    if fs::metadata(path)?.is_file() {
+        File::open(path)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+    }
+}
+
+fn read_meta(path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    open(path)?.take(LONGEST_META + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > LONGEST_META {
+        let why = format!("it is longer than {LONGEST_META} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(text)
+}
+
 #[derive(serde::Deserialize)]
 struct Version {
     schema_major: u32,
@@ -144,7 +169,7 @@ pub struct TableFile {
 impl TableFile {
     pub(crate) fn open(path: PathBuf, table: Table, minor: u32) -> Result<Self, ReadError> {
         let mut found = Self { path, table, length: 0, rows: 0, truncated_at: None, schema: None };
-        let file = match File::open(&found.path) {
+        let file = match open(&found.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return if minor < table.since_minor() {

@@ -158,8 +158,16 @@ fn a_full_map_is_said_and_counted() {
     assert!(reasons.contains("; noticed "), "{reasons}");
     let of = Of::port(PORT).netns(day.cable.server.place().inode());
     assert!(counts.established(&of) <= 64, "{}", counts.0);
+    // The agent itself is well, and is not to be started again for it.
+    let health: Value = serde_json::from_str(&day.agent.text("/healthz")).unwrap();
+    assert_eq!((&health["status"], &health["exact"]), (&"ok".into(), &false.into()), "{health}");
     // Who has to have exact ones gets none of these.
-    for args in [&["count"][..], &["watch", "--health", "http://127.0.0.1:9/"]] {
+    let remote = format!("http://{}", Agent::LISTEN);
+    for args in [
+        &["count"][..],
+        &["count", "--remote", &remote],
+        &["watch", "--health", "http://127.0.0.1:9/"],
+    ] {
         let mut command = day.agent.command(args[0]);
         let refused = finish(command.args(&args[1..]).arg("--require-exact"));
         assert_eq!(refused.code, Some(96), "{refused}");

@@ -52,6 +52,11 @@ fn watch_and_a_health_that_is_none() {
             "the body has no field .checks.capacity.current; it has numbers at .checks.capacity.used",
         ],
     );
+    let steering = answer::always("200 OK", "{\"\\u001b[31m\":5}");
+    let told = watch(&format!("http://{steering}/health"));
+    assert_says(&told, 2, &["it has numbers at .\u{fffd}[31m"]);
+    let dense = answer::always("200 OK", &format!("[{}1]", "1,".repeat(30 << 20)));
+    assert_says(&watch(&format!("http://{dense}/health")), 2, &["more values than can be kept"]);
     let missing = answer::always("404 Not Found", "no");
     assert_says(&watch(&format!("http://{missing}/nope")), 2, &["/nope: status 404"]);
     assert_says(&watch("127.0.0.1/health"), 2, &["expected http://HOST:PORT/PATH or https://…"]);

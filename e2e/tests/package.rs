@@ -224,6 +224,19 @@ fn every_way_to_run_it_grants_the_same() {
     assert_eq!(bounding, expected);
 }
 
+/// The kubelet asks what answers also while counts are not exact, where the agent listens unless told otherwise.
+#[test]
+fn a_pod_is_ready_once_its_agent_answers() {
+    let manifest =
+        std::fs::read_to_string(format!("{ROOT}/packaging/kubernetes/daemonset.yaml")).unwrap();
+    let asked: Vec<&str> =
+        manifest.lines().filter_map(|line| line.trim().strip_prefix("httpGet: ")).collect();
+    assert_eq!(asked, ["{host: 127.0.0.1, port: 9464, path: /healthz}"; 2]);
+    let help = finish(Command::new(binary("probe")).args(["serve", "--help"])).success("probe");
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("[default: 127.0.0.1:9464]"), "{help}");
+}
+
 /// By systemd 252, whose checks and weights the score depends on.
 #[test]
 fn the_unit_has_the_score_that_the_documents_give_it() {

@@ -295,6 +295,16 @@ fn a_flood_keeps_nobody_out() {
         enough.store(true, Ordering::Relaxed);
         scrape::assert_quick(times);
     });
+    // More than it has places for, who ask for as much, and wait and do not read.
+    let unread: Vec<TcpStream> = (0..1000)
+        .map(|_| {
+            let mut stream = TcpStream::connect(Agent::LISTEN).unwrap();
+            stream.write_all(b"GET /v1/connections HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+            stream
+        })
+        .collect();
+    scrape::assert_quick(scrapes());
+    drop(unread);
     let of = Of::port(8080).netns(cable.server.place().inode());
     assert_eq!(agent.get("/v1/counts?port=8080").established(&of), HELD as i64);
     let own = Of::port(19464);

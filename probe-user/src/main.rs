@@ -15,6 +15,7 @@ mod kernel;
 mod limits;
 mod memory;
 mod page;
+mod printable;
 mod process;
 mod record;
 mod remote;
@@ -47,11 +48,12 @@ fn main() -> ExitCode {
         Err(error) => {
             let exit = match error.downcast_ref::<Error>() {
                 Some(expected) => {
-                    eprintln!("probe: {expected}");
+                    eprintln!("probe: {}", printable::lines(&expected.to_string()));
                     expected.exit()
                 }
                 None => {
-                    eprintln!("probe: unexpected failure, please report it: {error:#}");
+                    let error = printable::lines(&format!("{error:#}"));
+                    eprintln!("probe: unexpected failure, please report it: {error}");
                     Exit::Bug
                 }
             };

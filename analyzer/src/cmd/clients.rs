@@ -1,6 +1,6 @@
 //! `analyzer clients`: what the clients saw, beside what the kernel saw of them.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::handshake;
 use crate::report::model::{SCHEMA_VERSION, Threshold};
-use crate::report::{client_text, text};
+use crate::report::{client_text, terminal, text};
 use crate::threshold::judge;
 use crate::threshold::measure::Subject;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &cli::Clients) -> anyhow::Result<Outcome> {
     let subject = Subject { clients: Some(&report), ..Subject::of_handshakes(&handshakes) };
     let thresholds = judge(&args.chosen.rules()?, &subject);
 
-    let mut out = io::stdout().lock();
+    let mut out = terminal::stdout(args.json);
     if args.json {
         #[derive(Serialize)]
         struct Line<'a> {

@@ -12,7 +12,7 @@ use crate::population::Population;
 use crate::report::build;
 use crate::report::handshake::{self, HandshakeReport};
 use crate::report::model::SCHEMA_VERSION;
-use crate::report::shard;
+use crate::report::{shard, terminal};
 
 /// A value with the interval in which the true one lies in 99.7 of 100 such runs, of a slope in 95; of no
 /// width where it is a plain count.
@@ -72,7 +72,7 @@ pub(crate) fn run(args: &cli::Compare) -> anyhow::Result<Outcome> {
     let most = &mut phantoms.into_iter().map(|count| count.map(|count| count as f64));
     figures.push(Figure::new("phantoms, most", "", &exact(most)));
     figures.extend(SLOPES.iter().filter_map(|(name, unit)| slopes(&leaks, name, unit)));
-    let mut out = io::stdout().lock();
+    let mut out = terminal::stdout(args.json);
     if args.json {
         for figure in &figures {
             serde_json::to_writer(&mut out, figure)?;

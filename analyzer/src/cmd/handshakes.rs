@@ -1,6 +1,6 @@
 //! `analyzer handshakes`: where attempts fail, and why.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde::Serialize;
 
@@ -10,12 +10,12 @@ use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::handshake::{self, HandshakeReport};
 use crate::report::model::{Magnitude, SCHEMA_VERSION};
-use crate::report::{handshake_text, text};
+use crate::report::{handshake_text, terminal, text};
 use crate::threshold::judge;
 use crate::threshold::measure::Subject;
 
 pub(crate) fn run(args: &cli::Handshakes) -> anyhow::Result<Outcome> {
-    let mut out = io::stdout().lock();
+    let mut out = terminal::stdout(args.json || args.attempts);
     let mut reports = Vec::new();
     for dir in &args.captures {
         for recording in Recording::open_all(dir)? {

@@ -1,6 +1,6 @@
 //! `analyzer leaks`: what grows while it should not.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::input::recording::Recording;
 use crate::leak::report::{self, LeakReport, Plan};
 use crate::population::Population;
 use crate::report::model::{SCHEMA_VERSION, Threshold, shown_lines};
-use crate::report::{build, leak_markdown, leak_text, text};
+use crate::report::{build, leak_markdown, leak_text, terminal, text};
 use crate::threshold::judge;
 use crate::threshold::measure::Subject;
 use crate::threshold::rule::Rule;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
     }
     let thresholds = thresholds(&reports, &args.chosen.rules()?, &plan);
 
-    let mut out = io::stdout().lock();
+    let mut out = terminal::stdout(args.json);
     for report in &reports {
         if args.json {
             #[derive(Serialize)]
@@ -79,7 +79,7 @@ pub(crate) fn run(args: &cli::Leaks) -> anyhow::Result<Outcome> {
     }
     out.flush()?;
     if reports.is_empty() {
-        eprintln!("{}", nothing_followed(&logs));
+        eprintln!("{}", terminal::plain(&nothing_followed(&logs)));
         return Ok(Outcome::Inconclusive);
     }
     Ok(text::outcome(&thresholds))

@@ -11,7 +11,7 @@ use crate::error::{InputError, Outcome};
 use crate::input::fleet;
 use crate::input::recording::Recording;
 use crate::report::build::{self, Request};
-use crate::report::{html, json, markdown, text};
+use crate::report::{html, json, markdown, terminal, text};
 
 pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
     let dir = args.output.as_ref().unwrap_or(&args.captures[0]);
@@ -32,14 +32,14 @@ pub(crate) fn run(args: &cli::Report) -> anyhow::Result<Outcome> {
 
     let json = json::render(&report)?;
     let markdown = markdown::render(&report);
+    let html = terminal::plain(&html::render(&report));
     fs::create_dir_all(dir).map_err(|error| InputError::Write { path: dir.clone(), error })?;
-    let files =
-        [("report.json", &json), ("report.md", &markdown), ("report.html", &html::render(&report))];
+    let files = [("report.json", &json), ("report.md", &markdown), ("report.html", &html)];
     for (name, text) in files {
         let path = dir.join(name);
         write_anew(&path, text).map_err(|error| InputError::Write { path, error })?;
     }
-    let mut out = io::stdout().lock();
+    let mut out = terminal::stdout(args.json);
     if args.json {
         out.write_all(json.as_bytes())?;
     } else {

@@ -11,8 +11,8 @@ use crate::input::recording::Recording;
 use crate::population::Population;
 use crate::report::model::SCHEMA_VERSION;
 use crate::report::shard::{self, ShardReport};
-use crate::report::text;
 use crate::report::verdict::thousands;
+use crate::report::{terminal, text};
 use crate::threshold::judge;
 use crate::threshold::measure::Subject;
 use crate::threshold::rule::Rule;
@@ -30,7 +30,7 @@ pub(crate) fn run(args: &cli::Shards) -> anyhow::Result<Outcome> {
     rules.extend(args.chosen.rules()?);
     let subject = Subject { shards: reports.iter().collect(), ..Subject::default() };
     let thresholds = judge(&rules, &subject);
-    let mut out = io::stdout().lock();
+    let mut out = terminal::stdout(args.json);
     for report in &reports {
         if args.json {
             #[derive(Serialize)]

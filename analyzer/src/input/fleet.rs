@@ -1,6 +1,6 @@
 //! A fleet's directory read back, capture by capture (see [`crate::fleet`]).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl Files {
         let file = match self {
             Self::Directory(_) => {
                 let path = self.path(table, below);
-                match File::open(&path) {
+                match capture::reader::open(&path) {
                     Ok(file) => Some(file),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => None,
                     Err(error) => return Err(InputError::Read { path, error }),

@@ -1,6 +1,6 @@
 //! A capture, read into columns.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -29,6 +29,9 @@ pub(crate) struct Loss {
     pub(crate) count: u64,
 }
 
+/// More than a recorder has reasons for; whoever made the capture is not to make us read for ever.
+const MOST_LOSSES: usize = 1000;
+
 /// What a loss is called: nothing need be gone where counts or rows are merely uncertain.
 pub(crate) fn loss_words(count: u64, reason: &str) -> String {
     if count == 0 { format!("uncertain ({reason})") } else { format!("{count} lost ({reason})") }
@@ -44,6 +47,13 @@ const ROWS_MISSING: [&str; 5] = [
 ];
 
 impl Loss {
+    fn take_in(&mut self, next: Self) {
+        self.from_ns = self.from_ns.min(next.from_ns);
+        self.to_ns = self.to_ns.max(next.to_ns);
+        self.count = self.count.saturating_add(next.count);
+        self.reason = next.reason;
+    }
+
     /// Whether rows of connections are missing, rather than what their packets said or a look at the counts.
     pub(crate) fn is_of_connections(&self) -> bool {
         ROWS_MISSING.iter().any(|words| self.reason.contains(words))
@@ -322,27 +332,45 @@ fn losses(table: &DataFrame) -> anyhow::Result<Vec<Loss>> {
             count: count.get(row).unwrap_or(0),
         })
     });
-    Ok(rows.fold(Vec::new(), join_loss))
+    let mut losses = Losses::default();
+    rows.for_each(|loss| losses.add(loss));
+    Ok(losses.all)
 }
 
-/// The recorder tells of a loss once a second for as long as it goes on: what follows without a gap, and
-/// differs in numbers only, is one.
-fn join_loss(mut losses: Vec<Loss>, next: Loss) -> Vec<Loss> {
-    let words = |reason: &str| reason.replace(|character: char| character.is_ascii_digit(), "");
-    let gist = words(&next.reason);
-    let goes_on = |loss: &&mut Loss| {
-        loss.from_ns <= next.to_ns && next.from_ns <= loss.to_ns && words(&loss.reason) == gist
-    };
-    match losses.iter_mut().rev().find(goes_on) {
-        Some(loss) => {
-            loss.to_ns = loss.to_ns.max(next.to_ns);
-            loss.from_ns = loss.from_ns.min(next.from_ns);
-            loss.count = loss.count.saturating_add(next.count);
-            loss.reason = next.reason;
+/// As they are told: the recorder writes of a loss once a second for as long as it goes on. What follows
+/// without a gap, and differs in numbers only, is one.
+#[derive(Default)]
+struct Losses {
+    all: Vec<Loss>,
+    /// The last with these words.
+    by_words: HashMap<String, usize>,
+}
+
+impl Losses {
+    fn add(&mut self, next: Loss) {
+        let words = next.reason.replace(|character: char| character.is_ascii_digit(), "");
+        let goes_on = |index: &usize| {
+            let last = &self.all[*index];
+            last.from_ns <= next.to_ns && next.from_ns <= last.to_ns
+        };
+        match self.by_words.get(&words).copied().filter(goes_on) {
+            Some(index) => self.all[index].take_in(next),
+            None if self.all.len() < MOST_LOSSES => {
+                self.by_words.insert(words, self.all.len());
+                self.all.push(next);
+            }
+            // The last one stands for all that are too many, and for rows that are missing before others.
+            None => {
+                let last = &mut self.all[MOST_LOSSES - 1];
+                if !last.is_of_connections() || next.is_of_connections() {
+                    last.take_in(next);
+                } else {
+                    let reason = last.reason.clone();
+                    last.take_in(Loss { reason, ..next });
+                }
+            }
         }
-        None => losses.push(next),
     }
-    losses
 }
 
 fn container_list(table: &DataFrame) -> anyhow::Result<Vec<Container>> {

@@ -16,5 +16,6 @@ pub(crate) mod leak_text;
 pub(crate) mod markdown;
 pub(crate) mod model;
 pub(crate) mod shard;
+pub(crate) mod terminal;
 pub(crate) mod text;
 pub(crate) mod verdict;

@@ -225,7 +225,7 @@ impl Scene {
         }
     }
 
-    fn counts(&self, t: i64) -> CountRow {
+    pub fn counts(&self, t: i64) -> CountRow {
         CountRow {
             at_mono_ns: START + t,
             cgroup_id: CGROUP,

@@ -2,7 +2,10 @@
 
 use comfy_table::{Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 
-use crate::watch::style::{Style, Tone};
+use crate::{
+    printable,
+    watch::style::{Style, Tone},
+};
 
 /// An empty table; `right`: columns of numbers.
 pub(super) fn new(header: impl IntoIterator<Item = &'static str>, right: &[usize]) -> Table {
@@ -22,14 +25,9 @@ pub(super) fn new(header: impl IntoIterator<Item = &'static str>, right: &[usize
     table
 }
 
-/// A cell of text from elsewhere, such as a process name: nothing in it reaches the terminal as a
-/// control sequence.
+/// A cell of text from elsewhere, such as a process name.
 pub(super) fn text(content: &str) -> Cell {
-    let shown: String = content
-        .chars()
-        .map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c })
-        .collect();
-    Cell::new_owned(shown)
+    Cell::new_owned(printable::word(content))
 }
 
 /// A coloured word.

@@ -1,7 +1,8 @@
 //! The connections of the agent's HTTP side: how many there may be, and who has to go.
 //!
-//! Whoever floods, dawdles or never asks must not keep others out. So a new connection is let in as
-//! long as there is one that waits without a request: the longest waiting makes room.
+//! Whoever floods, dawdles, never asks or does not read must not keep others out. So a new connection is
+//! let in, and the one that has waited longest for a request or an answer makes room. Streams stay: they
+//! are far fewer.
 
 use std::{
     collections::HashMap,
@@ -53,10 +54,10 @@ pub(crate) struct Guest {
 }
 
 impl Guests {
-    /// `None` where all are served and none waits.
+    /// `None` where all take streams.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Guest> {
         let mut present = self.lock();
-        if present.guests.len() >= MOST && !present.send_longest_waiting_away() {
+        if present.guests.len() >= MOST && !present.send_one_away() {
             return None;
         }
         let id = present.next;
@@ -68,9 +69,9 @@ impl Guests {
         Some(Guest { id, all: Arc::clone(self), leave })
     }
 
-    /// Sends the longest waiting away, where descriptors are short.
+    /// Sends one away, where descriptors are short.
     pub(crate) fn make_room(&self) {
-        self.lock().send_longest_waiting_away();
+        self.lock().send_one_away();
     }
 
     /// Sends away who takes too long to read an answer.
@@ -91,11 +92,11 @@ impl Guests {
 }
 
 impl Present {
-    fn send_longest_waiting_away(&mut self) -> bool {
+    fn send_one_away(&mut self) -> bool {
         let longest = self
             .guests
             .iter()
-            .filter(|(_, entry)| entry.doing == Doing::Waiting)
+            .filter(|(_, entry)| entry.doing != Doing::Streaming)
             .min_by_key(|(_, entry)| entry.since)
             .map(|(id, _)| *id);
         let Some(entry) = longest.and_then(|id| self.guests.remove(&id)) else { return false };
@@ -129,11 +130,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_longest_waiting_makes_room() {
+    async fn who_waits_longest_makes_room() {
         let all = Arc::new(Guests::default());
         let mut guests: Vec<Guest> = (0..MOST).map(|_| all.admit().unwrap()).collect();
-        guests[0].now(Doing::Answered);
-        guests[1].now(Doing::Streaming);
+        guests[0].now(Doing::Streaming);
+        guests[1].now(Doing::Answered);
         guests[2].now(Doing::Waiting);
         let late = all.admit().unwrap();
         guests[3].sent_away().await;
@@ -141,7 +142,12 @@ mod tests {
         drop(guests.remove(3));
         assert_eq!(all.lock().guests.len(), MOST);
 
-        for guest in guests.iter().chain([&late]) {
+        for guest in guests.iter().skip(3) {
+            guest.now(Doing::Answered);
+        }
+        let later = all.admit().unwrap();
+        guests[1].sent_away().await;
+        for guest in guests.iter().chain([&late, &later]) {
             guest.now(Doing::Streaming);
         }
         assert!(all.admit().is_none());

@@ -3,6 +3,7 @@
 use status_page::{Number, numbers};
 
 use super::request::{Asked, Failure, Target};
+use crate::printable::word;
 
 /// What tells a leak of descriptors, tasks or memory, and a restart; the names are those of the common
 /// client libraries.
@@ -88,7 +89,7 @@ impl MetricsPoller {
 
 /// Names that the page does have.
 fn near(all: &[Number]) -> String {
-    let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+    let mut names: Vec<String> = all.iter().map(|one| word(&one.name)).collect();
     names.sort_unstable();
     names.dedup();
     if names.is_empty() {

@@ -8,3 +8,4 @@ pub(crate) mod request;
 pub(crate) mod shards;
 mod tls;
 pub(crate) mod url;
+mod weight;

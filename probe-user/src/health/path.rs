@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, str::FromStr};
 use capture::reader::MOST;
 use serde_json::Value;
 
+use crate::printable::word;
+
 /// A path into JSON, as jq writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FieldPath {
@@ -18,6 +20,9 @@ enum Step {
     Index(usize),
 }
 
+/// Of all paths of one body's numbers together.
+const ROOM: usize = 4 << 20;
+
 /// Why there is no number at a path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FieldError {
@@ -25,6 +30,8 @@ pub(crate) enum FieldError {
     Missing { path: String, near: String },
     #[error("{path} is {found}, expected a whole number; {near}")]
     NotANumber { path: String, found: &'static str, near: String },
+    #[error("the paths of the body's numbers take more than {} MiB", ROOM >> 20)]
+    TooMany,
 }
 
 impl FieldPath {
@@ -52,7 +59,8 @@ impl FieldPath {
     /// The numbers that the body does have, those that look most like this path first.
     fn near(&self, body: &Value) -> String {
         let wanted: Vec<&str> = segments(&self.text).collect();
-        let mut paths: Vec<String> = numbers(body).into_keys().collect();
+        let Ok(numbers) = numbers(body) else { return FieldError::TooMany.to_string() };
+        let mut paths: Vec<String> = numbers.into_keys().map(|path| word(&path)).collect();
         if paths.is_empty() {
             return "it has no numbers at all".into();
         }
@@ -91,41 +99,53 @@ fn kind(value: &Value) -> &'static str {
 }
 
 /// Every number of a body with its path; true and false as 1 and 0.
-pub(crate) fn numbers(body: &Value) -> BTreeMap<String, f64> {
-    let mut found = BTreeMap::new();
-    collect(body, &mut String::new(), &mut found);
-    found
+///
+/// # Errors
+/// [`FieldError::TooMany`]: a path may be as long as the body, and every number has one.
+pub(crate) fn numbers(body: &Value) -> Result<BTreeMap<String, f64>, FieldError> {
+    let mut found = Found { numbers: BTreeMap::new(), room: ROOM };
+    found.collect(body, &mut String::new())?;
+    Ok(found.numbers)
 }
 
-fn collect(value: &Value, path: &mut String, found: &mut BTreeMap<String, f64>) {
-    let length = path.len();
-    let mut leaf = |number: f64| {
-        let path = if path.is_empty() { ".".into() } else { path.clone() };
-        found.insert(path, number);
-    };
-    match value {
-        Value::Number(number) => {
-            if let Some(number) = number.as_f64() {
-                leaf(number);
+struct Found {
+    numbers: BTreeMap<String, f64>,
+    room: usize,
+}
+
+impl Found {
+    fn collect(&mut self, value: &Value, path: &mut String) -> Result<(), FieldError> {
+        let length = path.len();
+        match value {
+            Value::Number(number) => {
+                number.as_f64().map_or(Ok(()), |number| self.leaf(path, number))?;
             }
-        }
-        Value::Bool(flag) => leaf(f64::from(u8::from(*flag))),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                path.push_str(&format!("[{index}]"));
-                collect(item, path, found);
-                path.truncate(length);
+            Value::Bool(flag) => self.leaf(path, f64::from(u8::from(*flag)))?,
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    path.push_str(&format!("[{index}]"));
+                    self.collect(item, path)?;
+                    path.truncate(length);
+                }
             }
-        }
-        Value::Object(fields) => {
-            for (key, field) in fields {
-                path.push('.');
-                path.push_str(key);
-                collect(field, path, found);
-                path.truncate(length);
+            Value::Object(fields) => {
+                for (key, field) in fields {
+                    path.push('.');
+                    path.push_str(key);
+                    self.collect(field, path)?;
+                    path.truncate(length);
+                }
             }
+            Value::Null | Value::String(_) => {}
         }
-        Value::Null | Value::String(_) => {}
+        Ok(())
+    }
+
+    fn leaf(&mut self, path: &str, number: f64) -> Result<(), FieldError> {
+        let path = if path.is_empty() { "." } else { path };
+        self.room = self.room.checked_sub(path.len()).ok_or(FieldError::TooMany)?;
+        self.numbers.insert(path.to_owned(), number);
+        Ok(())
     }
 }
 
@@ -215,7 +235,25 @@ mod tests {
     fn every_number_is_kept_with_its_path() {
         let body = json!({"healthy": true, "a": [{"b": 1}, {"b": 2.5}], "s": "x", "n": null});
         let expected = [(".a[0].b", 1.0), (".a[1].b", 2.5), (".healthy", 1.0)];
-        assert_eq!(numbers(&body), expected.map(|(path, n)| (path.to_owned(), n)).into());
+        assert_eq!(numbers(&body), Ok(expected.map(|(path, n)| (path.to_owned(), n)).into()));
+    }
+
+    #[test]
+    fn what_would_fill_the_memory_is_refused() {
+        let items = vec![1; 1000];
+        let long = json!({"n": 3, "x".repeat(ROOM / 1000 - 7): items});
+        assert_eq!(numbers(&long).map(|numbers| numbers.len()), Ok(1001));
+        let longer = json!({"n": 3, "x".repeat(ROOM / 1000): items});
+        assert_eq!(numbers(&longer), Err(FieldError::TooMany));
+        // What was asked for is no less there.
+        assert_eq!(at(".n", &longer), Ok(3));
+        assert!(at(".m", &longer).unwrap_err().to_string().ends_with("take more than 4 MiB"));
+    }
+
+    #[test]
+    fn no_name_in_a_body_steers_a_terminal() {
+        let body = json!({"a\u{1b}[31m": 1});
+        assert!(at(".n", &body).unwrap_err().to_string().contains(".a\u{fffd}[31m"));
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl Poller {
             .map_err(|error| or_status(Failure::NotJson(error.to_string())))?;
         let reported = self.reported.number(&body).map_err(|error| or_status(error.into()))?;
         let shards = shards::read(&body, &self.shards);
-        Ok(Answer { reported, fields: numbers(&body), shards })
+        Ok(Answer { reported, fields: numbers(&body)?, shards })
     }
 }
 

@@ -21,7 +21,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{path::FieldError, tls, url::HealthUrl};
+use super::{path::FieldError, tls, url::HealthUrl, weight};
 use crate::clock;
 
 const BODY_LIMIT: usize = 64 << 20;
@@ -66,6 +66,10 @@ pub(crate) enum Failure {
     Http(String),
     #[error("status {0}")]
     Status(u16),
+    #[error(
+        "the body has more values than can be kept: expected {expected} MiB of them at the most"
+    )]
+    TooMuch { expected: usize },
     #[error("the body is no JSON: {0}")]
     NotJson(String),
     #[error(transparent)]
@@ -216,8 +220,10 @@ impl Target {
         let body = Limited::new(response.into_body(), BODY_LIMIT)
             .collect()
             .await
-            .map_err(|error| http(&error))?;
-        Ok((status, body.to_bytes()))
+            .map_err(|error| http(&error))?
+            .to_bytes();
+        weight::check(&body)?;
+        Ok((status, body))
     }
 }
 

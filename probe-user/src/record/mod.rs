@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod counters;
 pub(crate) mod output;
+mod reasons;
 pub(crate) mod recorder;
 pub(crate) mod rows;
 pub(crate) mod session;

@@ -1,7 +1,7 @@
 //! The recording itself: a tick a second for counts and counters, and whatever ends in between.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -22,6 +22,7 @@ use super::{
     ask::Answer,
     counters::{self, Counters},
     output::Output,
+    reasons::Reasons,
     rows,
 };
 use crate::{
@@ -32,7 +33,6 @@ use crate::{
     health::listing::Tracker,
     identity::{Identity, cgroup::Container},
     truth::{
-        losses,
         polled::dump_all,
         sock_diag::{Detail, DiagSocket},
         source::Source,
@@ -47,9 +47,6 @@ const SETTLE_EVERY_S: u64 = 5;
 
 /// The namespace of what is no namespace's: how the recording itself fares.
 const HOST: u32 = 0;
-
-/// Kinds of reasons that are told of; there are a dozen.
-const MOST_REASONS: usize = 100;
 
 /// What tells one connection from all others.
 type Key = (u64, u64, u32);
@@ -70,10 +67,7 @@ pub(crate) struct Recorder {
     counts: HashMap<CountKey, [i64; 21]>,
     kernel: HashMap<u32, Counters>,
     containers: HashMap<u64, Container>,
-    /// What was not whole, by its gist: the last that was told of it.
-    degraded: BTreeMap<String, String>,
-    /// What the source has told of as lost.
-    lost: HashMap<&'static str, u64>,
+    reasons: Reasons,
     checked_mono_ns: i64,
     /// Of the last tick.
     clock: Pair,
@@ -102,8 +96,7 @@ impl Recorder {
             counts: HashMap::new(),
             kernel: HashMap::new(),
             containers: HashMap::new(),
-            degraded: BTreeMap::new(),
-            lost: HashMap::new(),
+            reasons: Reasons::default(),
             checked_mono_ns: clock::mono_ns(),
             clock: Pair::now(),
             ended: None,
@@ -228,7 +221,7 @@ impl Recorder {
         }
         self.write_losses()?;
         self.write_clock(true)?;
-        meta.degraded = self.degraded.into_values().collect();
+        meta.degraded = self.reasons.into_told();
         meta.ended_mono_ns = Some(clock::mono_ns());
         Ok(self.output.finish(meta)?)
     }
@@ -336,32 +329,14 @@ impl Recorder {
         let exactness = self.source.exactness()?;
         let now = clock::mono_ns();
         let mut rows = Vec::new();
-        for told in exactness.degraded {
-            let gist = losses::gist(&told);
-            if self.degraded.get(&gist) == Some(&told) {
-                continue;
-            }
-            if self.degraded.len() == MOST_REASONS && !self.degraded.contains_key(&gist) {
-                continue;
-            }
-            let (reason, lost) = match losses::lost(&told) {
-                // Such a sentence tells of all up to now.
-                Some((words, total)) => {
-                    let before = self.lost.insert(words, total).unwrap_or(0);
-                    (words.into(), total.checked_sub(before).unwrap_or(total))
-                }
-                None => (told.clone().into(), 0),
-            };
+        for (reason, count) in
+            exactness.degraded.into_iter().filter_map(|sentence| self.reasons.news(sentence))
+        {
             // What was degraded before the first tick is a property of this host, not a loss.
             if self.ticks > 0 {
-                rows.push(LossRow {
-                    from_mono_ns: self.checked_mono_ns,
-                    to_mono_ns: now,
-                    count: lost,
-                    reason,
-                });
+                let (from_mono_ns, to_mono_ns) = (self.checked_mono_ns, now);
+                rows.push(LossRow { from_mono_ns, to_mono_ns, reason, count });
             }
-            self.degraded.insert(gist, told);
         }
         self.checked_mono_ns = now;
         Ok(self.output.write(&rows, CaptureWriter::loss)?)

@@ -123,7 +123,7 @@ mod tests {
             "capacity": {"current": 1000, "max": 5000, "percentage": 20.0},
             "cpu": {"percentage": 12.5}, "memory": {"used_mb": 100.0, "limit_mb": 512, "percentage": 19.5},
             "goroutines": {"current": 2013, "limit": 10000}}});
-        let fields = crate::health::path::numbers(&body);
+        let fields = crate::health::path::numbers(&body).unwrap();
         let mut resources = Resources::read(&fields, &Paths::new(&[]));
         let first = Resources { memory_used_mb: Some(50.0), ..Resources::default() };
         resources.set_per_connection(&first, 0, 1024);

@@ -3,7 +3,7 @@
 use capture::outcome::Outcome;
 use ratatui::{layout::Rect, text::Line};
 
-use super::{View, clean};
+use super::{View, word};
 use crate::{
     tui::{board::Tally, leg::STAGES},
     watch::style::Tone,
@@ -29,7 +29,7 @@ pub(super) fn lines(
     outcomes.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
     let mut room = STAGES.len().saturating_sub(outcomes.len());
     for (outcome, count) in outcomes {
-        let text = format!("{count:>7} {}", clean(outcome));
+        let text = format!("{count:>7} {}", word(outcome));
         if matches!(outcome.as_ref(), "upgraded" | "open") {
             lines.push(Line::raw(text));
             continue;

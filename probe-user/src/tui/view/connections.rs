@@ -7,7 +7,7 @@ use ratatui::{
     widgets::{Paragraph, Row},
 };
 
-use super::{View, clean, right};
+use super::{View, right, word};
 use crate::tui::{
     board::Service,
     state::Listed,
@@ -63,12 +63,12 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
         }
     } else {
         let all = view.connections.len();
-        format!("{} of {all} connections with \"{}\"", rows.len(), clean(&state.search))
+        format!("{} of {all} connections with \"{}\"", rows.len(), word(&state.search))
     };
     frame.render_widget(
         Paragraph::new(Line::from(view.strong(&format!(
             "{} port {} {}: {found}, by {}{}",
-            clean(&service.container),
+            word(&service.container),
             service.port,
             service.role,
             state.order.name(),
@@ -111,7 +111,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
                 right(time(row.age_ms), 5),
                 right(time(row.silent_ms), 6),
                 right(retransmits, 5),
-                clean(&row.process),
+                word(&row.process),
             ]))
         })
         .collect();

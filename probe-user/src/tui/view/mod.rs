@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock,
+    printable::word,
     watch::style::{Style, Tone},
 };
 
@@ -62,7 +63,7 @@ impl View<'_> {
     fn head(&self, width: u16) -> Vec<Line<'static>> {
         let mut title = vec![
             self.strong("probe top"),
-            Span::raw(format!("  {}  {}  ", clean(&self.title.host), self.title.backend)),
+            Span::raw(format!("  {}  {}  ", word(&self.title.host), self.title.backend)),
         ];
         title.push(if self.board.exact {
             self.toned(Tone::Good, "exact".into())
@@ -95,8 +96,8 @@ impl View<'_> {
         let lines = reasons.iter().rev().take(most).enumerate().map(|(index, reason)| {
             let number = index + 1;
             let text = match all > most {
-                true => format!("{lead} {number} of {all} (? has all): {}", clean(reason)),
-                false => format!("{lead}: {}", clean(reason)),
+                true => format!("{lead} {number} of {all} (? has all): {}", word(reason)),
+                false => format!("{lead}: {}", word(reason)),
             };
             let text = cut(&text, usize::from(width));
             match self.board.exact {
@@ -108,10 +109,10 @@ impl View<'_> {
     }
 
     fn reported_line(&self, reported: &Reported, width: u16) -> Line<'static> {
-        let url = clean(&reported.url);
+        let url = word(&reported.url);
         let Ok(answer) = &reported.answer else {
             let error = reported.answer.as_ref().err().map(String::as_str).unwrap_or_default();
-            return Line::from(self.toned(Tone::Bad, format!("{url}: {}", clean(error))));
+            return Line::from(self.toned(Tone::Bad, format!("{url}: {}", word(error))));
         };
         let kernel = match (reported.kernel_min, reported.kernel_max) {
             (Some(min), Some(max)) if min == max => min.to_string(),
@@ -214,7 +215,7 @@ impl View<'_> {
         if !self.board.degraded.is_empty() {
             let lead = if self.board.exact { "notes" } else { "not exact" };
             lines.extend([Line::default(), Line::from(self.strong(lead))]);
-            lines.extend(self.board.degraded.iter().rev().map(|reason| Line::raw(clean(reason))));
+            lines.extend(self.board.degraded.iter().rev().map(|reason| Line::raw(word(reason))));
         }
         let area = frame.area();
         frame.render_widget(Clear, area);
@@ -266,11 +267,6 @@ impl View<'_> {
     }
 }
 
-/// Text from elsewhere, such as a container's name: no control sequence of it reaches the terminal.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
-}
-
 /// As much of it as fits, and a mark where that is not all.
 fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -312,6 +308,6 @@ mod tests {
 
     #[test]
     fn names_cannot_steer_the_terminal() {
-        assert_eq!(clean("we\u{1b}[2Jb"), "we\u{fffd}[2Jb");
+        assert_eq!(word("we\u{1b}[2Jb"), "we\u{fffd}[2Jb");
     }
 }

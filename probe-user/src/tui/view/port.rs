@@ -8,7 +8,7 @@ use ratatui::{
     widgets::Paragraph,
 };
 
-use super::{View, causes, clean, shards, spark};
+use super::{View, causes, shards, spark, word};
 use crate::{
     clock,
     tui::{
@@ -71,7 +71,7 @@ fn head(view: &View, service: &Service) -> Vec<Line<'static>> {
     let mut counts = vec![
         view.strong(&format!(
             "{} port {} {}",
-            clean(&service.container),
+            word(&service.container),
             service.port,
             service.role
         )),
@@ -149,7 +149,7 @@ fn latest(view: &View, service: &Service, height: u16) -> Vec<Line<'static>> {
         let at = clock::time_of_day(board.at_unix_ns - ago_ns);
         Line::raw(format!(
             "{at}  {:<29} {:<21} {}",
-            clean(&failure.outcome),
+            word(&failure.outcome),
             failure.peer,
             failure.stage
         ))

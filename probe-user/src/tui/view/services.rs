@@ -7,7 +7,7 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row},
 };
 
-use super::{View, clean, right, spark};
+use super::{View, right, spark, word};
 use crate::{
     tui::{
         board::{Board, Service, Tally, percentile},
@@ -205,8 +205,8 @@ fn cell(view: &View, row: &Summary, column: Column, width: u16) -> Cell<'static>
     let width = usize::from(width);
     let time = |us: Option<u64>| us.map_or_else(|| "-".into(), brief_us);
     let text = match column {
-        Container => return clean(&row.service.container).into(),
-        Role => return clean(&row.service.role).into(),
+        Container => return word(&row.service.container).into(),
+        Role => return word(&row.service.role).into(),
         Trend => return spark(row.history.iter().copied(), width).into(),
         Port => row.service.port.to_string(),
         Established => row.established.to_string(),
@@ -244,7 +244,7 @@ fn notes(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
     let mut lines = vec![Line::raw("")];
     lines.extend(rows.iter().filter(|row| row.namespaces > 1).map(|row| {
         let Service { container, port, role } = &row.service;
-        let sum = format!("{} {port} {role}", clean(container));
+        let sum = format!("{} {port} {role}", word(container));
         let count = row.namespaces;
         Line::raw(format!("{sum}: of {count} network namespaces together; probe count has each"))
     }));
@@ -259,8 +259,8 @@ fn notes(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
             Tone::Bad,
             format!(
                 "{count:>8} × {:<32} {} {} {}",
-                clean(outcome),
-                clean(&service.container),
+                word(outcome),
+                word(&service.container),
                 service.port,
                 service.role
             ),

@@ -9,7 +9,7 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row},
 };
 
-use super::{View, clean, right};
+use super::{View, right, word};
 use crate::{
     tui::{
         board::{Service, Tally, percentile},
@@ -66,7 +66,7 @@ pub(super) fn draw(
         let said = shard.said.as_ref();
         let texts = [
             shard.service.port.to_string(),
-            said.map_or_else(|| "-".into(), |said| clean(&said.name)),
+            said.map_or_else(|| "-".into(), |said| word(&said.name)),
             line.level.established.to_string(),
             line.level.upgraded.to_string(),
             format!("{:.0}", line.opened_rate),
