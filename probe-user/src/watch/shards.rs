@@ -249,6 +249,7 @@ mod tests {
         ShardReport {
             name: format!("shard-{port}"),
             port: Some(port),
+            host: None,
             connections,
             capacity: Some(capacity),
             available: Some(capacity - connections),
