@@ -19,7 +19,9 @@ use super::{
     leg::Leg,
     table::Connection,
 };
-use crate::{error::Error, filter::Filter, identity::cgroup::Runtime, truth};
+use crate::{
+    error::Error, filter::Filter, health::url::HealthUrl, identity::cgroup::Runtime, truth,
+};
 
 /// Between two samples of a capture's counts.
 const SECOND: i64 = 1_000_000_000;
@@ -120,6 +122,7 @@ impl Replay {
         each(&capture, Table::Health, |batch, row| {
             reported.push(replay.reported(batch, row, &known));
         })?;
+        replay.leave_out_shards(&mut reported);
         let kept = |service: &Service| keeps(filter, service);
         legs.retain(|leg: &Leg| kept(&leg.service));
         replay.legs = legs;
@@ -217,6 +220,36 @@ impl Replay {
         sums(self.levels.iter().map(|(key, level)| (self.service(key), key.1, *level)))
     }
 
+    /// A balancer's own legs to its shards were no part of what was held against its report. A capture does not say
+    /// so, but its numbers do: they are those of the port alone that was asked.
+    fn leave_out_shards(&self, reported: &mut [(i64, Reported)]) {
+        let mut levels = HashMap::new();
+        let mut counts = self.counts.iter().peekable();
+        // How far the sums are from what the reports were held against: of the asked port, of all.
+        let mut apart = (0, 0);
+        for (end_ns, report) in reported.iter() {
+            while let Some(count) = counts.next_if(|count| count.at_ns <= *end_ns) {
+                levels.insert(self.service(&count.key), count.level.established);
+            }
+            let (Some(asked), Some(kernel)) = (asked_port(&report.url), report.kernel_max) else {
+                return;
+            };
+            let sum = |of_asked_only: bool| -> i64 {
+                let services = report.services.iter();
+                let counted = services.filter(|service| !of_asked_only || service.port == asked);
+                counted.filter_map(|service| levels.get(service)).sum()
+            };
+            apart.0 += (sum(true) - kernel).abs();
+            apart.1 += (sum(false) - kernel).abs();
+        }
+        if apart.0 < apart.1 {
+            for (_, report) in reported {
+                let asked = asked_port(&report.url);
+                report.services.retain(|service| Some(service.port) == asked);
+            }
+        }
+    }
+
     fn keep_counts(&mut self, kept: impl Fn(&Service) -> bool) {
         let counts = std::mem::take(&mut self.counts);
         self.counts = counts.into_iter().filter(|count| kept(&self.service(&count.key))).collect();
@@ -293,9 +326,8 @@ impl Replay {
         let time = |name: &str| i64_at(batch, name, row);
         let url = text_at(batch, "url", row);
         let selection = &self.meta.selection;
-        let own_port = url.parse::<crate::health::url::HealthUrl>().ok().map(|url| url.port);
         let ports: Vec<u16> = if selection.ports.is_empty() {
-            own_port.into_iter().collect()
+            asked_port(&url).into_iter().collect()
         } else {
             selection.ports.clone()
         };
@@ -326,6 +358,10 @@ impl Replay {
         };
         (time("end_mono_ns").unwrap_or(0), reported)
     }
+}
+
+fn asked_port(url: &str) -> Option<u16> {
+    url.parse::<HealthUrl>().ok().map(|url| url.port)
 }
 
 /// The leg as it was known at a moment within its life.
