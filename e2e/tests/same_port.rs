@@ -6,7 +6,7 @@ use e2e::machine::{Need, require};
 use e2e::net::{Cable, Place};
 use e2e::peer::Peer;
 use e2e::probe::{self, Agent};
-use e2e::process::Running;
+use e2e::process::{Running, finish};
 use e2e::recording::Recording;
 use e2e::scratch::Scratch;
 use e2e::tab::Tab;
@@ -181,12 +181,20 @@ fn the_shards_of_a_balancer_in_a_container_each() {
         let numbers = ["established", "upgraded", "failed", "attempts"];
         (texts, numbers.map(|field| of[field].as_i64().unwrap_or(-1)))
     };
-    let shards = containers.iter().zip(&addresses).zip([[8, 8, 0, 8], [8, 8, 0, 8], [3, 3, 5, 8]]);
-    let shards = shards.map(|((container, address), numbers)| {
+    let expected =
+        containers.iter().zip(&addresses).zip([[8, 8, 0, 8], [8, 8, 0, 8], [3, 3, 5, 8]]);
+    let expected = expected.map(|((container, address), numbers)| {
         let name = container.name.clone();
         ([address.clone(), format!("{name}:{PORT}:passive"), name], numbers)
     });
-    wait_equal("on the page", &shards.collect(), || {
+    let health = format!("http://{}/health", balancer.address());
+    let watch = ["--json", "--interval", "1s", "--duration", "2s", "--health", &health];
+    let watched = finish(agent.command("watch").args(watch)).success("probe watch");
+    let block: Value = serde_json::from_str(watched.lines().next().unwrap()).unwrap();
+    let shards = block["shards"]["shards"].as_array().unwrap();
+    let told: Vec<_> = shards.iter().map(|shard| [&shard["kernel"], &shard["reported"]]).collect();
+    assert_eq!(told, [[8, 8], [8, 8], [3, 3]], "{block}");
+    wait_equal("on the page", &expected.collect(), || {
         let picture = tab.picture();
         let services = picture["services"].as_array().unwrap();
         let id = format!("host:{port}:passive");
