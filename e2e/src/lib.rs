@@ -29,6 +29,7 @@ pub mod protobuf;
 pub mod recording;
 pub mod scrape;
 pub mod scratch;
+pub mod tab;
 pub mod terminal;
 pub mod torture;
 pub mod truth;

@@ -10,7 +10,6 @@ use e2e::machine::{Need, require};
 use e2e::net::{Cable, Place};
 use e2e::peer::{Peer, Reaped};
 use e2e::probe::{self, Agent, Of};
-use e2e::terminal::Terminal;
 use e2e::truth::{ss, wait_equal, wait_equal_within};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
@@ -104,49 +103,4 @@ fn orphans_of_a_killed_process_are_counted_to_their_end() {
         states.iter().map(|state| counts.state(&of, state)).sum::<i64>()
     });
     agent.counts().assert_exact();
-}
-
-/// One port in two namespaces of the host: rows that would look alike name theirs.
-#[test]
-fn one_port_in_two_namespaces_is_told_apart() {
-    let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
-    let cables = [Cable::new(), Cable::new()];
-    let counts = [3, 7];
-    let _held = cables.each_ref().map(|cable| {
-        let mut server = Peer::start(&cable.server.place());
-        server.listen("0.0.0.0:18473");
-        server
-    });
-    let _clients: Vec<_> = cables
-        .iter()
-        .zip(counts)
-        .map(|(cable, count)| connect_in(&cable.client.place(), "10.77.0.1:18473", count))
-        .collect();
-    let mut expected: Vec<Vec<String>> = cables
-        .iter()
-        .zip(counts)
-        .map(|(cable, count)| {
-            let netns = cable.server.place().inode().to_string();
-            ["host", &netns, "18473", "passive", &count.to_string()].map(str::to_owned).to_vec()
-        })
-        .collect();
-    expected.sort();
-    let told = || {
-        let table = probe::run(&["count", "--port", "18473", "--role", "passive"]).success("count");
-        let rows = table.lines().filter(|line| line.trim_start().starts_with("host "));
-        let words = |line: &str| line.split_whitespace().take(5).map(str::to_owned).collect();
-        let mut rows: Vec<Vec<String>> = rows.map(words).collect();
-        rows.sort();
-        rows
-    };
-    wait_equal("a row for each namespace", &expected, told);
-
-    let mut top = probe::command();
-    top.args(["top", "--port", "18473", "--role", "passive", "--interval", "1s"]);
-    let terminal = Terminal::start(80, 24, &top);
-    let together = "host 18473 passive: of 2 network namespaces together; probe count has each";
-    terminal.wait("the sum, and of how many", |screen| screen.contains(together));
-    terminal.keys(&["Enter"]);
-    let of = "host port 18473 passive  established 10  upgraded 0  of 2 namespaces";
-    terminal.wait("the port's", |screen| screen.contains(of));
 }

@@ -1,7 +1,5 @@
 //! The agent's page in a real browser, with connections whose number is known.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -11,6 +9,7 @@ use e2e::net::Place;
 use e2e::probe::Agent;
 use e2e::process::{Running, binary, finish, processor_time};
 use e2e::scratch::Scratch;
+use e2e::tab::Tab;
 use serde_json::Value;
 
 const BROWSER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page.mjs");
@@ -169,28 +168,6 @@ fn the_page_records_a_capture() {
     assert_eq!(rows.len(), 24, "{rows:?}");
 }
 
-/// A page that stays open, as the agent sees it.
-struct Tab(BufReader<TcpStream>);
-
-impl Tab {
-    fn open() -> Self {
-        let mut stream = TcpStream::connect(Agent::LISTEN).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-        let request = format!("GET /v1/live HTTP/1.1\r\nhost: {}\r\n\r\n", Agent::LISTEN);
-        stream.write_all(request.as_bytes()).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// Waits for the next numbers that the page is sent.
-    fn picture(&mut self) {
-        let mut line = String::new();
-        while !line.starts_with("data: ") {
-            line.clear();
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream has ended");
-        }
-    }
-}
-
 /// Numbers are gathered and written once for everybody who looks.
 #[test]
 fn sixty_tabs_cost_little_more_than_one() {
@@ -198,11 +175,12 @@ fn sixty_tabs_cost_little_more_than_one() {
     let agent = Agent::start();
     let mut tabs = vec![Tab::open()];
     // What the agent uses while each tab is sent so many pictures.
+    let look = |tab: &mut Tab| drop(tab.picture());
     let cost = |tabs: &mut [Tab]| {
-        tabs.iter_mut().for_each(Tab::picture);
+        tabs.iter_mut().for_each(look);
         let before = processor_time(agent.pid());
         for _ in 0..6 {
-            tabs.iter_mut().for_each(Tab::picture);
+            tabs.iter_mut().for_each(look);
         }
         processor_time(agent.pid()) - before
     };

@@ -39,6 +39,18 @@ fn load(url: &str, args: &[&str]) -> Running {
     Running::start(&mut load)
 }
 
+/// The view of two seconds that are recorded now.
+fn replay(scratch: &Scratch, args: &[&str]) -> Terminal {
+    let capture = scratch.join("capture");
+    let record = [&["record", "-o", &capture, "--duration", "2s"], args].concat();
+    let _ = probe::run(&record).success("probe record");
+    let mut top = probe::command();
+    top.args(["top", "--replay", &capture]);
+    let terminal = Terminal::start(80, 24, &top);
+    terminal.keys(&["$"]);
+    terminal
+}
+
 #[test]
 fn the_screen_says_what_is_there() {
     let Some(_machine) = require(&[Need::Bpf, Need::Program("tmux")]) else { return };
@@ -195,6 +207,8 @@ fn a_report_is_held_against_the_same_ports_as_by_watch() {
     );
     terminal.keys(&["q"]);
     assert_eq!(terminal.exit_code(), 0);
+    let scratch = Scratch::new("sum");
+    replay(&scratch, &named).wait("the sum again", |screen| screen.contains(&sum));
     let _ = server.stop();
 }
 
@@ -252,6 +266,14 @@ fn a_balancers_shards_are_told_and_clicked() {
     terminal.wait("its connections", |screen| screen.contains("10 connections, by age"));
     terminal.keys(&["q"]);
     assert_eq!(terminal.exit_code(), 0);
+    // The balancer reports its clients, and not its legs to the shards, which are recorded as well.
+    let scratch = Scratch::new("shards");
+    let health = format!("http://{}/health", balancer.address());
+    let ports = format!("{port},{first},{second}");
+    replay(&scratch, &["--port", &ports, "--health", &health]).wait("as it was live", |screen| {
+        screen.contains("reported 20  established 20  phantoms 0")
+            && row(screen, &["host", &port, "passive", "20", "0", "20", "0"]).len() > 7
+    });
 }
 
 /// Rows that do not fit are reached by the wheel. The terminal changes its size, and is gone one day, as

@@ -9,7 +9,10 @@
 mod envoy;
 mod haproxy;
 mod prometheus;
+mod restarts;
 mod stub_status;
+
+pub use restarts::{ROUNDING_S, restarts};
 
 /// One number.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use capture::schema::KERNEL_PAGE;
 use schemars::JsonSchema;
 use serde::Serialize;
+use status_page::ROUNDING_S;
 
 use crate::clock::utc_time;
 use crate::input::kept_log::KeptLog;
@@ -13,9 +14,6 @@ use crate::leak::source::{Page, metrics_pages};
 use crate::report::verdict::plural;
 
 const START: &str = "process_start_time_seconds";
-
-/// Some tell their start in whole seconds.
-const ROUNDING_S: f64 = 1.0;
 
 #[derive(Debug, Default, JsonSchema, Serialize)]
 pub(crate) struct Stability {
@@ -191,14 +189,7 @@ fn newcomers(starts: &[(i64, f64)]) -> usize {
     starts.windows(2).filter(is_newcomer).count()
 }
 
-/// How often a younger process answered, and no older one ever again: several that answer in turn were
-/// not replaced. Their clock may be another, so that the time of the look proves nothing.
+/// Of a page: its clock may be another, so that the time of the look proves nothing.
 fn successors(starts: &[(i64, f64)]) -> usize {
-    let mut oldest_to_come = f64::INFINITY;
-    let mut found = 0;
-    for pair in starts.windows(2).rev() {
-        oldest_to_come = oldest_to_come.min(pair[1].1);
-        found += usize::from(oldest_to_come - pair[0].1 > ROUNDING_S);
-    }
-    found
+    status_page::restarts(starts.iter().map(|(_, start)| *start))
 }

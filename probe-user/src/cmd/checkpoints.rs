@@ -11,7 +11,7 @@ use crate::{
     error::Error,
     exit::Exit,
     filter::Ports,
-    health::metrics::MetricsPoller,
+    health::{metrics::MetricsPoller, request::Failure},
     identity::Identity,
     process::service::Services,
     signal::{Signals, Stop},
@@ -32,8 +32,12 @@ pub(crate) async fn run(arguments: Watch) -> anyhow::Result<Exit> {
     let identity = Arc::new(Identity::new()?);
     identity.refresh([]).await;
     filter.check_containers(&identity)?;
-    let mut sampler =
-        Sampler { pollers, services: Services::new(filter, identity), began: Instant::now() };
+    let mut sampler = Sampler {
+        pollers,
+        services: Services::new(filter, identity),
+        began: Instant::now(),
+        failed: None,
+    };
     let style = if arguments.json { Style::plain() } else { Style::of_stdout() };
 
     // A run that is shorter than an interval has one checkpoint, at its end.
@@ -41,12 +45,15 @@ pub(crate) async fn run(arguments: Watch) -> anyhow::Result<Exit> {
     let mut checkpoints = Checkpoints::new(interval, arguments.duration);
     let mut left = checkpoints.planned();
     let baseline = sampler.sample().await?;
-    if let Some(error) = &baseline.error {
-        return Err(Error::input(
-            error,
-            "expected a page of Prometheus metrics, nginx stub_status, haproxy CSV or Envoy /stats",
-        )
-        .into());
+    if let (Some(error), Some(failure)) = (&baseline.error, &sampler.failed) {
+        let next = match failure.next_step() {
+            Some(next) => next,
+            None if failure.is_misuse() => {
+                "expected a page of Prometheus metrics, nginx stub_status, haproxy CSV or Envoy /stats"
+            }
+            None => "does the server run there, and is this the URL of its metrics?",
+        };
+        return Err(Error::input(error, next).into());
     }
     let mut say = |sample: Sample| {
         let checkpoint = checkpoints.take(sample);
@@ -88,15 +95,21 @@ struct Sampler {
     pollers: Vec<MetricsPoller>,
     services: Services,
     began: Instant,
+    /// Why a page had no answer the last time.
+    failed: Option<Failure>,
 }
 
 impl Sampler {
     async fn sample(&mut self) -> anyhow::Result<Sample> {
         let (mut pages, mut error) = (Vec::new(), None);
+        self.failed = None;
         for poller in &self.pollers {
             match poller.ask().await.answer {
                 Ok(numbers) => add_page(&mut pages, numbers),
-                Err(failure) => error = Some(format!("{}: {failure}", poller.target.url)),
+                Err(failure) => {
+                    error = Some(format!("{}: {failure}", poller.target.url));
+                    self.failed = Some(failure);
+                }
             }
         }
         let services = tokio::task::block_in_place(|| self.services.read())?;

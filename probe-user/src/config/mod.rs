@@ -4,6 +4,7 @@
 //! What the environment and the file say is handed to clap as if it had been typed, so a value means
 //! the same wherever it stands, and every flag can be set everywhere.
 
+mod elsewhere;
 pub(crate) mod file;
 pub(crate) mod flags;
 
@@ -114,7 +115,9 @@ fn complete(mut typed: Vec<OsString>, bare: &str) -> Result<Cli, Failure> {
         let end = typed.iter().position(|word| word == "--").unwrap_or(typed.len());
         typed.splice(end..end, words);
     }
-    let cli = Cli::from_arg_matches(&root.try_get_matches_from(typed)?)?;
+    let matches = root.clone().try_get_matches_from(typed);
+    let matches = matches.map_err(|error| elsewhere::told(error, &root, seen.subcommand_name()))?;
+    let cli = Cli::from_arg_matches(&matches)?;
     Ok(Cli { settings, ..cli })
 }
 

@@ -11,6 +11,9 @@ pub(crate) struct ShardReport {
     pub(crate) name: String,
     /// Port of its address: by it the kernel's count is found.
     pub(crate) port: Option<u16>,
+    /// Name or IP of its address, without brackets: tells shards of one port apart.
+    #[serde(default)]
+    pub(crate) host: Option<String>,
     pub(crate) connections: i64,
     pub(crate) capacity: Option<i64>,
     pub(crate) available: Option<i64>,
@@ -32,25 +35,30 @@ fn one(index: usize, item: &Value) -> Option<ShardReport> {
     let connections = number("connections")?;
     let name = ["name", "id"].into_iter().find_map(|key| item.get(key)?.as_str());
     let capacity = number("capacity");
+    let (host, port) = address(item);
     Some(ShardReport {
         name: name.map_or_else(|| format!("shard {}", index + 1), shown),
-        port: port(item),
+        port,
+        host,
         connections,
         capacity: capacity.or_else(|| Some(connections + number("available")?)),
         available: number("available").or_else(|| Some(capacity? - connections)),
     })
 }
 
-/// From `address`, `url` and the like, or `port`.
-fn port(item: &Value) -> Option<u16> {
+/// Host and port from `address`, `url` and the like, or the port from `port`.
+fn address(item: &Value) -> (Option<String>, Option<u16>) {
     let texts = ["address", "addr", "url", "endpoint", "target", "host"];
     let of_text = texts.into_iter().find_map(|key| {
         let text = item.get(key)?.as_str()?;
         let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
         let authority = authority.split(['/', '?']).next()?;
-        authority.rsplit_once(':')?.1.parse().ok()
+        let (host, port) = authority.rsplit_once(':')?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        Some((Some(host.to_owned()), Some(port.parse().ok()?)))
     });
-    of_text.or_else(|| u16::try_from(item.get("port").and_then(whole)?).ok())
+    let port = || u16::try_from(item.get("port").and_then(whole)?).ok();
+    of_text.unwrap_or_else(|| (None, port()))
 }
 
 /// A terminal's control characters are no part of a name.
@@ -76,19 +84,23 @@ mod tests {
             {"url": "ws://[::1]:3003/ws", "connections": 7, "available": 3},
             {"port": 3004, "connections": 1},
         ]});
-        let shard = |name: &str, port, connections, capacity, available| ShardReport {
-            name: name.into(),
-            port: Some(port),
-            connections,
-            capacity,
-            available,
-        };
+        let shard =
+            |name: &str, (host, port): (Option<&str>, u16), connections, capacity, available| {
+                ShardReport {
+                    name: name.into(),
+                    port: Some(port),
+                    host: host.map(str::to_owned),
+                    connections,
+                    capacity,
+                    available,
+                }
+            };
         assert_eq!(
             shards(&body),
             [
-                shard("a[2J", 3002, 5, Some(10), Some(4)),
-                shard("shard 2", 3003, 7, Some(10), Some(3)),
-                shard("shard 3", 3004, 1, None, None),
+                shard("a[2J", (Some("127.0.0.1"), 3002), 5, Some(10), Some(4)),
+                shard("shard 2", (Some("::1"), 3003), 7, Some(10), Some(3)),
+                shard("shard 3", (None, 3004), 1, None, None),
             ]
         );
     }

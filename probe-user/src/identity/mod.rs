@@ -79,6 +79,10 @@ impl Identity {
         })
     }
 
+    pub(crate) fn host_netns(&self) -> u32 {
+        self.host_netns
+    }
+
     /// Asks Docker for the names of today, and looks for what populations belong to that are not known
     /// yet. Without this, [`Identity::of`] knows only what it knew.
     pub async fn refresh(&self, populations: impl IntoIterator<Item = CountKey>) {

@@ -270,19 +270,27 @@ fn cgroup_root() -> anyhow::Result<File> {
 fn refused(what: String, error: &(dyn std::error::Error + 'static)) -> Unavailable {
     let why = root_cause(error);
     let denied = why.contains("Operation not permitted") || why.contains("Permission denied");
-    let cure = if denied { container::rights() } else { None };
-    let cure = cure.unwrap_or_else(|| "run `probe doctor` for what this host lacks".into());
-    Unavailable { what, why, cure }
+    match container::rights().filter(|_| denied) {
+        // Which map or program was the first to be refused says nothing then.
+        Some(cure) => Unavailable { what, why: innermost(error).to_string(), cure },
+        None => {
+            Unavailable { what, why, cure: "run `probe doctor` for what this host lacks".into() }
+        }
+    }
 }
 
-/// The innermost error: aya's outer ones say only which call failed.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+fn innermost<'a>(error: &'a (dyn std::error::Error + 'static)) -> &'a dyn std::error::Error {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
     }
+    innermost
+}
+
+/// The innermost error: aya's outer ones say only which call failed.
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let outer = error.to_string();
-    let inner = innermost.to_string();
+    let inner = innermost(error).to_string();
     // Where the verifier was not asked.
     let outer = outer.strip_suffix(". Verifier output: ").unwrap_or(&outer);
     if outer.contains(&inner) { outer.to_owned() } else { format!("{outer}: {inner}") }

@@ -102,7 +102,8 @@ impl Page {
             let is_sample = matches!(update, Update::Counts { .. });
             board.apply(update)?;
             if is_sample {
-                let picture = serde_json::to_string(&Picture::new(&board, since_unix_ns))?;
+                let picture = Picture::new(&board, since_unix_ns, subject.identity.host_netns());
+                let picture = serde_json::to_string(&picture)?;
                 self.pictures.send_replace(Bytes::from(format!("data: {picture}\n\n")));
             }
         }

@@ -10,7 +10,6 @@ let spoken = 0;
 // The service is kept in the address, with what is searched for: a link leads to the same view.
 let chosen = "";
 
-const id = (service) => `${service.container}:${service.port}:${service.role}`;
 const time = (ns) => new Date(ns / 1e6).toISOString().slice(11, 19);
 const us = (value) => value === null ? "–" : value < 1000 ? `${value} µs` : value < 1e6 ? `${(value / 1e3).toFixed(1)} ms` : `${(value / 1e6).toFixed(1)} s`;
 
@@ -47,17 +46,15 @@ function write(name, text, kind) {
   if (kind !== undefined && element.className !== kind) element.className = kind;
 }
 
-// A name that leads to its service; heard by itself it says which of many on the same host.
-function link(service, text) {
+// A name that leads to its service; heard by itself it says which of many of this name.
+function link(id, text, of) {
   const name = cell("");
   const button = document.createElement("button");
   button.type = "button";
   button.className = "name";
   button.textContent = text;
-  const { container, port, role } = service;
-  const of = `port ${port}, ${role}`;
-  button.setAttribute("aria-label", text === container ? `${text}, ${of}` : `${text}, ${container}, ${of}`);
-  button.dataset.service = id(service);
+  button.setAttribute("aria-label", `${text}, ${of}`);
+  button.dataset.service = id;
   name.append(button);
   return name;
 }
@@ -97,33 +94,33 @@ const isQuiet = (service) => service.established + service.close_wait + service.
 
 function services() {
   const search = at("search").value;
-  const found = picture.services.filter((service) => id(service).includes(search));
-  const quiet = found.filter((service) => isQuiet(service) && id(service) !== chosen);
+  const found = picture.services.filter((service) => service.id.includes(search) || service.name.includes(search));
+  const quiet = found.filter((service) => isQuiet(service) && service.id !== chosen);
   // A search is for what is there, whatever it does.
   const all = at("quiet").checked || search !== "";
   at("quiet-part").hidden = search !== "" || quiet.length === 0;
   write("quiet-count", quiet.length);
   const shown = found
     .filter((service) => all || !quiet.includes(service))
-    .sort((a, b) => b.established - a.established || id(a).localeCompare(id(b)));
+    .sort((a, b) => b.established - a.established || a.id.localeCompare(b.id));
   refill(at("services"), shown.map((service) => {
     const n = (value, bad) => cell(value, bad ? "n bad" : "n");
     const wide = (value) => cell(value, "n wide");
-    const tr = row([link(service, service.container), n(service.port), cell(service.role), n(service.established), wide(service.upgraded),
+    const tr = row([link(service.id, service.name, `port ${service.port}, ${service.role}`), n(service.port), cell(service.role), n(service.established), wide(service.upgraded),
       wide(service.close_wait + service.closed_held), wide(service.opened_per_second.toFixed(0)),
       wide(us(service.handshake_p50_us)), wide(us(service.handshake_p99_us)), n(service.failed, service.failed > 0)]);
-    if (id(service) === chosen) tr.setAttribute("aria-current", "true");
-    tr.addEventListener("click", () => choose(id(service)));
+    if (service.id === chosen) tr.setAttribute("aria-current", "true");
+    tr.addEventListener("click", () => choose(service.id));
     return tr;
   }));
 }
 
 function detail() {
-  const service = picture.services.find((known) => id(known) === chosen);
+  const service = picture.services.find((known) => known.id === chosen);
   at("detail").hidden = !service;
   if (!service) return;
   const sum = service.namespaces > 1 ? `, of ${service.namespaces} network namespaces together` : "";
-  at("detail-name").textContent = `${service.container}, port ${service.port}, ${service.role}${sum}`;
+  at("detail-name").textContent = `${service.name}, port ${service.port}, ${service.role}${sum}`;
   at("attempts").textContent = service.attempts;
   at("command").textContent = `sudo probe record -o capture --port ${service.port} --duration 1m`;
   at("funnel").replaceChildren(...picture.stages.map((stage, index) => {
@@ -143,16 +140,17 @@ function detail() {
 
 // What the service's processes connect to.
 function shards(service) {
-  const behind = service.shards.map((shard) => ({ ...shard, ...picture.services.find((known) =>
-    known.container === service.container && known.port === shard.port && known.role === "active") }));
+  const behind = service.shards;
   at("shards-part").hidden = behind.length === 0;
   const attempts = behind.reduce((sum, shard) => sum + shard.attempts, 0);
   at("shards-name").textContent = `Shards (${service.attempts} attempts here, ${attempts} at them)`;
+  const where = (shard) => shard.address ?? `${shard.port}`;
+  at("where").textContent = behind.some((shard) => shard.address) ? "Address" : "Port";
   refill(at("shards"), behind.map((shard) => {
-    const tr = row([link(shard, shard.name ?? shard.container), cell(shard.port, "n"), cell(shard.established, "n"),
+    const tr = row([link(shard.id, shard.name ?? service.container, `shard at ${where(shard)}`), breakable(where(shard), "n"), cell(shard.established, "n"),
       cell(shard.reported ?? "–", "n"), cell(shard.upgraded, "n wide"), cell(us(shard.handshake_p50_us), "n wide"),
       cell(us(shard.handshake_p99_us), "n wide"), cell(shard.failed, shard.failed > 0 ? "n bad" : "n")]);
-    tr.addEventListener("click", () => choose(id(shard)));
+    tr.addEventListener("click", () => choose(shard.id));
     return tr;
   }));
 }
@@ -164,11 +162,11 @@ function failures() {
   // Not what was there when the page was opened, and not more often than one can listen to.
   if (failed !== null && latest.length > 0 && Date.now() - spoken > 10_000) {
     spoken = Date.now();
-    write("spoken", `failed handshake: ${latest[0].outcome} at ${latest[0].container}, port ${latest[0].port}`);
+    write("spoken", `failed handshake: ${latest[0].outcome} at ${latest[0].name}, port ${latest[0].port}`);
   }
   failed = drawn;
   at("failures").replaceChildren(...latest.map((failure) => row([
-    cell(time(failure.at_unix_ns)), breakable(failure.outcome, "bad"), cell(`${failure.container}:${failure.port} ${failure.role}`),
+    cell(time(failure.at_unix_ns)), breakable(failure.outcome, "bad"), cell(`${failure.name}:${failure.port} ${failure.role}`),
     breakable(failure.peer), breakable(failure.last_stage)])));
   if (latest.length === 0) {
     const none = cell("none so far");

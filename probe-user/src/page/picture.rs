@@ -1,15 +1,15 @@
 //! What the page is told once a second.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr};
 
 use serde::Serialize;
 
 use crate::{
     export::json::SCHEMA_VERSION,
     tui::{
-        board::{Board, percentile},
+        board::{self, Board, percentile},
         leg::STAGES,
-        shards,
+        shards::{self, Behind},
     },
 };
 
@@ -42,6 +42,10 @@ struct Reported<'a> {
 
 #[derive(Debug, Serialize)]
 struct Service<'a> {
+    /// In the page's address; stays the same from one start of a container or of the host to the next.
+    id: String,
+    /// The container, and what tells it apart where that is not enough.
+    name: String,
     container: &'a str,
     port: u16,
     role: &'a str,
@@ -65,15 +69,28 @@ struct Service<'a> {
 
 #[derive(Debug, Serialize)]
 struct Shard {
+    /// The service that has more to tell: its `active` ends, or where several addresses have one port, that of
+    /// this address if it is on this host.
+    id: String,
     port: u16,
-    /// What the health of this service says of it.
+    /// Where several have one port.
+    address: Option<SocketAddr>,
+    /// As the health of this service calls it, else its container.
     name: Option<String>,
+    /// What that health says of it.
     reported: Option<i64>,
+    established: i64,
+    upgraded: i64,
+    attempts: u64,
+    failed: u64,
+    handshake_p50_us: Option<u64>,
+    handshake_p99_us: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
 struct Failure<'a> {
     at_unix_ns: i64,
+    name: String,
     container: &'a str,
     port: u16,
     role: &'a str,
@@ -82,21 +99,46 @@ struct Failure<'a> {
     last_stage: &'static str,
 }
 
+fn id(service: &board::Service, host_netns: u32) -> String {
+    let board::Service { container, port, role, netns } = service;
+    match *netns {
+        0 => format!("{container}:{port}:{role}"),
+        netns if netns == host_netns => format!("{container}:{port}:{role}"),
+        netns => format!("{container}:{port}:{role}:{netns}"),
+    }
+}
+
 impl Shard {
-    fn new(shard: shards::Shard) -> Self {
-        let (name, reported) = shard.said.map(|said| (said.name, said.connections)).unzip();
-        Self { port: shard.service.port, name, reported }
+    fn new(shard: &shards::Shard, host_netns: u32) -> Self {
+        Self {
+            id: id(&shard.service, host_netns),
+            port: shard.port,
+            address: shard.address,
+            name: shard.name().map(str::to_owned),
+            reported: shard.said.as_ref().map(|said| said.connections),
+            established: shard.established,
+            upgraded: shard.upgraded,
+            attempts: shard.tally.attempts,
+            failed: shard.tally.failed,
+            handshake_p50_us: shard.p50_us,
+            handshake_p99_us: shard.p99_us,
+        }
     }
 }
 
 impl<'a> Picture<'a> {
-    pub(super) fn new(board: &'a Board, since_unix_ns: i64) -> Self {
-        let mut tallies = board.tallies();
+    /// `host_netns`: the namespace of what is in no container and needs no further name.
+    pub(super) fn new(board: &'a Board, since_unix_ns: i64, host_netns: u32) -> Self {
+        let tallies = board.tallies();
+        let behind = Behind::new(board, &tallies);
         let times = board.times();
         let services = board.lines.iter().map(|(service, line)| {
-            let tally = tallies.remove(service).unwrap_or_default();
+            let tally = tallies.get(service).cloned().unwrap_or_default();
+            let shards = behind.of(service);
             let times = times.get(service).map(Vec::as_slice).unwrap_or_default();
             Service {
+                id: id(service, host_netns),
+                name: board.name(service),
                 container: &service.container,
                 port: service.port,
                 role: &service.role,
@@ -113,7 +155,7 @@ impl<'a> Picture<'a> {
                 outcomes: tally.outcomes,
                 handshake_p50_us: percentile(times, 50.0),
                 handshake_p99_us: percentile(times, 99.0),
-                shards: shards::of(board, service).into_iter().map(Shard::new).collect(),
+                shards: shards.iter().map(|shard| Shard::new(shard, host_netns)).collect(),
             }
         });
         Self {
@@ -142,6 +184,7 @@ impl<'a> Picture<'a> {
                 .iter()
                 .map(|failure| Failure {
                     at_unix_ns: board.at_unix_ns - (board.at_mono_ns - failure.at_ns).max(0),
+                    name: board.name(&failure.service),
                     container: &failure.service.container,
                     port: failure.service.port,
                     role: &failure.service.role,

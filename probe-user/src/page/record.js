@@ -98,6 +98,6 @@ async function record(port) {
 
 at("record").addEventListener("click", () => {
   if (run) stop();
-  else record(picture.services.find((known) => id(known) === chosen).port);
+  else record(picture.services.find((known) => known.id === chosen).port);
 });
 note();

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -24,13 +25,19 @@ const MOMENT_NS: i64 = 500_000_000;
 const LATEST: usize = 100;
 /// Processes that are known of each service: workers of one server, or callers of one port.
 const PIDS: usize = 256;
+/// Addresses that are told apart of what one port is connected to; of more, none is.
+pub(crate) const PEERS: usize = 64;
 
-/// What connections are shown by: sums over cgroups and namespaces of the same name.
+/// What connections are shown by: sums over cgroups of the same name. Those that share name, port and role stand
+/// one after the other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Service {
     pub(crate) container: String,
     pub(crate) port: u16,
     pub(crate) role: Cow<'static, str>,
+    /// The network namespace of what is in no container, and so has no name of its own; else 0.
+    #[serde(default)]
+    pub(crate) netns: u32,
 }
 
 /// The counts of a service at one moment.
@@ -119,6 +126,25 @@ impl Tally {
     }
 }
 
+/// Attempts, and when handshakes were done and how long they took (µs).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attempts {
+    pub(crate) tally: Tally,
+    pub(crate) times: VecDeque<(i64, u64)>,
+}
+
+impl Attempts {
+    pub(crate) fn add(&mut self, leg: &Leg) {
+        self.tally.add(leg);
+        self.times.extend(leg.handshake());
+    }
+
+    /// Those that were done before.
+    pub(crate) fn forget(&mut self, before_ns: i64) {
+        self.times.retain(|(at, _)| *at >= before_ns);
+    }
+}
+
 /// One service's numbers over time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Line {
@@ -134,9 +160,10 @@ pub(crate) struct Line {
     pub(crate) opened_history: VecDeque<u64>,
     /// Those that accepted or connected.
     pub(crate) pids: BTreeSet<u32>,
-    ended: Tally,
-    /// When handshakes of connections that are over were done, and how long they took (µs).
-    ended_times: VecDeque<(i64, u64)>,
+    /// Of connections that are over.
+    ended: Attempts,
+    /// The same by the address that was connected to, of one more than [`PEERS`] at the most.
+    pub(crate) ended_at: BTreeMap<SocketAddr, Attempts>,
 }
 
 impl Line {
@@ -273,9 +300,8 @@ impl Board {
             self.lines.entry(service).or_default().take(at_mono_ns, level);
         }
         for line in self.lines.values_mut() {
-            while line.ended_times.front().is_some_and(|(at, _)| at_mono_ns - at > WINDOW_NS) {
-                line.ended_times.pop_front();
-            }
+            let attempts = std::iter::once(&mut line.ended).chain(line.ended_at.values_mut());
+            attempts.for_each(|attempts| attempts.forget(at_mono_ns - WINDOW_NS));
         }
     }
 
@@ -310,7 +336,11 @@ impl Board {
             let line = self.lines.entry((*leg.service).clone()).or_default();
             line.meet(leg.pid);
             line.ended.add(leg);
-            line.ended_times.extend(leg.handshake());
+            if leg.service.role == "active"
+                && (line.ended_at.len() <= PEERS || line.ended_at.contains_key(&leg.peer))
+            {
+                line.ended_at.entry(leg.peer).or_default().add(leg);
+            }
         }
     }
 
@@ -330,7 +360,7 @@ impl Board {
         self.lines
             .iter()
             .map(|(service, line)| {
-                let ended = line.ended.clone();
+                let ended = line.ended.tally.clone();
                 (
                     service,
                     match open.get(service) {
@@ -348,7 +378,7 @@ impl Board {
             .lines
             .iter()
             .map(|(service, line)| {
-                (service, line.ended_times.iter().map(|&(_, took)| took).collect())
+                (service, line.ended.times.iter().map(|&(_, took)| took).collect())
             })
             .collect();
         for leg in self.open.values() {
@@ -365,6 +395,17 @@ impl Board {
 
     pub(crate) fn open(&self) -> impl Iterator<Item = &Leg> {
         self.open.values()
+    }
+
+    /// What a service is called: with its network namespace where another has the same name, port and role.
+    pub(crate) fn name(&self, service: &Service) -> String {
+        let first = Service { netns: 0, ..service.clone() };
+        let last = Service { netns: u32::MAX, ..service.clone() };
+        if service.netns != 0 && self.lines.range(first..=last).nth(1).is_some() {
+            format!("{} {}", service.container, service.netns)
+        } else {
+            service.container.clone()
+        }
     }
 
     /// The report that a service is part of.
@@ -394,12 +435,12 @@ mod tests {
     use super::*;
 
     fn service() -> Service {
-        Service { container: "web".into(), port: 3005, role: "passive".into() }
+        Service { container: "web".into(), port: 3005, role: "passive".into(), netns: 0 }
     }
 
     fn leg(cookie: u64, outcome: &'static str, upgraded: bool) -> Leg {
         let at = |when: i64| Some(when * 1_000_000);
-        let end: std::net::SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let end: SocketAddr = "127.0.0.1:1".parse().unwrap();
         Leg {
             key: (cookie, 0, 1),
             service: Arc::new(service()),

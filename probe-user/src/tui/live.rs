@@ -32,7 +32,7 @@ use crate::{
     filter::{Filter, Ports, Role},
     handshake::{follow::Observed, outcome::Sight},
     health::poller::Poller,
-    identity::{Identity, process::Owner},
+    identity::{Identity, cgroup::Runtime, process::Owner},
     process::listener::listeners,
     truth::source::Source,
     watch::{poll::Watcher, population::Population},
@@ -250,7 +250,13 @@ impl Live {
 }
 
 fn service(identity: &Identity, key: &CountKey) -> Service {
-    Service { container: identity.of(key).name, port: key.port, role: role::name(key.role).into() }
+    let container = identity.of(key);
+    Service {
+        netns: if container.runtime == Runtime::Host { key.netns } else { 0 },
+        container: container.name,
+        port: key.port,
+        role: role::name(key.role).into(),
+    }
 }
 
 fn level(slot: &CountSlot) -> Level {

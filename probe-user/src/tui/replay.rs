@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     path::Path,
     sync::Arc,
 };
@@ -19,17 +19,21 @@ use super::{
     leg::Leg,
     table::Connection,
 };
-use crate::{error::Error, filter::Filter, truth};
+use crate::{
+    error::Error, filter::Filter, health::url::HealthUrl, identity::cgroup::Runtime, truth,
+};
 
 /// Between two samples of a capture's counts.
 const SECOND: i64 = 1_000_000_000;
+
+/// What a row is of: cgroup, namespace, port, role.
+type Key = (u64, u32, u16, Cow<'static, str>);
 
 /// A count that changed.
 #[derive(Debug)]
 struct Count {
     at_ns: i64,
-    /// What the row is of: cgroup, namespace, port, role.
-    key: (u64, u32, u16, Cow<'static, str>),
+    key: Key,
     level: Level,
 }
 
@@ -41,13 +45,19 @@ struct Loss {
     count: u64,
 }
 
+#[derive(Debug)]
+struct Container {
+    name: String,
+    is_host: bool,
+}
+
 /// A whole capture in memory. Times are monotonic nanoseconds of the host that recorded it.
 #[derive(Debug)]
 pub(crate) struct Replay {
     meta: Meta,
     pub(crate) from_ns: i64,
     pub(crate) until_ns: i64,
-    containers: HashMap<u64, String>,
+    containers: HashMap<u64, Container>,
     counts: Vec<Count>,
     legs: Vec<Leg>,
     reported: Vec<(i64, Reported)>,
@@ -55,7 +65,7 @@ pub(crate) struct Replay {
     /// How far the board has come: the next sample, and the count rows that are in it.
     next_ns: i64,
     taken: usize,
-    levels: HashMap<(u64, u32, u16, Cow<'static, str>), Level>,
+    levels: HashMap<Key, Level>,
 }
 
 impl Replay {
@@ -67,7 +77,9 @@ impl Replay {
         let capture = Capture::open(dir).map_err(|error| refused(&error))?;
         let mut containers = HashMap::new();
         each(&capture, Table::Containers, |batch, row| {
-            containers.insert(u64_at(batch, "cgroup_id", row), text_at(batch, "name", row));
+            let is_host = text_at(batch, "runtime", row) == Runtime::Host.name();
+            let name = text_at(batch, "name", row);
+            containers.insert(u64_at(batch, "cgroup_id", row), Container { name, is_host });
         })?;
         let mut counts = Vec::new();
         each(&capture, Table::Counts, |batch, row| counts.push(count(batch, row)))?;
@@ -105,14 +117,12 @@ impl Replay {
             legs.push(replay.leg(batch, row, &mut services));
         })?;
         let mut reported = Vec::new();
-        let known: BTreeSet<Service> = replay
-            .counts
-            .iter()
-            .map(|count| replay.service(count.key.0, count.key.2, count.key.3.clone()))
-            .collect();
+        let known: BTreeSet<Service> =
+            replay.counts.iter().map(|count| replay.service(&count.key)).collect();
         each(&capture, Table::Health, |batch, row| {
             reported.push(replay.reported(batch, row, &known));
         })?;
+        replay.leave_out_shards(&mut reported);
         let kept = |service: &Service| keeps(filter, service);
         legs.retain(|leg: &Leg| kept(&leg.service));
         replay.legs = legs;
@@ -196,52 +206,78 @@ impl Replay {
         self.meta.started_unix_ns + (mono_ns - self.meta.started_mono_ns)
     }
 
-    fn container(&self, cgroup_id: u64) -> String {
-        self.containers.get(&cgroup_id).cloned().unwrap_or_else(|| format!("cgroup-{cgroup_id}"))
-    }
-
-    fn service(&self, cgroup_id: u64, port: u16, role: Cow<'static, str>) -> Service {
-        Service { container: self.container(cgroup_id), port, role }
+    fn service(&self, (cgroup_id, netns, port, role): &Key) -> Service {
+        let known = self.containers.get(cgroup_id);
+        Service {
+            container: known.map_or_else(|| format!("cgroup-{cgroup_id}"), |one| one.name.clone()),
+            port: *port,
+            role: role.clone(),
+            netns: if known.is_some_and(|one| one.is_host) { *netns } else { 0 },
+        }
     }
 
     fn services(&self) -> Vec<(Service, Level)> {
-        sums(self.levels.iter().map(|((cgroup_id, netns, port, role), level)| {
-            (self.service(*cgroup_id, *port, role.clone()), *netns, *level)
-        }))
+        sums(self.levels.iter().map(|(key, level)| (self.service(key), key.1, *level)))
+    }
+
+    /// A balancer's own legs to its shards were no part of what was held against its report. A capture does not say
+    /// so, but its numbers do: they are those of the port alone that was asked.
+    fn leave_out_shards(&self, reported: &mut [(i64, Reported)]) {
+        let mut levels = HashMap::new();
+        let mut counts = self.counts.iter().peekable();
+        // How far the sums are from what the reports were held against: of the asked port, of all.
+        let mut apart = (0, 0);
+        for (end_ns, report) in reported.iter() {
+            while let Some(count) = counts.next_if(|count| count.at_ns <= *end_ns) {
+                levels.insert(self.service(&count.key), count.level.established);
+            }
+            let (Some(asked), Some(kernel)) = (asked_port(&report.url), report.kernel_max) else {
+                return;
+            };
+            let sum = |of_asked_only: bool| -> i64 {
+                let services = report.services.iter();
+                let counted = services.filter(|service| !of_asked_only || service.port == asked);
+                counted.filter_map(|service| levels.get(service)).sum()
+            };
+            apart.0 += (sum(true) - kernel).abs();
+            apart.1 += (sum(false) - kernel).abs();
+        }
+        if apart.0 < apart.1 {
+            for (_, report) in reported {
+                let asked = asked_port(&report.url);
+                report.services.retain(|service| Some(service.port) == asked);
+            }
+        }
     }
 
     fn keep_counts(&mut self, kept: impl Fn(&Service) -> bool) {
         let counts = std::mem::take(&mut self.counts);
-        self.counts = counts
-            .into_iter()
-            .filter(|count| {
-                let (cgroup_id, _, port, role) = &count.key;
-                kept(&self.service(*cgroup_id, *port, role.clone()))
-            })
-            .collect();
+        self.counts = counts.into_iter().filter(|count| kept(&self.service(&count.key))).collect();
     }
 
     fn leg(
         &self,
         batch: &RecordBatch,
         row: usize,
-        services: &mut HashMap<(u64, u16, String), Arc<Service>>,
+        services: &mut HashMap<Key, Arc<Service>>,
     ) -> Leg {
         let time = |name: &str| i64_at(batch, name, row);
-        let cgroup_id = u64_at(batch, "cgroup_id", row);
-        let port = port_at(batch, "port", row);
-        let role = text_at(batch, "role", row);
-        let service = services
-            .entry((cgroup_id, port, role.clone()))
-            .or_insert_with(|| Arc::new(self.service(cgroup_id, port, role.clone().into())))
-            .clone();
+        let key = key(batch, row);
+        let active = key.3 == "active";
+        let netns = key.1;
+        let service = match services.entry(key) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => {
+                let service = Arc::new(self.service(new.key()));
+                Arc::clone(new.insert(service))
+            }
+        };
         let end = |address: &str, port: &str| {
             let ip = text_at(batch, address, row).parse();
             let ip = ip.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
             std::net::SocketAddr::new(ip, port_at(batch, port, row))
         };
         let outcome = maybe_text_at(batch, "outcome", row);
-        let active = role == "active";
         let first_seen = time("first_seen_ns").unwrap_or(0);
         let seeded = bool_at(batch, "seeded", row);
         let syn = if active { (!seeded).then_some(first_seen) } else { time("syn_received_ns") };
@@ -251,7 +287,7 @@ impl Replay {
             key: (
                 u64_at(batch, "cookie", row),
                 u32_at(batch, "generation", row).unwrap_or(0),
-                u32_at(batch, "netns", row).unwrap_or(0),
+                netns,
             ),
             service,
             local: end("local_address", "local_port"),
@@ -290,9 +326,8 @@ impl Replay {
         let time = |name: &str| i64_at(batch, name, row);
         let url = text_at(batch, "url", row);
         let selection = &self.meta.selection;
-        let own_port = url.parse::<crate::health::url::HealthUrl>().ok().map(|url| url.port);
         let ports: Vec<u16> = if selection.ports.is_empty() {
-            own_port.into_iter().collect()
+            asked_port(&url).into_iter().collect()
         } else {
             selection.ports.clone()
         };
@@ -325,6 +360,10 @@ impl Replay {
     }
 }
 
+fn asked_port(url: &str) -> Option<u16> {
+    url.parse::<HealthUrl>().ok().map(|url| url.port)
+}
+
 /// The leg as it was known at a moment within its life.
 fn as_of(leg: &Leg, at_ns: i64) -> Leg {
     let mut leg = leg.clone();
@@ -350,16 +389,20 @@ fn keeps(filter: &Filter, service: &Service) -> bool {
         && (filter.roles.is_empty() || filter.roles.iter().any(|role| role.name() == service.role))
 }
 
+fn key(batch: &RecordBatch, row: usize) -> Key {
+    (
+        u64_at(batch, "cgroup_id", row),
+        u32_at(batch, "netns", row).unwrap_or(0),
+        port_at(batch, "port", row),
+        text_at(batch, "role", row).into(),
+    )
+}
+
 fn count(batch: &RecordBatch, row: usize) -> Count {
     let number = |name: &str| i64_at(batch, name, row).unwrap_or(0);
     Count {
         at_ns: number("at_mono_ns"),
-        key: (
-            u64_at(batch, "cgroup_id", row),
-            u32_at(batch, "netns", row).unwrap_or(0),
-            port_at(batch, "port", row),
-            text_at(batch, "role", row).into(),
-        ),
+        key: key(batch, row),
         level: Level {
             established: number("established"),
             upgraded: number("class_upgraded"),

@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     fn service(port: u16) -> Service {
-        Service { container: "web".into(), port, role: "passive".into() }
+        Service { container: "web".into(), port, role: "passive".into(), netns: 0 }
     }
 
     fn listed(services: &[Service]) -> Listed {

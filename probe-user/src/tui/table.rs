@@ -22,8 +22,11 @@ pub(crate) struct Connection {
 impl Connection {
     /// The rows of one service among those found.
     pub(crate) fn of_service(found: &[ConnectionJson], service: &Service) -> Vec<Self> {
-        let own = found.iter().filter(|found| found.container.name == service.container);
-        own.map(Self::of_json).collect()
+        let is_own = |found: &&ConnectionJson| {
+            found.container.name == service.container
+                && (service.netns == 0 || found.netns == service.netns)
+        };
+        found.iter().filter(is_own).map(Self::of_json).collect()
     }
 
     fn of_json(json: &ConnectionJson) -> Self {

@@ -9,6 +9,7 @@ use status_page::Number;
 
 use super::{
     lines::fit,
+    starts::{Start, Starts},
     style::{Style, Tone},
 };
 use crate::{export::json::SCHEMA_VERSION, process::service::ServiceFacts};
@@ -107,32 +108,6 @@ impl Sample {
     }
 }
 
-/// When a process started, in Unix seconds, and who says so.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Start {
-    /// The server, by a clock that may be another.
-    OfPage(f64),
-    /// This host's kernel, of the oldest of the processes that listen.
-    OfOldest(f64),
-}
-
-impl Start {
-    /// Whether the process of `before`, which was there at `looked_unix_ns`, is gone. The oldest of several may end
-    /// while the next goes on: that one had started before the look.
-    fn replaces(self, before: Self, looked_unix_ns: i64) -> bool {
-        // Some tell it in whole seconds.
-        const ROUNDING_S: f64 = 1.0;
-        match (before, self) {
-            (Self::OfPage(before), Self::OfPage(now)) => now - before > ROUNDING_S,
-            (Self::OfOldest(before), Self::OfOldest(now)) => {
-                let looked_unix_s = looked_unix_ns as f64 / 1e9;
-                now - before > ROUNDING_S && now > looked_unix_s - ROUNDING_S
-            }
-            _ => false,
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Level {
@@ -189,8 +164,10 @@ pub(crate) struct Checkpoint {
     pub(crate) at_unix_ns: i64,
     pub(crate) minutes: f64,
     pub(crate) values: Vec<Value>,
-    /// The process is another than at the last checkpoint.
+    /// None of the processes is left that were there at the last checkpoint, as the kernel has it.
     pub(crate) restarted: bool,
+    /// A younger process answered than at the last checkpoint: a restart, unless several answer in turn.
+    pub(crate) younger_answered: bool,
     /// Why a page had no answer.
     pub(crate) error: Option<String>,
 }
@@ -223,6 +200,13 @@ impl Checkpoint {
         line.push('\n');
         if self.restarted {
             let _ = writeln!(line, "  {} the process was restarted", style.paint(Tone::Bad, "✗"));
+        }
+        if self.younger_answered {
+            let _ = writeln!(
+                line,
+                "  {} a younger process answered: a restart, unless an older one answers again",
+                style.paint(Tone::Warning, "?")
+            );
         }
         if let Some(error) = &self.error {
             let _ = writeln!(line, "  {} {error}", style.paint(Tone::Bad, "✗"));
@@ -273,13 +257,11 @@ pub(crate) struct Checkpoints {
     duration: Option<Duration>,
     planned: Option<u64>,
     baseline: BTreeMap<String, f64>,
-    /// The last start that was told, and when.
-    start: Option<(Start, i64)>,
+    starts: Starts,
     answered: Duration,
     last: Vec<Value>,
     taken: u64,
     errors: u64,
-    restarts: u64,
     gaps: u64,
 }
 
@@ -291,12 +273,11 @@ impl Checkpoints {
             duration,
             planned: duration.map(|all| times(all).max(1)),
             baseline: BTreeMap::new(),
-            start: None,
+            starts: Starts::default(),
             answered: Duration::ZERO,
             last: Vec::new(),
             taken: 0,
             errors: 0,
-            restarts: 0,
             gaps: 0,
         }
     }
@@ -313,10 +294,8 @@ impl Checkpoints {
         if sample.error.is_none() {
             self.note_gap(sample.elapsed);
         }
-        let before = self.start.zip(sample.start);
-        let restarted = before.is_some_and(|((before, looked), now)| now.replaces(before, looked));
-        self.restarts += u64::from(restarted);
-        self.start = sample.start.map(|start| (start, sample.at_unix_ns)).or(self.start);
+        let (restarted, younger_answered) =
+            sample.start.map_or((false, false), |start| self.starts.take(start, sample.at_unix_ns));
         let minutes = sample.elapsed.as_secs_f64() / 60.0;
         for (name, value) in &sample.values {
             self.baseline.entry(name.clone()).or_insert(*value);
@@ -346,6 +325,7 @@ impl Checkpoints {
             minutes,
             values,
             restarted,
+            younger_answered,
             error: sample.error,
         }
     }
@@ -374,7 +354,12 @@ impl Checkpoints {
             .collect();
         for (count, noun, what) in [
             (self.errors, "checkpoint", " without an answer of every page"),
-            (self.restarts, "restart", ""),
+            (self.starts.newcomers, "restart", ""),
+            (
+                status_page::restarts(self.starts.of_page) as u64,
+                "restart",
+                " by the page's word, unless several processes answer it",
+            ),
             (self.gaps, "time", " of more than 1.5 intervals without a checkpoint"),
         ] {
             if count > 0 {
@@ -489,6 +474,27 @@ mod tests {
         );
         let baseline_only = checkpoints().end(Duration::ZERO, "SIGINT", false);
         assert!(baseline_only.inconclusive && baseline_only.failures.is_empty());
+    }
+
+    #[test]
+    fn of_a_page_a_restart_is_sure_in_the_end() {
+        let told = |starts: &[f64]| {
+            let mut all = checkpoints();
+            let mut younger = Vec::new();
+            for (start, n) in starts.iter().zip(0..) {
+                let start = Some(Start::OfPage(*start));
+                let checkpoint = all.take(Sample { start, ..sample(2 * n, 12.0, 9.0) });
+                assert!(!checkpoint.restarted);
+                younger.push(checkpoint.younger_answered);
+            }
+            let elapsed = Duration::from_secs(120 * (starts.len() as u64 - 1));
+            (younger, all.end(elapsed, "--duration", false).failures)
+        };
+        let (old, new) = (BEGUN, BEGUN + 60.0);
+        assert_eq!(told(&[old, new, old, new]), (vec![false, true, false, true], Vec::new()));
+        let restart = "1 restart by the page's word, unless several processes answer it";
+        let expected = (vec![false, false, true, false], vec![restart.to_owned()]);
+        assert_eq!(told(&[old, old + 0.5, new, new]), expected);
     }
 
     #[test]

@@ -14,5 +14,6 @@ pub(crate) mod processes;
 pub(crate) mod resources;
 pub(crate) mod session;
 pub(crate) mod shards;
+mod starts;
 pub(crate) mod style;
 pub(crate) mod verdict;

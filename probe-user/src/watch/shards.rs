@@ -1,11 +1,14 @@
-//! A balancer's shards: what it reports of each, held against the kernel's count of the shard's port.
+//! A balancer's shards: what it reports of each, held against the kernel's count of the shard's port, in its
+//! container where several have one port.
 
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
+    net::IpAddr,
     sync::Arc,
 };
 
+use probe_common::state::{self, role};
 use serde::Serialize;
 
 use super::{
@@ -14,10 +17,15 @@ use super::{
     verdict::percent,
 };
 use crate::{
+    export::json::address,
     filter::{Filter, Ports, Role},
     health::shards::ShardReport,
-    identity::Identity,
-    truth::source::Source,
+    identity::{Identity, cgroup::Container},
+    truth::{
+        polled::{dump_all, keyed},
+        sock_diag::{Detail, DiagSocket},
+        source::Source,
+    },
 };
 
 /// Utilisation from which a shard is nearly full, and from which it is.
@@ -45,7 +53,8 @@ pub(crate) struct Shards {
 pub(crate) struct Shard {
     pub(crate) name: String,
     pub(crate) port: Option<u16>,
-    /// Null where no port says which connections are the shard's, or several shards have it.
+    /// Null where nothing says which connections are the shard's: no port, or one that several shards have, of which
+    /// this is in no container of this host.
     pub(crate) kernel: Option<i64>,
     pub(crate) reported: i64,
     pub(crate) capacity: Option<i64>,
@@ -100,16 +109,15 @@ impl State {
 }
 
 impl Shards {
-    /// `None` where nothing is reported. `kernel` counts the connections of a port.
-    fn new(reports: &[ShardReport], kernel: impl Fn(u16) -> Option<i64>) -> Option<Self> {
+    /// `None` where nothing is reported. `kernel` counts the connections of a shard.
+    fn new(reports: &[ShardReport], kernel: impl Fn(&ShardReport) -> Option<i64>) -> Option<Self> {
         if reports.is_empty() {
             return None;
         }
         let shards: Vec<Shard> = reports
             .iter()
             .map(|report| {
-                let alone = reports.iter().filter(|other| other.port == report.port).count() == 1;
-                let kernel = report.port.filter(|_| alone).and_then(&kernel);
+                let kernel = kernel(report);
                 let utilisation_percent = utilisation(report.connections, report.capacity);
                 Shard {
                     name: report.name.clone(),
@@ -198,7 +206,17 @@ fn utilisation(used: i64, capacity: Option<i64>) -> Option<f64> {
 pub(crate) struct ShardWatch {
     source: Arc<dyn Source>,
     identity: Arc<Identity>,
-    populations: BTreeMap<u16, Population>,
+    /// By port, and where several shards have it by their addresses' hosts.
+    populations: BTreeMap<Place, Population>,
+}
+
+type Place = (u16, Option<String>);
+
+/// `None` where the report does not say where the shard is.
+fn place(report: &ShardReport, reports: &[ShardReport]) -> Option<Place> {
+    let port = report.port?;
+    let is_alone = reports.iter().filter(|other| other.port == report.port).count() == 1;
+    Some((port, if is_alone { None } else { Some(report.host.clone()?) }))
 }
 
 impl ShardWatch {
@@ -217,17 +235,49 @@ impl ShardWatch {
     /// # Errors
     /// Where the kernel or the agent cannot be asked.
     pub(crate) fn now(&mut self, reports: &[ShardReport]) -> anyhow::Result<Option<Shards>> {
-        for port in reports.iter().filter_map(|report| report.port) {
-            if !self.populations.contains_key(&port) {
-                let population = self.find(port)?;
-                self.populations.insert(port, population);
+        for place in reports.iter().filter_map(|report| place(report, reports)) {
+            if !self.populations.contains_key(&place) {
+                let found = match &place {
+                    (port, None) => Some(self.find(*port)?),
+                    (port, Some(host)) => self.find_at(*port, host)?,
+                };
+                self.populations.extend(found.map(|population| (place, population)));
             }
         }
         let mut kernel = HashMap::new();
-        for (&port, population) in &self.populations {
-            kernel.insert(port, population.level()?.established);
+        for (place, population) in &self.populations {
+            kernel.insert(place, population.level()?.established);
         }
-        Ok(Shards::new(reports, |port| kernel.get(&port).copied()))
+        Ok(Shards::new(reports, |report| kernel.get(&place(report, reports)?).copied()))
+    }
+
+    /// The container of this name, or with this address; `None` where there is none, or no connection that tells.
+    fn find_at(&self, port: u16, host: &str) -> anyhow::Result<Option<Population>> {
+        let container = match host.parse::<IpAddr>() {
+            Ok(host) => self.container_at(host, port)?,
+            Err(_) => self.identity.containers().into_iter().find(|one| one.name == host),
+        };
+        let Some(container) = container.filter(|one| one.id.is_some()) else { return Ok(None) };
+        let filter = Filter {
+            ports: Ports::one(port),
+            roles: vec![Role::Passive],
+            containers: vec![container.name],
+            ..Filter::default()
+        };
+        let (source, identity) = (Arc::clone(&self.source), Arc::clone(&self.identity));
+        Population::new(source, identity, filter, None).map(Some)
+    }
+
+    fn container_at(&self, host: IpAddr, port: u16) -> anyhow::Result<Option<Container>> {
+        let dumped = dump_all(Detail::Basic)?;
+        let is_its = |socket: &DiagSocket| {
+            socket.local_port == port
+                && socket.state == state::ESTABLISHED
+                && address(socket.local_address) == host
+        };
+        let sockets = keyed(&dumped.sockets);
+        let key = sockets.iter().find(|(socket, key)| key.role == role::PASSIVE && is_its(socket));
+        Ok(key.map(|(_, key)| self.identity.of(key)))
     }
 
     fn find(&self, port: u16) -> anyhow::Result<Population> {
@@ -249,6 +299,7 @@ mod tests {
         ShardReport {
             name: format!("shard-{port}"),
             port: Some(port),
+            host: None,
             connections,
             capacity: Some(capacity),
             available: Some(capacity - connections),
@@ -258,7 +309,9 @@ mod tests {
     #[test]
     fn a_table_of_shards() {
         let reports = [report(3002, 1999, 6000), report(3003, 5000, 6000), report(3004, 10, 6000)];
-        let kernel = |port| Some(if port == 3004 { 0 } else { i64::from(port) - 1003 });
+        let kernel = |report: &ShardReport| {
+            report.port.map(|port| if port == 3004 { 0 } else { i64::from(port) - 1003 })
+        };
         let shards = Shards::new(&reports, kernel).unwrap();
         assert_eq!(
             shards.text(Style::plain()),
@@ -276,10 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn one_port_on_several_addresses_is_not_told_apart() {
-        let reports = [report(80, 6, 10), report(80, 9, 10)];
-        let shards = Shards::new(&reports, |_| Some(15)).unwrap();
-        assert!(shards.shards.iter().all(|shard| shard.kernel.is_none()));
+    fn one_port_on_several_addresses_is_told_apart_by_them() {
+        let at = |host: &str, port| ShardReport { host: Some(host.into()), ..report(port, 6, 10) };
+        let reports = [report(80, 6, 10), at("10.0.0.2", 80), at("10.0.0.2", 81)];
+        let places = reports.each_ref().map(|report| place(report, &reports));
+        assert_eq!(places, [None, Some((80, Some("10.0.0.2".into()))), Some((81, None))]);
+        let shards = Shards::new(&[report(80, 6, 10), report(80, 9, 10)], |_| None).unwrap();
         assert_eq!(shards.imbalance_of, "reported");
         assert!((shards.imbalance_percent - 100.0 / 3.0).abs() < 1e-9);
         assert_eq!(Shards::new(&[], |_| None), None);

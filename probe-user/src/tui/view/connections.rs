@@ -68,7 +68,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
     frame.render_widget(
         Paragraph::new(Line::from(view.strong(&format!(
             "{} port {} {}: {found}, by {}{}",
-            word(&service.container),
+            word(&view.board.name(service)),
             service.port,
             service.role,
             state.order.name(),

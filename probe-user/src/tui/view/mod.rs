@@ -276,6 +276,18 @@ fn cut(text: &str, width: usize) -> String {
     format!("{kept}…")
 }
 
+/// A name in so many columns: what tells names of one project apart is often their end.
+fn middle(text: &str, width: usize) -> String {
+    let count = text.chars().count();
+    if count <= width {
+        return text.to_owned();
+    }
+    let tail = width.saturating_sub(1).div_ceil(2);
+    let head: String = text.chars().take(width.saturating_sub(1 + tail)).collect();
+    let tail: String = text.chars().skip(count - tail).collect();
+    format!("{head}…{tail}")
+}
+
 /// A number flush right.
 fn right(text: impl std::fmt::Display, width: usize) -> String {
     format!("{:>width$}", text.to_string())

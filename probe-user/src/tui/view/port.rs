@@ -8,13 +8,13 @@ use ratatui::{
     widgets::Paragraph,
 };
 
-use super::{View, causes, shards, spark, word};
+use super::{View, causes, shards as table, spark, word};
 use crate::{
     clock,
     tui::{
         board::{HISTORY, Service, Tally, percentile},
         leg::STAGES,
-        shards as behind,
+        shards::{self, Behind},
         state::Listed,
         table::brief_us,
     },
@@ -27,8 +27,8 @@ const FEW: u16 = 6;
 pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service) -> Listed {
     let tallies = view.board.tallies();
     let tally = tallies.get(service).cloned().unwrap_or_default();
-    let behind = behind::of(view.board, service);
-    let beyond = behind::sum(behind.iter().filter_map(|shard| tallies.get(&shard.service)));
+    let behind = Behind::new(view.board, &tallies).of(service);
+    let beyond = shards::sum(behind.iter().map(|shard| &shard.tally));
     let [head, curves, rest] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(2),
@@ -44,7 +44,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
     let upper = u16::try_from(outcomes.len()).unwrap_or(u16::MAX).max(STAGES.len() as u16 + 1) + 1;
     let below = rest.height.saturating_sub(upper);
     let wanted = if behind.is_empty() { 0 } else { 3 + behind.len().min(100) as u16 };
-    let [_, table, latest] = Layout::vertical([
+    let [_, middle, latest] = Layout::vertical([
         Constraint::Length(upper),
         Constraint::Length(wanted.min((below * 2 / 3).max(FEW.min(below)))),
         Constraint::Min(0),
@@ -57,7 +57,7 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect, service: &Service
     let listed = if behind.is_empty() {
         Listed::default()
     } else {
-        shards::draw(view, frame, table, &behind, &tallies, (tally.attempts, beyond.attempts))
+        table::draw(view, frame, middle, &behind, (tally.attempts, beyond.attempts))
     };
     frame.render_widget(Paragraph::new(self::latest(view, service, latest.height)), latest);
     listed
@@ -71,7 +71,7 @@ fn head(view: &View, service: &Service) -> Vec<Line<'static>> {
     let mut counts = vec![
         view.strong(&format!(
             "{} port {} {}",
-            word(&service.container),
+            word(&view.board.name(service)),
             service.port,
             service.role
         )),

@@ -7,7 +7,7 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row},
 };
 
-use super::{View, right, spark, word};
+use super::{View, middle, right, spark, word};
 use crate::{
     tui::{
         board::{Board, Service, Tally, percentile},
@@ -17,9 +17,13 @@ use crate::{
     watch::style::Tone,
 };
 
+/// Columns that names get before others do.
+const NAMES: u16 = 40;
+
 /// A row before it is drawn.
 struct Summary {
     service: Service,
+    name: String,
     established: i64,
     upgraded: i64,
     close_wait: i64,
@@ -43,6 +47,7 @@ fn summaries(board: &Board, state: &State) -> Vec<Summary> {
             let times = times.get(service).map(Vec::as_slice).unwrap_or_default();
             Summary {
                 service: service.clone(),
+                name: word(&board.name(service)),
                 established: line.level.established,
                 upgraded: line.level.upgraded,
                 close_wait: line.level.close_wait,
@@ -60,7 +65,7 @@ fn summaries(board: &Board, state: &State) -> Vec<Summary> {
         })
         .filter(|row| {
             state.search.is_empty()
-                || row.service.container.contains(&state.search)
+                || row.name.contains(&state.search)
                 || row.service.port.to_string().contains(&state.search)
                 || row.service.role.contains(&state.search)
         })
@@ -119,6 +124,7 @@ impl Column {
     /// What goes first where the terminal is narrow.
     const DISPENSABLE: [Self; 4] = [Trend, CloseWait, P50, New];
 
+    /// What is above a column, and how wide it is at the least.
     fn head(self) -> (&'static str, u16) {
         match self {
             Container => ("CONTAINER", 12),
@@ -142,34 +148,35 @@ impl Column {
     }
 }
 
-/// As many columns as fit; what is left over goes to the trend, else to the names.
-fn fit(width: u16, with_reported: bool) -> Vec<(Column, u16)> {
+/// As many columns as fit beside names of `longest` characters; what is left over goes to the trend, else to
+/// the names.
+fn fit(width: u16, with_reported: bool, longest: usize) -> Vec<(Column, u16)> {
+    let names = u16::try_from(longest).unwrap_or(u16::MAX).clamp(Container.head().1, NAMES);
+    let wide = |column: Column| if column == Container { names } else { column.head().1 };
     let mut columns: Vec<Column> = Column::ALL
         .into_iter()
         .filter(|column| with_reported || !matches!(column, Reported | Phantom))
         .collect();
     let needed = |columns: &[Column]| -> u16 {
-        columns.iter().map(|column| column.head().1 + 1).sum::<u16>().saturating_sub(1)
+        columns.iter().map(|column| wide(*column) + 1).sum::<u16>().saturating_sub(1)
     };
     for column in Column::DISPENSABLE {
         if needed(&columns) > width {
             columns.retain(|kept| *kept != column);
         }
     }
-    let mut left = width.saturating_sub(needed(&columns));
-    let mut fitted: Vec<(Column, u16)> =
-        columns.into_iter().map(|column| (column, column.head().1)).collect();
-    let for_names = if fitted.iter().any(|(column, _)| *column == Trend) { left / 3 } else { left };
-    for (column, width) in &mut fitted {
-        let more = match column {
-            Container => for_names.min(28),
-            Trend => left.min(54),
-            _ => 0,
+    let over = needed(&columns).saturating_sub(width);
+    let left = width.saturating_sub(needed(&columns));
+    let has_trend = columns.contains(&Trend);
+    let fitted = columns.into_iter().map(|column| {
+        let fitted = match column {
+            Container => wide(column).saturating_sub(over),
+            Trend => wide(column) + left.min(54),
+            _ => wide(column),
         };
-        *width += more;
-        left -= more;
-    }
-    fitted
+        (column, if column == Container && !has_trend { fitted + left } else { fitted })
+    });
+    fitted.collect()
 }
 
 pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) -> Listed {
@@ -183,7 +190,8 @@ pub(super) fn draw(view: &View, frame: &mut Frame, area: Rect) -> Listed {
         frame.render_widget(Paragraph::new(text), list);
         return Listed::default();
     }
-    let columns = fit(list.width, !view.board.reported.is_empty());
+    let longest = rows.iter().map(|row| row.name.chars().count()).max().unwrap_or(0);
+    let columns = fit(list.width, !view.board.reported.is_empty(), longest);
     let header = columns
         .iter()
         .map(|&(column, width)| {
@@ -205,7 +213,7 @@ fn cell(view: &View, row: &Summary, column: Column, width: u16) -> Cell<'static>
     let width = usize::from(width);
     let time = |us: Option<u64>| us.map_or_else(|| "-".into(), brief_us);
     let text = match column {
-        Container => return word(&row.service.container).into(),
+        Container => return middle(&row.name, width).into(),
         Role => return word(&row.service.role).into(),
         Trend => return spark(row.history.iter().copied(), width).into(),
         Port => row.service.port.to_string(),
@@ -230,21 +238,20 @@ fn cell(view: &View, row: &Summary, column: Column, width: u16) -> Cell<'static>
 
 /// What is a sum over namespaces, and failed handshakes of all that is listed, the most frequent outcome first.
 fn notes(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
-    let mut outcomes: Vec<(&str, u64, &Service)> = rows
+    let mut outcomes: Vec<(&str, u64, &Summary)> = rows
         .iter()
         .flat_map(|row| {
             row.tally
                 .outcomes
                 .iter()
                 .filter(|(outcome, _)| !matches!(outcome.as_ref(), "upgraded" | "open"))
-                .map(|(outcome, count)| (outcome.as_ref(), *count, &row.service))
+                .map(move |(outcome, count)| (outcome.as_ref(), *count, row))
         })
         .collect();
     outcomes.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
     let mut lines = vec![Line::raw("")];
     lines.extend(rows.iter().filter(|row| row.namespaces > 1).map(|row| {
-        let Service { container, port, role } = &row.service;
-        let sum = format!("{} {port} {role}", word(container));
+        let sum = format!("{} {} {}", row.name, row.service.port, row.service.role);
         let count = row.namespaces;
         Line::raw(format!("{sum}: of {count} network namespaces together; probe count has each"))
     }));
@@ -254,15 +261,15 @@ fn notes(view: &View, rows: &[Summary]) -> Vec<Line<'static>> {
         return lines;
     }
     lines.push(Line::from(view.strong(&format!("failed handshakes by outcome  ({sorted})"))));
-    lines.extend(outcomes.iter().map(|(outcome, count, service)| {
+    lines.extend(outcomes.iter().map(|(outcome, count, row)| {
         Line::from(view.toned(
             Tone::Bad,
             format!(
                 "{count:>8} × {:<32} {} {} {}",
                 word(outcome),
-                word(&service.container),
-                service.port,
-                service.role
+                row.name,
+                row.service.port,
+                row.service.role
             ),
         ))
     }));

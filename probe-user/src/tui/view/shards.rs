@@ -1,7 +1,5 @@
 //! The shards behind a port, a row each.
 
-use std::collections::BTreeMap;
-
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -9,31 +7,92 @@ use ratatui::{
     widgets::{Cell, Paragraph, Row},
 };
 
-use super::{View, right, word};
+use super::{View, middle, right, word};
 use crate::{
-    tui::{
-        board::{Service, Tally, percentile},
-        shards::Shard,
-        state::Listed,
-        table::brief_us,
-    },
+    tui::{shards::Shard, state::Listed, table::brief_us},
     watch::style::Tone,
 };
 
-/// Column heads and widths; the last two where the balancer reports of its shards.
-const COLUMNS: [(&str, u16); 9] = [
-    ("PORT", 5),
-    ("NAME", 16),
-    ("ESTAB", 6),
-    ("UPGR", 6),
-    ("NEW/S", 5),
-    ("P50", 5),
-    ("P99", 5),
-    ("FAILED", 6),
-    ("REPORTED", 8),
-];
-const NAME: usize = 1;
-const FAILED: usize = 7;
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Column {
+    Port,
+    Address,
+    Name,
+    Established,
+    Upgraded,
+    New,
+    P50,
+    P99,
+    Failed,
+    Reported,
+}
+
+impl Column {
+    const ALL: [Self; 10] = [
+        Self::Port,
+        Self::Address,
+        Self::Name,
+        Self::Established,
+        Self::Upgraded,
+        Self::New,
+        Self::P50,
+        Self::P99,
+        Self::Failed,
+        Self::Reported,
+    ];
+
+    fn head(self) -> (&'static str, u16) {
+        match self {
+            Self::Port => ("PORT", 5),
+            Self::Address => ("ADDRESS", 21),
+            Self::Name => ("NAME", 16),
+            Self::Established => ("ESTAB", 6),
+            Self::Upgraded => ("UPGR", 6),
+            Self::New => ("NEW/S", 5),
+            Self::P50 => ("P50", 5),
+            Self::P99 => ("P99", 5),
+            Self::Failed => ("FAILED", 6),
+            Self::Reported => ("REPORTED", 8),
+        }
+    }
+
+    fn is_text(self) -> bool {
+        matches!(self, Self::Address | Self::Name)
+    }
+
+    /// Several on one port are told by their addresses; what the balancer reports is shown where it does.
+    fn shown(shards: &[Shard]) -> Vec<Self> {
+        let by_address = shards.iter().any(|shard| shard.address.is_some());
+        let reported = shards.iter().any(|shard| shard.said.is_some());
+        let is_shown = |column: &Self| match column {
+            Self::Address => by_address,
+            Self::Port | Self::New => !by_address,
+            Self::Reported => reported,
+            _ => true,
+        };
+        Self::ALL.into_iter().filter(is_shown).collect()
+    }
+
+    fn text(self, shard: &Shard) -> String {
+        let number = |n: Option<i64>| n.map_or_else(|| "-".into(), |n| n.to_string());
+        let time = |us: Option<u64>| us.map_or_else(|| "-".into(), brief_us);
+        match self {
+            Self::Port => shard.port.to_string(),
+            Self::Address => match shard.address {
+                Some(address) => address.to_string(),
+                None => format!("port {}", shard.port),
+            },
+            Self::Name => shard.name().map_or_else(|| "-".into(), word),
+            Self::Established => shard.established.to_string(),
+            Self::Upgraded => shard.upgraded.to_string(),
+            Self::New => shard.opened_rate.map_or_else(|| "-".into(), |rate| format!("{rate:.0}")),
+            Self::P50 => time(shard.p50_us),
+            Self::P99 => time(shard.p99_us),
+            Self::Failed => shard.tally.failed.to_string(),
+            Self::Reported => number(shard.said.as_ref().map(|said| said.connections)),
+        }
+    }
+}
 
 /// `attempts`: at the port, and at its shards.
 pub(super) fn draw(
@@ -41,7 +100,6 @@ pub(super) fn draw(
     frame: &mut Frame,
     area: Rect,
     shards: &[Shard],
-    tallies: &BTreeMap<&Service, Tally>,
     attempts: (u64, u64),
 ) -> Listed {
     let [title, table, _] =
@@ -49,39 +107,20 @@ pub(super) fn draw(
             .areas(area);
     let text = format!("shards ({} attempts here, {} at them)", attempts.0, attempts.1);
     frame.render_widget(Paragraph::new(Line::from(view.strong(&text))), title);
-    let columns = if shards.iter().any(|shard| shard.said.is_some()) {
-        &COLUMNS[..]
-    } else {
-        &COLUMNS[..=FAILED]
+    let columns = Column::shown(shards);
+    let fit = |column: Column, text: String| {
+        let width = usize::from(column.head().1);
+        if column.is_text() { middle(&text, width) } else { right(text, width) }
     };
-    let header = columns.iter().enumerate().map(|(index, &(name, width))| {
-        if index == NAME { name.to_owned() } else { right(name, usize::from(width)) }
-    });
-    let times = view.board.times();
+    let header = columns.iter().map(|&column| fit(column, column.head().0.to_owned()));
     let rows = shards.iter().map(|shard| {
-        let line = view.board.lines.get(&shard.service).cloned().unwrap_or_default();
-        let times = times.get(&shard.service).map(Vec::as_slice).unwrap_or_default();
-        let time = |percent| percentile(times, percent).map_or_else(|| "-".into(), brief_us);
-        let failed = tallies.get(&shard.service).map_or(0, |tally| tally.failed);
-        let said = shard.said.as_ref();
-        let texts = [
-            shard.service.port.to_string(),
-            said.map_or_else(|| "-".into(), |said| word(&said.name)),
-            line.level.established.to_string(),
-            line.level.upgraded.to_string(),
-            format!("{:.0}", line.opened_rate),
-            time(50.0),
-            time(99.0),
-            failed.to_string(),
-            said.map_or_else(|| "-".into(), |said| said.connections.to_string()),
-        ];
-        Row::new(texts.into_iter().zip(columns).enumerate().map(|(index, (text, &(_, width)))| {
-            let text = if index == NAME { text } else { right(text, usize::from(width)) };
-            let cell = Cell::from(text);
-            if index == FAILED && failed > 0 { cell.style(view.look(Tone::Bad)) } else { cell }
+        Row::new(columns.iter().map(|&column| {
+            let cell = Cell::from(fit(column, column.text(shard)));
+            let is_bad = column == Column::Failed && shard.tally.failed > 0;
+            if is_bad { cell.style(view.look(Tone::Bad)) } else { cell }
         }))
     });
-    let widths = columns.iter().map(|(_, width)| *width).collect();
+    let widths = columns.iter().map(|column| column.head().1).collect();
     let listed = view.list(frame, table, header.collect(), widths, rows.collect());
     Listed { services: shards.iter().map(|shard| shard.service.clone()).collect(), ..listed }
 }
