@@ -109,6 +109,19 @@ fn without_the_right_to_load_programs() {
     assert_unsupported(&refused, "cannot load the kernel programs", next);
 }
 
+/// As in a `chroot` into which nobody has mounted it.
+#[test]
+fn without_proc() {
+    let needs = [Need::Bpf, Need::Program("unshare")];
+    let Some(_machine) = require(&needs) else { return };
+    let scratch = Scratch::new("proc");
+    for command in [&["count"][..], &["serve", "--listen", "127.0.0.1:0"], &["doctor"]] {
+        let refused = by("mount -t tmpfs none /proc && exec", &scratch, command);
+        let next = "mount it: mount -t proc proc /proc";
+        assert_unsupported(&refused, "look at processes: /proc is not mounted", next);
+    }
+}
+
 /// Nothing is missing then but names of containers.
 #[test]
 fn without_docker() {

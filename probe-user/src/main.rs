@@ -24,7 +24,7 @@ mod truth;
 mod tui;
 mod watch;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use anyhow::Context;
 use tokio::runtime::Builder;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     limits::raise_open_files();
     let bare = if cmd::top::is_on_terminal() { "top" } else { "count" };
     let result = match config::load(bare) {
-        Ok(cli) => drop_capabilities(&cli).and_then(|()| run(cli)),
+        Ok(cli) => check_proc(&cli).and_then(|()| drop_capabilities(&cli)).and_then(|()| run(cli)),
         Err(config::Failure::Usage(error)) => error.exit(),
         Err(config::Failure::Settings(error)) => Err(error.into()),
     };
@@ -60,6 +60,17 @@ fn main() -> ExitCode {
             exit.into()
         }
     }
+}
+
+/// Without processes nothing can be told of sockets: a `chroot` may have none.
+fn check_proc(cli: &Cli) -> anyhow::Result<()> {
+    let needs_none = matches!(cli.command, Some(Command::Config(_) | Command::Generate(_)));
+    if needs_none || Path::new("/proc/self").exists() {
+        return Ok(());
+    }
+    let (what, why) = ("look at processes".into(), "/proc is not mounted".into());
+    let cure = "mount it: mount -t proc proc /proc".into();
+    Err(Error::Unsupported { what, why, cure }.into())
 }
 
 /// The agent stays, so it keeps no right that it does not use.

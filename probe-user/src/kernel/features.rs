@@ -100,7 +100,7 @@ pub(super) fn release() -> Result<String, Unavailable> {
         return Ok(release.to_owned());
     }
     Err(Unavailable {
-        what: "run on this kernel".into(),
+        what: "run the kernel programs".into(),
         why: format!("{release} is older than {}.{}", OLDEST.0, OLDEST.1),
         cure: "use Linux 5.10 or later (Debian 11, Ubuntu 22.04, RHEL 9)".into(),
     })
