@@ -1,22 +1,14 @@
 //! What the kernel side leaves in its maps, since nothing tells it when to take it out, or the kernel refused to
 //! (`EBUSY`, `handshake::flag::TAKEN_OVER`).
 
-use std::{
-    collections::HashMap,
-    os::fd::{AsFd, OwnedFd},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::Context;
-use aya::{
-    Pod,
-    maps::{HashMap as BpfHashMap, Map, MapData},
-};
+use aya::maps::Map;
 use probe_common::key::ListenerKey;
 
-use crate::{clock, identity::netns::Netns, kernel::sys};
-
-const CHUNK: u32 = 1024;
+use super::entries::Entries;
+use crate::{clock, identity::netns::Netns};
 
 /// No program runs for so long: what is older was not given back.
 const CLAIM_IS_OVER: Duration = Duration::from_secs(1);
@@ -54,33 +46,5 @@ impl Leftovers {
                 met < number && (is_alone || walked.contains_key(&key.netns))
             })
             .context("cannot tidy LISTENERS")
-    }
-}
-
-/// A hash map of which entries are taken out.
-struct Entries<K, V> {
-    map: BpfHashMap<MapData, K, V>,
-    fd: OwnedFd,
-}
-
-impl<K: Pod, V: Pod> Entries<K, V> {
-    fn new(map: Map) -> anyhow::Result<Self> {
-        let Map::HashMap(data) = map else { anyhow::bail!("not a hash map") };
-        let fd = data.fd().as_fd().try_clone_to_owned()?;
-        Ok(Self { map: BpfHashMap::try_from(Map::HashMap(data))?, fd })
-    }
-
-    fn remove_if(&mut self, is_over: impl Fn(&K, V) -> bool) -> std::io::Result<()> {
-        let mut over = Vec::new();
-        sys::each_entry(self.fd.as_fd(), CHUNK, |key: K, value: V| {
-            if is_over(&key, value) {
-                over.push(key);
-            }
-        })?;
-        for key in over {
-            // Somebody may have been faster.
-            let _ = self.map.remove(&key);
-        }
-        Ok(())
     }
 }

@@ -6,6 +6,7 @@ pub mod audits;
 pub mod choose;
 pub mod counters;
 pub mod ebpf;
+mod entries;
 mod leftovers;
 pub mod losses;
 pub mod pending;

@@ -1,43 +1,31 @@
 //! Passive handshakes that have no connection yet. The kernel side takes out those that get one; the
 //! others are given up here, and become rows of their own.
 
-use std::{
-    os::fd::{AsFd, OwnedFd},
-    time::Duration,
-};
+use std::time::Duration;
 
 use anyhow::Context;
-use aya::maps::{HashMap, Map, MapData};
+use aya::maps::Map;
 use probe_common::{
     connection::{Connection, class, flag as connection_flag},
     handshake::{Handshake, Pair, flag},
     state::{self, role},
 };
 
-use crate::{
-    handshake::follow::{Http, Observed},
-    kernel::sys,
-};
-
-const CHUNK: u32 = 1024;
+use super::entries::Entries;
+use crate::handshake::follow::{Http, Observed};
 
 /// After this long without a packet the kernel has given up too: five retransmissions of the SYN-ACK
 /// take 63 s.
 pub const GIVE_UP: Duration = Duration::from_secs(70);
 
 /// The map of handshakes.
-pub struct Pending {
-    map: HashMap<MapData, Pair, Handshake>,
-    fd: OwnedFd,
-}
+pub struct Pending(Entries<Pair, Handshake>);
 
 impl Pending {
     /// # Errors
     /// Where it is no such map.
     pub fn new(map: Map) -> anyhow::Result<Self> {
-        let Map::HashMap(data) = map else { anyhow::bail!("HANDSHAKES is not a hash map") };
-        let fd = data.fd().as_fd().try_clone_to_owned()?;
-        Ok(Self { map: HashMap::try_from(Map::HashMap(data))?, fd })
+        Entries::new(map).map(Self).context("cannot use HANDSHAKES")
     }
 
     /// Every handshake that waits or was not taken out yet.
@@ -54,7 +42,7 @@ impl Pending {
     /// None waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.map.keys().next().is_none()
+        self.0.is_empty()
     }
 
     /// Takes out those that have failed by now.
@@ -65,7 +53,7 @@ impl Pending {
         let mut failed = Vec::new();
         for (pair, handshake) in self.entries()? {
             if handshake.flags & flag::TAKEN_OVER != 0 {
-                let _ = self.map.remove(&pair);
+                self.0.remove(&pair);
                 continue;
             }
             let at_once = handshake.flags & flag::RST_RECEIVED != 0;
@@ -74,17 +62,14 @@ impl Pending {
                 let ended = if handshake.rst_ns == 0 { now_ns } else { handshake.rst_ns };
                 failed.push(observed(&pair, &handshake, ended));
                 // It is gone if its connection was established just now.
-                let _ = self.map.remove(&pair);
+                self.0.remove(&pair);
             }
         }
         Ok(failed)
     }
 
     fn entries(&self) -> anyhow::Result<Vec<(Pair, Handshake)>> {
-        let mut entries = Vec::new();
-        sys::each_entry(self.fd.as_fd(), CHUNK, |pair, handshake| entries.push((pair, handshake)))
-            .context("cannot read the handshakes")?;
-        Ok(entries)
+        self.0.all().context("cannot read the handshakes")
     }
 }
 
