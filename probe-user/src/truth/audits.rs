@@ -5,8 +5,26 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::audit::Audit;
 
+/// Between two audits at least, and how many times its own run time an audit rests.
+pub const EVERY: Duration = Duration::from_secs(10);
+const SHARE: u32 = 200;
+/// The same after one that found counts wrong; later than otherwise the next never comes.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_SHARE: u32 = 20;
+
 /// How long after it was due a whole audit may be missing.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long to wait after an audit that took so long; `None`: it failed.
+#[must_use]
+pub fn pause_after(audit: Option<&Audit>, took: Duration) -> Duration {
+    match audit {
+        // What was found wrong is made good by the next round, and said until then.
+        Some(audit) if !audit.is_clean() => (took * AGAIN_SHARE).clamp(AGAIN, EVERY),
+        Some(audit) if audit.unlisted.is_empty() => EVERY.max(took * SHARE),
+        _ => EVERY,
+    }
+}
 
 /// The audits of one source.
 #[derive(Clone, Debug)]
@@ -118,6 +136,18 @@ mod tests {
 
     fn partly() -> Audit {
         Audit { unlisted: vec!["network namespace 23: EPERM".into()], ..Audit::default() }
+    }
+
+    #[test]
+    fn the_next_audit_comes_sooner_where_counts_are_wrong() {
+        let pauses = |audit: Option<Audit>| {
+            let after = |ms| pause_after(audit.as_ref(), Duration::from_millis(ms)).as_millis();
+            [10, 100, 3000].map(after)
+        };
+        assert_eq!(pauses(Some(Audit::default())), [10_000, 20_000, 600_000]);
+        assert_eq!(pauses(Some(Audit { missing: 1, ..Audit::default() })), [1000, 2000, 10_000]);
+        assert_eq!(pauses(Some(partly())), [10_000; 3]);
+        assert_eq!(pauses(None), [10_000; 3]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::{
     audit::{self, Audit},
-    audits::Audits,
+    audits::{self, Audits},
     counters::Counters,
     leftovers::Leftovers,
     losses::{Losses, Told},
@@ -55,13 +55,6 @@ use crate::{
 
 /// Entries fetched from the connection map by one system call.
 const CHUNK: u32 = 4096;
-
-/// How often the keeper looks at least, and how many times its own run time it rests.
-const KEEP_INTERVAL: Duration = Duration::from_secs(10);
-const KEEP_SHARE: u32 = 200;
-/// The same after an audit that found counts wrong.
-const AGAIN: Duration = Duration::from_secs(1);
-const AGAIN_SHARE: u32 = 20;
 
 /// The hook that follows handshakes of which there is no connection yet.
 const HANDSHAKES: &str = "cgroup_skb/ingress";
@@ -188,20 +181,13 @@ pub fn open(options: &Options) -> Result<Arc<EbpfSource>, Unavailable> {
 fn keep(source: &Arc<EbpfSource>) -> std::io::Result<()> {
     let source = Arc::downgrade(source);
     thread::Builder::new().name("keeper".into()).spawn(move || {
-        let mut pause = KEEP_INTERVAL;
+        let mut pause = audits::EVERY;
         loop {
             thread::sleep(pause);
             let Some(source) = source.upgrade() else { return };
             let started = Instant::now();
             let found = source.keep_round();
-            pause = match &found {
-                // What was found wrong is made good by the next round, and said until then.
-                Ok(audit) if !audit.is_clean() => AGAIN.max(started.elapsed() * AGAIN_SHARE),
-                Ok(audit) if audit.unlisted.is_empty() => {
-                    KEEP_INTERVAL.max(started.elapsed() * KEEP_SHARE)
-                }
-                _ => KEEP_INTERVAL,
-            };
+            pause = audits::pause_after(found.as_ref().ok(), started.elapsed());
             source.audits().take(found, pause);
             memory::give_back();
         }
@@ -253,7 +239,7 @@ fn build(
         unseeded,
         counts_only,
         opened: Instant::now(),
-        audits: Mutex::new(Audits::expected_in(KEEP_INTERVAL)),
+        audits: Mutex::new(Audits::expected_in(audits::EVERY)),
         remembered: Mutex::default(),
         settled: Mutex::default(),
         reclaim: Mutex::new(reclaim),
