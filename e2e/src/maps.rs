@@ -19,7 +19,7 @@ const PINS: &str = "/sys/fs/bpf/groundtruth";
 /// More than two walks take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// `BPF_EXIST`
-const EXIST: u64 = 2;
+pub const EXIST: u64 = 2;
 /// Cookie and remote port of the socket that was at the address before.
 pub const GONE: (u64, u16) = (u64::MAX, 1);
 
