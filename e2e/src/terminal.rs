@@ -122,3 +122,13 @@ impl Drop for Terminal {
         let _ = self.tmux().arg("kill-server").output();
     }
 }
+
+/// The words of the first line that begins so.
+#[must_use]
+pub fn row(screen: &str, start: &[&str]) -> Vec<String> {
+    screen
+        .lines()
+        .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .find(|words| words.len() >= start.len() && words.iter().zip(start).all(|(a, b)| a == b))
+        .unwrap_or_default()
+}

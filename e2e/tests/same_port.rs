@@ -10,20 +10,11 @@ use e2e::process::{Running, finish};
 use e2e::recording::Recording;
 use e2e::scratch::Scratch;
 use e2e::tab::Tab;
-use e2e::terminal::Terminal;
+use e2e::terminal::{Terminal, row};
 use e2e::truth::wait_equal;
 use serde_json::Value;
 
 const PORT: &str = "18473";
-
-/// The words of the first line that begins so.
-fn row(screen: &str, start: &[&str]) -> Vec<String> {
-    screen
-        .lines()
-        .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .find(|words| words.len() >= start.len() && words.iter().zip(start).all(|(a, b)| a == b))
-        .unwrap_or_default()
-}
 
 /// Two servers of the host, in a namespace each: rows that would look alike name theirs.
 #[test]

@@ -12,18 +12,9 @@ use e2e::probe;
 use e2e::process::{Running, finish};
 use e2e::recording::Recording;
 use e2e::scratch::Scratch;
-use e2e::terminal::Terminal;
+use e2e::terminal::{Terminal, row};
 use e2e::truth::{ss, wait_equal};
 use serde_json::Value;
-
-/// The words of the first line that begins so.
-fn row(screen: &str, start: &[&str]) -> Vec<String> {
-    screen
-        .lines()
-        .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .find(|words| words.len() >= start.len() && words.iter().zip(start).all(|(a, b)| a == b))
-        .unwrap_or_default()
-}
 
 /// A server that takes 23 clients, refuses more, and forgets five that reset their connection.
 fn server() -> lab::Server {

@@ -101,11 +101,8 @@ struct Failure<'a> {
 
 fn id(service: &board::Service, host_netns: u32) -> String {
     let board::Service { container, port, role, netns } = service;
-    match *netns {
-        0 => format!("{container}:{port}:{role}"),
-        netns if netns == host_netns => format!("{container}:{port}:{role}"),
-        netns => format!("{container}:{port}:{role}:{netns}"),
-    }
+    let id = format!("{container}:{port}:{role}");
+    if [0, host_netns].contains(netns) { id } else { format!("{id}:{netns}") }
 }
 
 impl Shard {
@@ -131,11 +128,10 @@ impl<'a> Picture<'a> {
     pub(super) fn new(board: &'a Board, since_unix_ns: i64, host_netns: u32) -> Self {
         let tallies = board.tallies();
         let behind = Behind::new(board, &tallies);
-        let times = board.times();
         let services = board.lines.iter().map(|(service, line)| {
             let tally = tallies.get(service).cloned().unwrap_or_default();
             let shards = behind.of(service);
-            let times = times.get(service).map(Vec::as_slice).unwrap_or_default();
+            let times = behind.times.get(service).map(Vec::as_slice).unwrap_or_default();
             Service {
                 id: id(service, host_netns),
                 name: board.name(service),

@@ -48,7 +48,7 @@ struct Peer {
 pub(crate) struct Behind<'a> {
     board: &'a Board,
     tallies: &'a BTreeMap<&'a Service, Tally>,
-    times: BTreeMap<&'a Service, Vec<u64>>,
+    pub(crate) times: BTreeMap<&'a Service, Vec<u64>>,
     peers: HashMap<&'a Service, BTreeMap<SocketAddr, Peer>>,
     /// Who has an address.
     homes: HashMap<SocketAddr, &'a Service>,
@@ -73,10 +73,10 @@ impl<'a> Behind<'a> {
                 peer.established += i64::from(leg.state == "established");
                 peer.upgraded += i64::from(leg.state == "established" && leg.class == "upgraded");
                 peer.attempts.add(leg);
-                peer.attempts.forget(board.at_mono_ns - WINDOW_NS);
             }
         }
         for peers in peers.values_mut() {
+            peers.values_mut().for_each(|peer| peer.attempts.forget(board.at_mono_ns - WINDOW_NS));
             peers.retain(|_, peer| peer.established > 0 || peer.attempts.tally.attempts > 0);
         }
         Self { board, tallies, times: board.times(), peers, homes }
